@@ -1,0 +1,79 @@
+# Every target sets itself up: it makes .venv, installs what it needs, and runs.
+#   PYTHON       the interpreter to build .venv with (3.11 or newer)
+#   TORCH_INDEX  an index that has PyTorch's build for CPUs; see README.md
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV ?= .venv
+
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+RUN := $(BIN)/python
+PIP := $(RUN) -m pip --disable-pip-version-check install --quiet \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --constraint constraints.txt
+# Silences a notice of Material for MkDocs; see CONTRIBUTING.md.
+export NO_MKDOCS_2_WARNING := 1
+
+PROMPT ?= Once upon a time
+OUT ?= runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo generate fixtures test check lint course serve figures bench clean
+
+help:
+	@echo "make demo | generate PROMPT=\"...\" | test | course | serve"
+	@echo "make check | lint | fixtures | figures | bench | clean"
+	@echo "README.md says what each does."
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "minillm needs Python 3.11 or newer: make PYTHON=python3.11"; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "could not make $(VENV): on Debian and" \
+		"Ubuntu, install the package python3-venv"; rm -rf $(VENV); exit 2; }
+	@touch $@
+
+# One mark for each set of extras, renewed when what is asked for changes.
+$(VENV)/has-%: $(VENV)/made pyproject.toml constraints.txt
+	@echo "installing minillm[$*] into $(VENV) ..."
+	@$(PIP) --editable ".[$*]"
+	@touch $@
+
+demo: $(VENV)/has-plots
+	$(RUN) -m minillm demo --out $(OUT)
+
+# The prompt goes through the environment, so that no quote in it can end the command.
+export PROMPT
+generate: $(VENV)/has-plots
+	@$(RUN) -m minillm generate $(OUT) "$$PROMPT"
+
+fixtures: $(VENV)/has-dev
+	$(RUN) tests/fixtures.py
+
+test: $(VENV)/has-dev
+	$(RUN) -m pytest -q -m "not check"
+
+check: $(VENV)/has-dev lint
+	$(RUN) -m pytest -q -m check
+
+lint: $(VENV)/has-dev
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+
+course: $(VENV)/has-docs
+	OFFLINE=true $(RUN) -m mkdocs build --strict
+
+serve: $(VENV)/has-docs
+	$(RUN) -m mkdocs serve --livereload
+
+figures: $(VENV)/has-plots
+	$(RUN) -m minillm.figures
+
+bench: $(VENV)/has-bench
+	$(RUN) -m benchmarks
+
+clean:
+	rm -rf $(VENV) site build dist .cache .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,18 @@
+// Formulas: arithmatex has put each between \( \) or \[ \]; KaTeX renders it.
+for (const element of document.querySelectorAll(".arithmatex")) {
+  const tex = element.textContent.trim();
+  katex.render(tex.slice(2, -2), element, {
+    displayMode: tex.startsWith("\\["),
+    throwOnError: false,
+  });
+}
+// Sessions: what the copy button takes is the input, without prompts and results.
+for (const element of document.querySelectorAll(".language-pycon")) {
+  element.dataset.copy = element.querySelector("code").textContent
+    .split("\n")
+    .filter((line) => /^(>>>|\.\.\.)( |$)/.test(line))
+    .map((line) => line.slice(4))
+    .join("\n");
+}
+// The search is a dialog, and a dialog needs a name.
+document.querySelector(".md-search")?.setAttribute("aria-label", "Search");

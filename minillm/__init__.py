@@ -1,0 +1,49 @@
+r"""minillm: the course that runs.
+
+Read the chapters in this order; each is a module, and each runs:
+
+0. [`minillm.config`][]: the numbers that fix a model's shape
+1. [`minillm.bpe`][]: text to integers, and back
+2. [`minillm.attention`][]: how one position learns from the positions before it
+3. [`minillm.model`][]: the Transformer, attention stacked into a language model
+4. [`minillm.train`][]: learning, from the loss to the loop
+5. [`minillm.generate`][]: sampling, from probabilities back to text
+6. [`minillm.flops`][]: accounting: where the FLOPs, the bytes and the hours go
+
+Around them stand [`minillm.data`][] (the corpus), [`minillm.baselines`][] (what a model
+has to beat), [`minillm.hub`][] (folders that other programs read) and the command line.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from minillm.bpe import BPETokenizer
+    from minillm.model import TransformerLM
+
+__all__ = ["load"]
+__version__ = "0.1.0"
+
+
+def load(folder: "str | PathLike[str]") -> "tuple[TransformerLM, BPETokenizer]":
+    r"""Load a model and its tokenizer, ready to generate.
+
+    Args:
+        folder: a run of this package, or any Llama folder in the layout of Hugging
+            Face: `config.json`, `model.safetensors`, `tokenizer.json`.
+
+    Returns:
+        The model, in evaluation mode, and its tokenizer.
+
+    Raises:
+        FileNotFoundError: if the folder or one of its files is missing.
+        ValueError: if a file is not what it should be.
+    """
+    # Imported here, so that `import minillm` costs nothing.
+    from pathlib import Path
+
+    from minillm.bpe import BPETokenizer
+    from minillm.hub import load_llama
+
+    return load_llama(folder), BPETokenizer.load(Path(folder) / "tokenizer.json")

@@ -1,0 +1,8 @@
+"""`python -m minillm`, the same as the command `minillm`."""
+
+from minillm.cli import main
+
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,598 @@
+r"""The same answers, sooner.
+
+[`minillm.bpe`][] says what the answers are. This page gives them in a time that one can
+wait for. Each part says what it does otherwise.
+"""
+
+import heapq
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from itertools import islice, pairwise
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from minillm.bpe_patterns import BYTE_RANK, GPT2_PATTERN, pretokenize
+from minillm.bpe_source import (
+    BLOCK,
+    check_training,
+    read_text,
+    report_shortage,
+    safe_pieces,
+    source_documents,
+    split_specials,
+)
+from minillm.files import atomic_write
+
+if TYPE_CHECKING:
+    from minillm.bpe import BPETokenizer
+
+__all__ = ["Encoder", "encode_batch", "encode_file", "train_bpe"]
+
+Pair = tuple[int, int]
+Merge = tuple[bytes, bytes]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def train_bpe(
+    source: str | os.PathLike[str] | Iterable[str],
+    vocab_size: int,
+    special_tokens: Iterable[str] = (),
+    *,
+    pattern: str = GPT2_PATTERN,
+    tie_break: str = "bytes",
+    workers: int | None = None,
+    executor: Executor | None = None,
+    progress: bool = False,
+) -> tuple[dict[int, bytes], list[Merge]]:
+    r"""Learn merges from text.
+
+    The same result as [`train_bpe_naive`][minillm.bpe.train_bpe_naive]. Unlike it:
+
+    - each distinct pre-token is kept once, with its count;
+    - the text is read as a stream, so that memory grows with the number of distinct
+      pre-tokens and not with the text;
+    - after a merge only what it has changed is counted again;
+    - the most frequent pair comes from a heap.
+
+    Args:
+        source: a path, or an iterable of texts.
+        vocab_size: how many tokens there shall be.
+        special_tokens: the special tokens, cut out of the text.
+        pattern: the pre-tokenizer.
+        tie_break: the rule for ties.
+        workers: how many processes count; without it, this one alone. The result is the
+            same. A script that asks for more has to guard what it does at its top level
+            with `if __name__ == "__main__":`, since each process imports it.
+        executor: counts in place of processes of our own: any executor in the manner
+            of `concurrent.futures`, also one whose workers are on other machines.
+            `workers` then says how many it has.
+        progress: whether to show a bar.
+
+    Returns:
+        The vocabulary and the merges.
+
+    Raises:
+        ValueError: if there is no text, or if an argument is not what it should be.
+
+    Examples:
+        >>> vocab, merges = train_bpe(["the cat in the hat"], 259)
+        >>> merges
+        [(b't', b'h'), (b'th', b'e'), (b'a', b't')]
+    """
+    specials = check_training(vocab_size, special_tokens, tie_break)
+    wanted = vocab_size - 256 - len(specials)
+    with _progress_bar(progress) as advance:
+        chunks = count_chunks(
+            source, pattern, specials, workers, executor, advance("counting", None)
+        )
+        if not chunks:
+            raise ValueError("there is no text to learn from: the source is empty")
+        pairs = merge_chunks(chunks, wanted, tie_break, advance("merging", wanted))
+    report_shortage(len(pairs), wanted)
+    vocab = {byte: bytes([byte]) for byte in range(256)}
+    merges = []
+    for a, b in pairs:
+        merges.append((vocab[a], vocab[b]))
+        vocab[len(vocab)] = vocab[a] + vocab[b]
+    for token in specials:
+        vocab[len(vocab)] = token.encode()
+    return vocab, merges
+
+
+@contextmanager
+def _progress_bar(
+    show: bool,
+) -> Generator[Callable[[str, int | None], Callable[[int], object]], None, None]:
+    if not show:
+        yield lambda _name, _total: lambda _done: None
+        return
+    from rich.progress import Progress
+
+    with Progress() as bar:
+
+        def start(name: str, total: int | None) -> Callable[[int], object]:
+            task = bar.add_task(name, total=total)
+            return lambda done: bar.update(task, advance=done)
+
+        yield start
+
+
+# Several processes.
+
+
+def map_in_order(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    executor: Executor,
+    workers: int,
+) -> Iterator[Result]:
+    r"""Do what `executor.map` does, without reading all items at once.
+
+    Args:
+        function: what to do.
+        items: with what.
+        executor: where.
+        workers: how many can work at the same time. Twice as many items are under way.
+
+    Yields:
+        The results, in the order of the items.
+    """
+    items = iter(items)
+    under_way: deque[Future[Result]] = deque()
+    for item in islice(items, 2 * workers):
+        under_way.append(executor.submit(function, item))
+    while under_way:
+        result = under_way.popleft().result()
+        for item in islice(items, 1):
+            under_way.append(executor.submit(function, item))
+        yield result
+
+
+def _processes(workers: int, *initializer: Any) -> ProcessPoolExecutor:
+    # A fresh interpreter for each worker works alike on all systems; a forked one hangs
+    # if a thread held a lock at that moment.
+    return ProcessPoolExecutor(workers, get_context("spawn"), *initializer)
+
+
+def _check_workers(workers: int | None) -> int:
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is at least 1, not {workers}")
+    return workers or 1
+
+
+# Counting.
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    r"""Put texts together until sending them costs little beside working on them."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= BLOCK:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _count(task: tuple[list[str], str, tuple[str, ...]]) -> Counter[str]:
+    texts, pattern, specials = task
+    counts: Counter[str] = Counter()
+    for text in texts:
+        for part in split_specials(text, specials)[::2]:
+            counts.update(pretokenize(part, pattern))
+    return counts
+
+
+def count_chunks(
+    source: str | os.PathLike[str] | Iterable[str],
+    pattern: str,
+    specials: tuple[str, ...] = (),
+    workers: int | None = None,
+    executor: Executor | None = None,
+    advance: Callable[[int], object] = id,
+) -> Counter[str]:
+    r"""Count the distinct pre-tokens of a text.
+
+    Args:
+        source: a path, or an iterable of texts.
+        pattern: the pre-tokenizer.
+        specials: the special tokens to cut out.
+        workers: how many processes count.
+        executor: what counts in place of processes of our own.
+        advance: is told the number of each batch's texts.
+
+    Returns:
+        Each pre-token and how often it occurs, in the order of first appearance, which
+        does not depend on who counts.
+
+    Raises:
+        ValueError: if `workers` is below 1.
+
+    Examples:
+        >>> count_chunks(["the cat in the hat", "the end"], GPT2_PATTERN)
+        Counter({'the': 2, ' cat': 1, ' in': 1, ' the': 1, ' hat': 1, ' end': 1})
+    """
+    n_workers = _check_workers(workers)
+    documents = source_documents(source, pattern, specials)
+    tasks = ((batch, pattern, specials) for batch in _batches(documents))
+    counts: Counter[str] = Counter()
+    if executor is not None:
+        results = map_in_order(_count, tasks, executor, workers or os.cpu_count() or 1)
+    elif n_workers > 1:
+        with _processes(n_workers) as pool:
+            for result in map_in_order(_count, tasks, pool, n_workers):
+                counts.update(result)
+                advance(1)
+        return counts
+    else:
+        results = map(_count, tasks)
+    for result in results:
+        counts.update(result)
+        advance(1)
+    return counts
+
+
+# Merging.
+
+
+def merge_chunks(
+    chunks: Mapping[str, int],
+    n_merges: int,
+    tie_break: str,
+    advance: Callable[[int], object] = id,
+) -> list[Pair]:
+    r"""Learn merges from distinct pre-tokens and their counts.
+
+    Args:
+        chunks: the pre-tokens and how often each occurs.
+        n_merges: how many merges to learn.
+        tie_break: the rule for ties.
+        advance: is called after each merge.
+
+    Returns:
+        The merges as pairs of ids; the first makes the token 256.
+
+    Examples:
+        >>> merge_chunks({"the": 2, " hat": 1}, 2, "bytes")
+        [(116, 104), (256, 101)]
+    """
+    words = [list(chunk.encode()) for chunk in chunks]
+    weights = list(chunks.values())
+    # How often each pair occurs, and in which words. The words are in ascending order;
+    # some may have lost the pair since.
+    counts: dict[Pair, int] = {}
+    where: dict[Pair, list[int]] = {}
+
+    def add(pair: Pair, index: int) -> None:
+        if pair not in counts:
+            counts[pair] = 0
+            where[pair] = []
+        counts[pair] += weights[index]
+        if not where[pair] or where[pair][-1] != index:
+            where[pair].append(index)
+
+    for index, word in enumerate(words):
+        for pair in pairwise(word):
+            add(pair, index)
+
+    tokens = [bytes([byte]) for byte in range(256)]
+    order = _order(tie_break, tokens, words, where)
+    heap = [(-count, order(pair), pair) for pair, count in counts.items()]
+    heapq.heapify(heap)
+    merges: list[Pair] = []
+    while heap and len(merges) < n_merges:
+        entry = heapq.heappop(heap)
+        pair = entry[2]
+        if not counts[pair]:
+            continue
+        # A count can only fall, and a first place only move back. An entry that is out
+        # of date is therefore too early in the heap, never too late: put it back where
+        # it belongs, and look again.
+        current = (-counts[pair], order(pair), pair)
+        if current != entry:
+            heapq.heappush(heap, current)
+            continue
+        merges.append(pair)
+        a, b = pair
+        new_id = len(tokens)
+        tokens.append(tokens[a] + tokens[b])
+        made: set[Pair] = set()
+        for index in where[pair]:
+            word, weight = words[index], weights[index]
+            out: list[int] = []
+            i, end = 0, len(word)
+            while i < end:
+                if word[i] != a or i + 1 == end or word[i + 1] != b:
+                    out.append(word[i])
+                    i += 1
+                    continue
+                if out:
+                    counts[out[-1], a] -= weight
+                    add((out[-1], new_id), index)
+                    made.add((out[-1], new_id))
+                if i + 2 < end:
+                    counts[b, word[i + 2]] -= weight
+                    add((new_id, word[i + 2]), index)
+                    made.add((new_id, word[i + 2]))
+                out.append(new_id)
+                i += 2
+            words[index] = out
+        counts[pair] = 0
+        del where[pair]
+        for new_pair in made:
+            # In "abab" the pair (ab, a) is made, and unmade by the next merge.
+            if counts[new_pair]:
+                heapq.heappush(heap, (-counts[new_pair], order(new_pair), new_pair))
+        advance(1)
+    return merges
+
+
+# Every byte b as 255 - b, so that the greatest token comes first.
+_COMPLEMENT: Final = bytes(range(255, -1, -1))
+
+
+def _order(
+    tie_break: str,
+    tokens: list[bytes],
+    words: list[list[int]],
+    where: dict[Pair, list[int]],
+) -> Callable[[Pair], tuple[Any, ...]]:
+    r"""Turn the rule for ties into a function: the smaller its value, the better."""
+
+    @cache
+    def descending(id_: int) -> str:
+        # A token that goes on is greater than one that ends, so the end gets the
+        # greatest of all characters.
+        return tokens[id_].translate(_COMPLEMENT).decode("latin-1") + "\u0100"
+
+    def first_place(pair: Pair) -> tuple[int, int]:
+        for n_stale, index in enumerate(where[pair]):
+            place = 0
+            for neighbours in pairwise(words[index]):
+                if neighbours == pair:
+                    del where[pair][:n_stale]
+                    return index, place
+                place += len(tokens[neighbours[0]])
+        raise AssertionError("a pair with a count is in some word")
+
+    if tie_break == "first":
+        return first_place
+    if tie_break == "bytes":
+        return lambda pair: (descending(pair[0]), descending(pair[1]))
+    return lambda pair: tuple([BYTE_RANK.get(id_, id_) for id_ in pair])
+
+
+# Encoding.
+
+# Beyond this many bytes a pre-token is merged with a heap.
+LONG: Final = 64
+
+# How many distinct pre-tokens are remembered, at most.
+MEMORY: Final = 1 << 19
+
+
+class Encoder:
+    r"""Merges for encoding, and a memory of what has been encoded.
+
+    The same result as [`encode_naive`][minillm.bpe.encode_naive]. Unlike it:
+
+    - a pre-token that has been met before is looked up;
+    - of the merges only those are tried that the pre-token allows;
+    - a long pre-token is merged with a heap, in time proportional to its length (times
+      a logarithm), so that a megabyte of one letter is not a megabyte squared.
+
+    Args:
+        ids: the id of each token, without the special ones.
+        merges: the merges.
+        pattern: the pre-tokenizer.
+        whole: whether a pre-token that is a token is taken whole.
+
+    Raises:
+        ValueError: if a merge needs a token that there is not.
+    """
+
+    def __init__(
+        self,
+        ids: Mapping[bytes, int],
+        merges: Sequence[Merge],
+        pattern: str,
+        whole: bool = True,
+    ) -> None:
+        self.pattern = pattern
+        self.byte_ids = [ids.get(bytes([byte])) for byte in range(256)]
+        self.whole = ids if whole else {}
+        # The rank of a merge is its place in the list; the lower goes first.
+        self.ranks: dict[Pair, int] = {}
+        self.merged: list[int] = []
+        for rank, (left, right) in enumerate(merges):
+            try:
+                pair, new_id = (ids[left], ids[right]), ids[left + right]
+            except KeyError as error:
+                raise ValueError(
+                    f"merge {rank}, {left!r} with {right!r}, needs the token {error}, "
+                    "which is not in the vocabulary"
+                ) from None
+            self.ranks.setdefault(pair, rank)
+            self.merged.append(new_id)
+        self.known: dict[str, list[int]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"known": {}}
+
+    def encode(self, text: str) -> list[int]:
+        """Encode ordinary text."""
+        known = self.known
+        ids: list[int] = []
+        for chunk in pretokenize(text, self.pattern):
+            if chunk not in known:
+                if len(known) >= MEMORY:
+                    known.clear()
+                known[chunk] = self.encode_chunk(chunk)
+            ids += known[chunk]
+        return ids
+
+    def encode_chunk(self, chunk: str) -> list[int]:
+        """Encode one pre-token."""
+        try:
+            data = chunk.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"the text holds {chunk[error.start]!r}, one half of a surrogate pair, "
+                "which has no UTF-8; read its source with errors='replace'"
+            ) from None
+        if data in self.whole:
+            return [self.whole[data]]
+        ids: list[int] = []
+        for byte in data:
+            id_ = self.byte_ids[byte]
+            if id_ is None:
+                raise ValueError(
+                    f"the vocabulary has no token for the byte 0x{byte:02x}, which is "
+                    f"in {chunk!r:.80}"
+                )
+            ids.append(id_)
+        if len(ids) < LONG:
+            return self._merge_short(ids)
+        return self._merge_long(ids)
+
+    def _merge_short(self, ids: list[int]) -> list[int]:
+        never = len(self.merged)
+        while len(ids) > 1:
+            ranks = [self.ranks.get(pair, never) for pair in pairwise(ids)]
+            rank = min(ranks)
+            if rank == never:
+                break
+            i = ranks.index(rank)
+            ids[i : i + 2] = [self.merged[rank]]
+        return ids
+
+    def _merge_long(self, ids: list[int]) -> list[int]:
+        # The tokens are a linked list: `after[i]` and `before[i]` are the places of the
+        # neighbours of the token at i. A token that has been merged away becomes -1.
+        end = len(ids)
+        after = list(range(1, end + 1))
+        before = list(range(-1, end - 1))
+        heap = [
+            (self.ranks[pair], i)
+            for i, pair in enumerate(pairwise(ids))
+            if pair in self.ranks
+        ]
+        heapq.heapify(heap)
+        while heap:
+            rank, i = heapq.heappop(heap)
+            j = after[i]
+            if ids[i] < 0 or j == end or self.ranks.get((ids[i], ids[j])) != rank:
+                continue
+            ids[i], ids[j] = self.merged[rank], -1
+            after[i] = after[j]
+            if after[i] < end:
+                before[after[i]] = i
+            for left in (before[i], i):
+                if left >= 0 and after[left] < end:
+                    new_rank = self.ranks.get((ids[left], ids[after[left]]))
+                    if new_rank is not None:
+                        heapq.heappush(heap, (new_rank, left))
+        return [id_ for id_ in ids if id_ >= 0]
+
+
+# Encoding with several processes.
+
+
+def encode_batch(
+    tokenizer: "BPETokenizer",
+    texts: Iterable[str],
+    workers: int | None,
+    allowed: tuple[str, ...],
+) -> list[list[int]]:
+    r"""Encode many texts.
+
+    Args:
+        tokenizer: the tokenizer.
+        texts: the texts.
+        workers: how many processes to use.
+        allowed: the special tokens that may be found.
+
+    Returns:
+        The tokens of each.
+    """
+    return [list(map(int, ids)) for ids in _encoded(tokenizer, texts, workers, allowed)]
+
+
+_worker_tokenizer: "BPETokenizer"
+
+
+def _start_worker(tokenizer: "BPETokenizer") -> None:
+    global _worker_tokenizer
+    _worker_tokenizer = tokenizer
+
+
+def _encode_in_worker(task: tuple[list[str], tuple[str, ...]]) -> list[Any]:
+    import numpy as np
+
+    texts, allowed = task
+    # An array is sent back much faster than a list.
+    return [
+        np.array(_worker_tokenizer.encode(text, allowed), np.uint32) for text in texts
+    ]
+
+
+def _encoded(
+    tokenizer: "BPETokenizer",
+    texts: Iterable[str],
+    workers: int | None,
+    allowed: tuple[str, ...],
+) -> Iterator[Any]:
+    n_workers = _check_workers(workers)
+    if n_workers == 1:
+        for text in texts:
+            yield tokenizer.encode(text, allowed)
+        return
+    with _processes(n_workers, _start_worker, (tokenizer,)) as pool:
+        tasks = ((batch, allowed) for batch in _batches(texts))
+        for arrays in map_in_order(_encode_in_worker, tasks, pool, n_workers):
+            yield from arrays
+
+
+def encode_file(
+    tokenizer: "BPETokenizer",
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    workers: int | None,
+    allowed: tuple[str, ...],
+) -> int:
+    r"""Encode a file into a `.npy` file.
+
+    Args:
+        tokenizer: the tokenizer.
+        path: the file.
+        out: where to write.
+        workers: how many processes to use.
+        allowed: the special tokens that may be found.
+
+    Returns:
+        The number of tokens.
+    """
+    import numpy as np
+
+    dtype = np.min_scalar_type(max(tokenizer.vocab_size - 1, 0))
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (0,)}
+    pieces = safe_pieces(read_text(path), tokenizer.pattern, allowed, at_least=BLOCK)
+    with atomic_write(out) as file:
+        # The header says how many ids follow, which is known at the end. NumPy leaves
+        # room in it for any number, so it can be written again in the same place.
+        np.lib.format.write_array_header_1_0(file, header)
+        n_ids = 0
+        for ids in _encoded(tokenizer, pieces, workers, allowed):
+            file.write(np.asarray(ids, dtype).tobytes())
+            n_ids += len(ids)
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (n_ids,)})
+    return n_ids

@@ -1,0 +1,198 @@
+r"""Where a text may be cut: the pre-tokenizers, taken apart.
+
+Byte-pair encoding never merges across the border of two *pre-tokens*. A regular
+expression finds them: it cuts a text into words, numbers, punctuation and blanks, and
+loses nothing. This page takes the expressions of GPT-2 and its heirs apart.
+
+>>> pretokenize("The cat's hat, 2026!", GPT2_PATTERN)
+['The', ' cat', "'s", ' hat', ',', ' 2026', '!']
+
+# GPT-2's pattern, piece by piece
+
+An expression in alternatives is tried from left to right at each place. GPT-2 (Radford
+et al. 2019) has five kinds of them, and each is there for a text that needs it.
+
+1. `'s|'t|'re|'ve|'m|'ll|'d` cuts English contractions, so that "cat" is one token with
+   and without its "'s". Only the straight quote and small letters are meant:
+
+    >>> pretokenize("cat's CAT'S cat’s", GPT2_PATTERN)
+    ['cat', "'s", ' CAT', "'", 'S', ' cat', '’', 's']
+
+2. ` ?\p{L}+` is a run of letters of any script with *one* space before it. The space
+   belongs to the word that follows, so a sentence needs no tokens for its spaces:
+
+    >>> pretokenize("the naïve кот", GPT2_PATTERN)
+    ['the', ' naïve', ' кот']
+
+3. ` ?\p{N}+` is the same for digits, so that "route66" does not get a token of its own:
+
+    >>> pretokenize("route66 in 1926", GPT2_PATTERN)
+    ['route', '66', ' in', ' 1926']
+
+4. ` ?[^\s\p{L}\p{N}]+` is what is neither blank, letter nor digit. Without it, "dog.",
+   "dog!" and "dog?" would be three words with nothing in common:
+
+    >>> pretokenize("dog. dog!? (dog)", GPT2_PATTERN)
+    ['dog', '.', ' dog', '!?', ' (', 'dog', ')']
+
+5. `\s+(?!\S)|\s+` is blank space. The first half takes a run of blanks but, if text
+   follows, leaves the last one to it: an indented word is the same token as any other.
+
+    >>> pretokenize("if x:\n    return", GPT2_PATTERN)
+    ['if', ' x', ':', '\n   ', ' return']
+
+# What GPT-4's pattern does otherwise
+
+`cl100k_base` (GPT-3.5 and GPT-4) changes four things. Contractions are found in
+capitals too; a word takes *any* one sign before it, not only a space, which helps code;
+a number is cut into groups of three; and line ends go with the punctuation before them.
+
+>>> pretokenize("CAT'S f(x) 12345;\n\n  y", GPT4_PATTERN)
+['CAT', "'S", ' f', '(x', ')', ' ', '123', '45', ';\n\n', ' ', ' y']
+>>> pretokenize("CAT'S f(x) 12345;\n\n  y", GPT2_PATTERN)
+['CAT', "'", 'S', ' f', '(', 'x', ')', ' 12345', ';', '\n\n ', ' y']
+
+`o200k_base` (GPT-4o) keeps contractions with their word, cuts where a small letter is
+followed by a capital, and lets a mark (the signs that Indic scripts put on a consonant)
+stay inside its word:
+
+>>> pretokenize("they've parseHTML हिन्दी", O200K_PATTERN)
+["they've", ' parse', 'HTML', ' हिन्दी']
+>>> pretokenize("they've parseHTML हिन्दी", GPT4_PATTERN)
+['they', "'ve", ' parseHTML', ' ह', 'िन', '्द', 'ी']
+
+# One pattern, three engines
+
+A pattern is a program, and the machine that runs it matters. Ours is the `regex`
+package; tiktoken uses Rust's `fancy-regex`, Hugging Face uses Oniguruma. The patterns
+here avoid what the three read differently. A possessive `\p{N}{1,3}+` stops after three
+digits in the first two and means "one or more groups of three" in the last, and `$` is
+the end of the text in one and of any line in another. What cannot be avoided is that
+each engine carries its own table of Unicode: a letter added last year is a letter for
+one and unassigned for another.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+import regex  # type: ignore[import-untyped]
+
+__all__ = [
+    "BYTE_RANK",
+    "BYTE_TO_CHAR",
+    "CHAR_TO_BYTE",
+    "DIGITS_PATTERN",
+    "GPT2_PATTERN",
+    "GPT4_PATTERN",
+    "LLAMA3_PATTERN",
+    "O200K_PATTERN",
+    "compile_pattern",
+    "pretokenize",
+]
+
+GPT2_PATTERN: Final = (
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+)
+"""The pre-tokenizer of GPT-2 and GPT-3, and of `ByteLevel` in `tokenizers`."""
+
+_CONTRACTION: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_BLANKS: Final = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+
+# tiktoken writes the end of the text as `\s++$`. Here it is "blanks with nothing
+# behind", which no engine can misread.
+GPT4_PATTERN: Final = (
+    _CONTRACTION + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?![\s\S])|" + _BLANKS
+)
+"""The pre-tokenizer of `cl100k_base`: GPT-3.5 and GPT-4."""
+
+LLAMA3_PATTERN: Final = (
+    _CONTRACTION + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _BLANKS
+)
+"""Llama 3's. Like GPT-4's, but the end of the text is nothing special."""
+
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+
+O200K_PATTERN: Final = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_CONTRACTION}?"
+    rf"|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_CONTRACTION}?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + _BLANKS
+)
+"""The pre-tokenizer of `o200k_base`: GPT-4o and later."""
+
+DIGITS_PATTERN: Final = (
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+"
+    r"|\s+(?![^\s\p{N}])|\s+"
+)
+"""SmolLM2's: GPT-2's, after every digit has been set apart."""
+
+
+@lru_cache(maxsize=64)
+def compile_pattern(pattern: str) -> "regex.Pattern[str]":
+    r"""Compile a pre-tokenizer, once.
+
+    Args:
+        pattern: a regular expression in the language of the `regex` package. The
+            standard library's `re` knows no `\p{L}`.
+
+    Returns:
+        The compiled expression.
+
+    Raises:
+        ValueError: if the expression is not one.
+
+    Examples:
+        >>> compile_pattern(r"(")
+        Traceback (most recent call last):
+        ValueError: the pattern '(' is no regular expression: missing ) at position 1
+    """
+    try:
+        return regex.compile(pattern)
+    except (regex.error, RecursionError) as error:
+        message = f"the pattern {pattern!r} is no regular expression: {error}"
+        raise ValueError(message) from None
+
+
+def pretokenize(text: str, pattern: str) -> list[str]:
+    r"""Cut a text into pre-tokens.
+
+    Args:
+        text: any text.
+        pattern: a regular expression. What lies between two of its matches becomes a
+            pre-token too, so no pattern can lose text.
+
+    Returns:
+        The pre-tokens. Joined, they are the text again.
+
+    Examples:
+        >>> pretokenize("a1b22", r"\d"), pretokenize("a1b22", r"\d+")
+        (['a', '1', 'b', '2', '2'], ['a', '1', 'b', '22'])
+    """
+    pieces, end = [], 0
+    for match in compile_pattern(pattern).finditer(text):
+        # A match may be empty, as that of `x*` is before every other letter.
+        pieces += [text[end : match.start()], match.group()]
+        end = match.end()
+    return [piece for piece in [*pieces, text[end:]] if piece]
+
+
+# Bytes as printable characters. A JSON file cannot hold the byte 0xFF, so GPT-2 writes
+# each byte as one character: the printable ones as themselves, the others, in order, as
+# the characters from U+0100 on. A space becomes Ġ, a line end Ċ.
+_PRINTABLE = [*b"!\"#$%&'()*+,-./", *range(0x30, 0x7F)]
+_PRINTABLE += [*range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+BYTE_TO_CHAR: Final = {byte: chr(byte) for byte in _PRINTABLE} | {
+    byte: chr(0x100 + i) for i, byte in enumerate(_OTHERS)
+}
+"""GPT-2's character for each byte."""
+
+CHAR_TO_BYTE: Final = {character: byte for byte, character in BYTE_TO_CHAR.items()}
+"""The way back."""
+
+BYTE_RANK: Final = {
+    byte: rank
+    for rank, byte in enumerate(sorted(range(256), key=lambda byte: BYTE_TO_CHAR[byte]))
+}
+"""The place of each byte in the order of these characters."""

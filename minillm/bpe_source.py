@@ -1,0 +1,362 @@
+r"""Text as it comes: special tokens in it, and files too long to hold.
+
+[`minillm.bpe`][] speaks of a text as if it stood in memory in one piece. A corpus does
+not. This page reads it in parts and finds places where a text can be cut in two so that
+nobody downstream notices: no pre-token and no special token lies across such a cut, and
+what stands left of it does not depend on what comes after.
+
+>>> parts = ["the c", "at sat on the m", "at"]
+>>> list(safe_pieces(parts, GPT2_PATTERN))
+['the', ' cat sat on the', ' mat']
+"""
+
+import codecs
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from minillm.bpe_patterns import (
+    DIGITS_PATTERN,
+    GPT2_PATTERN,
+    GPT4_PATTERN,
+    LLAMA3_PATTERN,
+    O200K_PATTERN,
+)
+
+__all__ = [
+    "check_specials",
+    "check_training",
+    "last_safe_cut",
+    "read_text",
+    "report_shortage",
+    "safe_pieces",
+    "source_documents",
+    "special_splitter",
+    "split_specials",
+]
+
+TIE_BREAKS: Final = ("bytes", "first", "huggingface")
+
+# A file is read in blocks of this many bytes.
+BLOCK: Final = 1 << 22
+
+
+def check_specials(special_tokens: Iterable[str]) -> tuple[str, ...]:
+    r"""Make sure that special tokens can be told apart.
+
+    Args:
+        special_tokens: the special tokens.
+
+    Returns:
+        The same, as a tuple.
+
+    Raises:
+        ValueError: if one is empty, occurs twice or is no text.
+
+    Examples:
+        >>> check_specials(["<a>", "<b>", "<a>"])
+        Traceback (most recent call last):
+        ValueError: the special token '<a>' is given twice
+    """
+    if isinstance(special_tokens, str):
+        raise ValueError(
+            f"special_tokens is a list of strings, not the string {special_tokens!r}; "
+            f"write [{special_tokens!r}]"
+        )
+    names = tuple(special_tokens)
+    for i, name in enumerate(names):
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"a special token is a string that is not empty: {name!r}")
+        if name in names[:i]:
+            raise ValueError(f"the special token {name!r} is given twice")
+    return names
+
+
+def check_training(
+    vocab_size: int, special_tokens: Iterable[str], tie_break: str
+) -> tuple[str, ...]:
+    r"""Make sure that what is asked of a trainer is possible.
+
+    Args:
+        vocab_size: the number of tokens.
+        special_tokens: the special tokens.
+        tie_break: the rule for ties.
+
+    Returns:
+        The special tokens, as a tuple.
+
+    Raises:
+        ValueError: if there is no such rule, or if bytes and special tokens alone are
+            more than `vocab_size`.
+
+    Examples:
+        >>> check_training(256, ["<|end|>"], "bytes")
+        Traceback (most recent call last):
+        ValueError: vocab_size is at least 257 (256 bytes and 1 special tokens), not 256
+    """
+    specials = check_specials(special_tokens)
+    if tie_break not in TIE_BREAKS:
+        raise ValueError(f"tie_break is one of {TIE_BREAKS}, not {tie_break!r}")
+    least = 256 + len(specials)
+    if vocab_size < least:
+        raise ValueError(
+            f"vocab_size is at least {least} (256 bytes and {len(specials)} special "
+            f"tokens), not {vocab_size}"
+        )
+    return specials
+
+
+def report_shortage(learned: int, wanted: int) -> None:
+    r"""Say that a text has given fewer merges than were asked for.
+
+    Args:
+        learned: how many there are.
+        wanted: how many there should be.
+    """
+    if learned < wanted:
+        logging.getLogger("minillm").warning(
+            "learned %d merges instead of %d: no pair of tokens is left in the text. "
+            "More text gives more merges.",
+            learned,
+            wanted,
+        )
+
+
+@lru_cache(maxsize=64)
+def special_splitter(specials: tuple[str, ...]) -> "re.Pattern[str]":
+    r"""Build the expression that finds special tokens, the longest first.
+
+    Args:
+        specials: the special tokens. With none, the expression matches nothing.
+
+    Returns:
+        An expression with one group, for `re.split`.
+
+    Examples:
+        Where one special token begins another, the longer wins:
+
+        >>> special_splitter(("<e>", "<e><e>")).split("a<e><e><e>b")
+        ['a', '<e><e>', '', '<e>', 'b']
+    """
+    if not specials:
+        return re.compile(r"(?!)")
+    longest_first = sorted(specials, key=len, reverse=True)
+    return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+
+
+def split_specials(text: str, specials: tuple[str, ...]) -> list[str]:
+    r"""Cut the special tokens out of a text.
+
+    Args:
+        text: any text.
+        specials: the special tokens to look for.
+
+    Returns:
+        Ordinary text at the even places, special tokens at the odd ones.
+
+    Examples:
+        >>> split_specials("one<|end|>two", ("<|end|>",))
+        ['one', '<|end|>', 'two']
+    """
+    return special_splitter(specials).split(text) if specials else [text]
+
+
+# Cutting a stream.
+
+# The 25 characters that Unicode calls white space. Neither `str.isspace` nor the `\s`
+# of `re` will do: they add the four separators U+001C to U+001F, which are no blanks
+# for `regex`.
+WHITESPACE: Final = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
+    "\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+)
+_NO_LINE_END = WHITESPACE.replace("\n", "").replace("\r", "")
+
+# GPT-2: no alternative goes on from a non-blank to a blank, and none looks back. So
+# between the two there is always a border, and what stands left of it does not depend
+# on what stands right of it.
+_WORD_WISE = f"(?<=[^{WHITESPACE}])[{WHITESPACE}]"
+
+# GPT-4 and its kin: punctuation takes the line ends behind it (GPT-4o's takes slashes
+# too), so here the blank must be no line end. On the other hand a run of blanks is
+# always cut after its last line end, and nothing goes on from there to a non-blank.
+_LINE_WISE = f"(?<=[^{WHITESPACE}])[{_NO_LINE_END}]|(?<=[\r\n])[^{WHITESPACE}/]"
+
+_SAFE_CUT: Final = {
+    GPT2_PATTERN: _WORD_WISE,
+    DIGITS_PATTERN: _WORD_WISE,
+    GPT4_PATTERN: _LINE_WISE,
+    LLAMA3_PATTERN: _LINE_WISE,
+    O200K_PATTERN: _LINE_WISE,
+}
+
+
+@lru_cache(maxsize=64)
+def _last_cut(pattern: str) -> "re.Pattern[str]":
+    # A greedy `.*` in front makes the match the last one. For a pattern about which we
+    # have proved nothing, nothing is safe.
+    return re.compile(f"(?s:.*)({_SAFE_CUT.get(pattern, '(?!)')})")
+
+
+def last_safe_cut(text: str, pattern: str, specials: tuple[str, ...] = ()) -> int:
+    r"""Find the last place where a text that may go on can be cut in two.
+
+    Args:
+        text: the beginning of a stream.
+        pattern: the pre-tokenizer.
+        specials: the special tokens to look for.
+
+    Returns:
+        A place such that the left part, cut into pre-tokens alone, gives what it gives
+        in any text that begins with `text`; 0 if there is none.
+
+    Examples:
+        The last word may go on, and the run of blanks before it may not be over:
+
+        >>> last_safe_cut("the cat  s", GPT2_PATTERN)
+        7
+
+        About a pattern of one's own nothing is known, except at special tokens. Here
+        the second one may still become a longer one, `<e><e>`:
+
+        >>> last_safe_cut("the cat<e> sat<e>", r"\w+|\W+", ("<e>", "<e><e>"))
+        10
+    """
+    # A special token that begins at or before `known` is known in full.
+    known = len(text) - max(map(len, specials), default=1)
+    cut = 0
+    if specials:
+        for match in special_splitter(specials).finditer(text):
+            if match.start() > known:
+                break
+            cut = match.end()
+    # The character before the cut and the one after it must both be in sight, and no
+    # special token may lie across the cut.
+    match_ = _last_cut(pattern).match(text, cut, min(known + 2, len(text)))
+    return match_.start(1) if match_ else cut
+
+
+def safe_pieces(
+    stream: Iterable[str],
+    pattern: str,
+    specials: tuple[str, ...] = (),
+    at_least: int = 1,
+) -> Iterator[str]:
+    r"""Regroup a stream so that no pre-token and no special token crosses two pieces.
+
+    Args:
+        stream: the parts of one text, cut anywhere.
+        pattern: the pre-tokenizer. For one of this module, a piece is held back until a
+            blank (or a line end) shows where it may be cut; for any other, until a
+            special token or the end of the stream.
+        specials: the special tokens to look for.
+        at_least: the number of characters to wait for before a cut is looked for.
+
+    Yields:
+        Pieces that may be encoded or counted each on its own.
+
+    Examples:
+        >>> list(safe_pieces(["the c", "at sat o", "n"], GPT2_PATTERN))
+        ['the', ' cat sat', ' on']
+    """
+    held: list[str] = []
+    size, wanted = 0, at_least
+    for part in stream:
+        held.append(part)
+        size += len(part)
+        if size < wanted:
+            continue
+        text = "".join(held)
+        cut = last_safe_cut(text, pattern, specials)
+        if cut:
+            yield text[:cut]
+        held, size = [text[cut:]], len(text) - cut
+        # What is left has no cut in it. It is not searched again before it has doubled,
+        # so that a megabyte of one letter, given letter by letter, is not searched a
+        # million times.
+        wanted = max(at_least, 2 * size)
+    if size:
+        yield "".join(held)
+
+
+# Reading.
+
+
+def read_text(path: str | os.PathLike[str], block: int = BLOCK) -> Iterator[str]:
+    r"""Read a file of UTF-8 text in blocks.
+
+    Args:
+        path: the file.
+        block: how many bytes to read at a time.
+
+    Yields:
+        Its text, line ends unchanged. A character that lies across two blocks is in the
+        second.
+
+    Raises:
+        ValueError: if the file is not UTF-8. The message names the first wrong byte.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "latin-1.txt")
+        ...     _ = path.write_bytes("naïve".encode("latin-1"))
+        ...     try:
+        ...         list(read_text(path))
+        ...     except ValueError as error:
+        ...         print(str(error).replace(folder, ""))
+        /latin-1.txt is not UTF-8: byte 2 is 0xef, invalid continuation byte
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset = 0
+    with Path(path).open("rb") as file:
+        while True:
+            data = file.read(block)
+            # The decoder keeps the first bytes of a character that is not complete.
+            start = offset - len(decoder.getstate()[0])
+            try:
+                text = decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                wrong = error.object[error.start]
+                raise ValueError(
+                    f"{path} is not UTF-8: byte {start + error.start} is "
+                    f"0x{wrong:02x}, {error.reason}"
+                ) from None
+            if text:
+                yield text
+            if not data:
+                return
+            offset += len(data)
+
+
+def source_documents(
+    source: str | os.PathLike[str] | Iterable[str],
+    pattern: str,
+    specials: tuple[str, ...],
+) -> Iterator[str]:
+    r"""Turn what a trainer is given into texts that can be counted one by one.
+
+    Args:
+        source: a path, or an iterable of texts.
+        pattern: the pre-tokenizer.
+        specials: the special tokens.
+
+    Returns:
+        The texts, or the pieces of the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not UTF-8.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return iter(source)
+    if not Path(source).is_file():
+        raise FileNotFoundError(
+            f"there is no file {str(source)[:80]!r}. A string is taken for a path; to "
+            "learn from a text itself, put it in a list"
+        )
+    return safe_pieces(read_text(source), pattern, specials, at_least=BLOCK)

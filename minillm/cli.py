@@ -1,0 +1,135 @@
+r"""The command `minillm`.
+
+The course does not explain this module: it connects the chapters to a terminal through
+the libraries `typer` and `rich`. Every mistake of a caller ends in one line that names
+the remedy, and the exit code 2.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="minillm",
+    help="The course that runs: build a small language model from nothing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line, and turn errors into one line and exit code 2."""
+    # A Windows console may not know the characters that a model writes.
+    for output in (sys.stdout, sys.stderr):
+        if hasattr(output, "reconfigure"):
+            output.reconfigure(errors="replace")
+    try:
+        app()
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _one_line(error: Exception) -> str:
+    # Errors of the operating system begin with a number that helps nobody.
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'file'}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from minillm import __version__
+
+        print(f"minillm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, help="Show the version.")
+    ] = False,
+) -> None:
+    """The course that runs: build a small language model from nothing."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder for the run.")] = Path(
+        "runs/demo"
+    ),
+    prompt: Annotated[str, typer.Option(help="How the sample begins.")] = (
+        "Once upon a time"
+    ),
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps; fewer are faster.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Fixes the chance in training.")] = 0,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="A text file of your own; two blank lines divide documents."),
+    ] = None,
+) -> None:
+    """Train on Andersen's fairy tales and let the model write: about three minutes."""
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from minillm.data import read_documents
+    from minillm.demo import run_demo
+    from minillm.train import TrainConfig
+
+    config = TrainConfig(seed=seed)
+    if steps is not None:
+        config = replace(
+            config, steps=steps, warmup_steps=min(config.warmup_steps, steps // 10)
+        )
+    documents = None if text is None else read_documents(text)
+    run_demo(out, config=config, documents=documents, prompt=prompt, console=Console())
+
+
+@app.command()
+def generate(
+    folder: Annotated[Path, typer.Argument(help="A run, or any Llama folder.")],
+    prompt: Annotated[str, typer.Argument(help="How the text begins.")] = "",
+    max_new_tokens: Annotated[int, typer.Option(min=0, help="When to stop.")] = 200,
+    temperature: Annotated[
+        float,
+        typer.Option(help="Below 1 safer, above 1 wilder, 0 always the likeliest."),
+    ] = 0.8,
+    top_k: Annotated[
+        int | None, typer.Option(help="Draw from the k likeliest tokens only.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw from the likeliest share p only.")
+    ] = 0.95,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same text.")
+    ] = None,
+) -> None:
+    """Continue PROMPT with a trained model, and print the text as it is written."""
+    from minillm import load
+    from minillm.generate import stream_text
+
+    model, tokenizer = load(folder)
+    pieces = stream_text(
+        model,
+        tokenizer,
+        prompt,
+        max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+    )
+    print(prompt, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()

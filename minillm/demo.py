@@ -1,0 +1,301 @@
+r"""The main job: from raw text to a model that talks, in about three minutes.
+
+**The question.** The chapters build the parts one by one. Do they fit together?
+
+This module is the whole course as one function, [`run_demo`][minillm.demo.run_demo]:
+
+1. [`minillm.data`][] reads the tales and puts the last tenth of them aside.
+2. [`minillm.bpe`][] learns a vocabulary from the rest and turns all into ids.
+3. [`minillm.baselines`][] says what can be had by counting.
+4. [`minillm.model`][] and [`minillm.train`][] learn to do better.
+5. [`minillm.generate`][] writes.
+6. [`minillm.flops`][] says what it took.
+
+What the user sees while it runs is drawn by the library `rich`, which the course does
+not explain.
+"""
+
+import json
+import math
+import re
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
+
+from minillm.baselines import KneserNey, uniform_loss, unigram_loss
+from minillm.bpe import BPETokenizer
+from minillm.config import ModelConfig
+from minillm.data import END_OF_TEXT, andersen, split, tokenize
+from minillm.figures import loss_curve, summarize
+from minillm.files import atomic_write
+from minillm.flops import mfu, param_count, training_flops
+from minillm.generate import stream_text
+from minillm.hub import save_llama
+from minillm.model import TransformerLM
+from minillm.train import (
+    Progress,
+    Tokens,
+    TrainConfig,
+    bits_per_byte,
+    measure_peak_flops,
+    train,
+)
+
+__all__ = ["known_words", "read_log", "run_demo"]
+
+VOCAB_SIZE = 2048
+SHAPE = ModelConfig(VOCAB_SIZE, context_length=128, d_model=128, n_layers=4, n_heads=4)
+SAMPLING = {"temperature": 0.8, "top_p": 0.95}
+
+
+def run_demo(
+    folder: str | PathLike[str],
+    *,
+    config: TrainConfig | None = None,
+    documents: Sequence[str] | None = None,
+    prompt: str = "Once upon a time",
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Train a tokenizer and a model on the fairy tales, examine it, and let it write.
+
+    Args:
+        folder: where tokenizer, model, log and loss curve go, once all is done.
+        config: how to train; `None` for the defaults.
+        documents: another text than the embedded one.
+        prompt: how the sample begins.
+        console: where to print; `None` for nowhere.
+
+    Returns:
+        The result, as it stands in the log.
+
+    Raises:
+        ValueError: if the text is too short to train and examine a model.
+    """
+    config = config or TrainConfig()
+    console = console or Console(quiet=True)
+    text = _prepare(documents or andersen(), console)
+    baselines = _count(text, console)
+    model, log, peak = _learn(text, config, console)
+    known = _write(model, text, prompt, console)
+
+    console.rule("6. Accounting", align="left")
+    loss, seconds = log[-1]["validation_loss"], log[-1]["seconds"]
+    n_tokens = config.steps * config.batch_size * SHAPE.context_length
+    flops = config.steps * _step_flops(config)
+    result = {
+        "event": "result",
+        "loss": loss,
+        "bits_per_byte": text.bits(loss),
+        "baselines": baselines,
+        "tokens_per_byte": len(text.unseen[1:]) / text.n_bytes,
+        "known_words": known,
+        "parameters": param_count(SHAPE).total,
+        "tokens": n_tokens,
+        "flops": flops,
+        "seconds": seconds,
+        "peak_flops": peak,
+    }
+    console.print(
+        f"{result['parameters']:,} parameters, {n_tokens:,} tokens, {flops:.2e} FLOPs, "
+        f"{seconds:.0f} seconds, MFU {mfu(flops, seconds, peak):.0%}"
+    )
+    log = [{"event": "config", **asdict(config)}, *log, result]
+    _save(Path(folder), model, text.tokenizer, log, console)
+    return result
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A text, cut into a part to learn from and one to examine with."""
+
+    training: list[str]
+    tokenizer: BPETokenizer
+    tokens: Tokens  # of the training part
+    unseen: Tokens  # of the other
+    n_bytes: int  # in the other
+
+    def bits(self, loss: float) -> float:
+        """Nats per token of the unseen part in bits per byte."""
+        return bits_per_byte(loss, len(self.unseen) - 1, self.n_bytes)
+
+    def score(self, name: str, loss: float) -> str:
+        """One line that says how well something predicts the unseen part."""
+        bits = f"[bold]{self.bits(loss):.3f} bits per byte[/bold]"
+        return f"{name:>20}: {loss:.3f} nats per token, {bits}"
+
+
+def _prepare(documents: Sequence[str], console: Console) -> _Text:
+    console.rule("1. Text", align="left")
+    training, validation = split(documents)
+    n_bytes = sum(len(document.encode()) for document in validation)
+    console.print(
+        f"{len(training)} documents to learn from, {len(validation)} put aside to "
+        f"examine: {n_bytes:,} bytes"
+    )
+    console.rule("2. Text to integers", align="left")
+    # The tokenizer, too, must not have seen what the model is examined on.
+    tokenizer = BPETokenizer.train(training, VOCAB_SIZE, [END_OF_TEXT])
+    tokens, unseen = (tokenize(part, tokenizer) for part in (training, validation))
+    console.print(
+        f"{tokenizer.vocab_size} tokens in the vocabulary, {len(tokens):,} in the text, "
+        f"{n_bytes / len(unseen[1:]):.2f} bytes each"
+    )
+    return _Text(training, tokenizer, tokens, unseen, n_bytes)
+
+
+def _count(text: _Text, console: Console) -> dict[str, float]:
+    """What counting alone achieves, in bits per byte."""
+    console.rule("3. What counting achieves", align="left")
+    losses = {
+        "uniform": uniform_loss(VOCAB_SIZE),
+        "unigram": unigram_loss(text.tokens, text.unseen, VOCAB_SIZE),
+        "Kneser-Ney trigram": KneserNey(text.tokens, VOCAB_SIZE).loss(text.unseen),
+    }
+    for name, loss in losses.items():
+        console.print(text.score(name, loss))
+    return {name: text.bits(loss) for name, loss in losses.items()}
+
+
+def _learn(
+    text: _Text, config: TrainConfig, console: Console
+) -> tuple[TransformerLM, list[dict[str, Any]], float]:
+    """The trained model, the log of its training, and the peak of this machine."""
+    console.rule("4. Learning", align="left")
+    torch.manual_seed(config.seed)
+    model = TransformerLM(SHAPE)
+    peak = measure_peak_flops()
+    console.print(
+        f"{param_count(SHAPE).total:,} weights; this machine multiplies matrices at "
+        f"{peak / 1e9:.0f} GFLOP/s"
+    )
+    with _training_display(console, config, peak) as (log, report):
+        train(model, text.tokens, config, validation=text.unseen, report=report)
+    console.print(text.score("the model", log[-1]["validation_loss"]))
+    return model, log, peak
+
+
+def _write(model: TransformerLM, text: _Text, prompt: str, console: Console) -> float:
+    """Let the model write, and say how many of its words exist."""
+    console.rule("5. Writing", align="left")
+
+    def sample(prompt: str, seed: int) -> Iterator[str]:
+        return stream_text(model, text.tokenizer, prompt, 120, **SAMPLING, seed=seed)
+
+    console.print(prompt, style="bold", end="", markup=False)
+    for piece in sample(prompt, seed=0):
+        console.print(piece, end="", markup=False, highlight=False)
+    console.print("\n")
+    written = ["".join(sample("", seed)) for seed in range(1, 11)]
+    share, count = known_words(written, text.training)
+    console.print(
+        f"{share:.1%} of {count} words in ten more samples are words of the corpus"
+    )
+    return share
+
+
+def known_words(texts: Iterable[str], corpus: Iterable[str]) -> tuple[float, int]:
+    """How many of the words in some texts are words of a corpus.
+
+    A word is a run of letters, in lower case. The last one of each text does not count,
+    since it may have been cut off.
+
+    Args:
+        texts: what was written.
+        corpus: what the words are compared with.
+
+    Returns:
+        The share in [0, 1], and the number of words.
+
+    Raises:
+        ValueError: if the texts have no words.
+
+    Examples:
+        >>> known_words(["The duck quacked happ"], ["A duck!", "the pond"])
+        (0.6666666666666666, 3)
+    """
+    word = re.compile(r"[^\W\d_]+")
+    known = {w.lower() for text in corpus for w in word.findall(text)}
+    written = [w.lower() for text in texts for w in word.findall(text)[:-1]]
+    if not written:
+        raise ValueError("there are no words in these texts: sample longer ones")
+    return sum(w in known for w in written) / len(written), len(written)
+
+
+def read_log(folder: str | PathLike[str]) -> list[dict[str, Any]]:
+    """Read the log of a run.
+
+    Args:
+        folder: the run.
+
+    Returns:
+        The lines of its `log.jsonl`: one `config`, one `step` each, one `result`.
+
+    Raises:
+        FileNotFoundError: if there is no log.
+    """
+    text = (Path(folder) / "log.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _step_flops(config: TrainConfig) -> int:
+    return training_flops(SHAPE, config.batch_size, SHAPE.context_length)
+
+
+@contextmanager
+def _training_display(
+    console: Console, config: TrainConfig, peak: float
+) -> Generator[Any]:
+    """Show a progress bar, and collect the log."""
+    log: list[dict[str, Any]] = []
+    columns = (
+        TextColumn("step {task.completed}/{task.total}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    flops = _step_flops(config)
+    smooth = math.nan
+    with ProgressBar(*columns, console=console) as bar:
+        task = bar.add_task("training", total=config.steps, figures="")
+
+        def report(p: Progress) -> None:
+            nonlocal smooth
+            log.append({"event": "step", **asdict(p)})
+            smooth = p.loss if math.isnan(smooth) else 0.95 * smooth + 0.05 * p.loss
+            # Speed over the last steps, which forgives a slow first one.
+            before = log[-51]["seconds"] if len(log) > 50 else 0.0
+            rate = min(len(log), 50) / (p.seconds - before)
+            figures = (
+                f"loss {smooth:.3f}  "
+                f"{rate * config.batch_size * SHAPE.context_length:,.0f} tokens/s  "
+                f"MFU {mfu(flops * rate, 1, peak):.0%}"
+            )
+            bar.update(task, completed=p.step, figures=figures)
+
+        yield log, report
+
+
+def _save(
+    folder: Path,
+    model: TransformerLM,
+    tokenizer: BPETokenizer,
+    log: list[dict[str, Any]],
+    console: Console,
+) -> None:
+    save_llama(model, folder, tokenizer)
+    with atomic_write(folder / "log.jsonl") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in log).encode())
+    try:
+        loss_curve(summarize(log), folder / "loss.svg")
+    except ImportError as error:
+        console.print(f"no loss curve: {error}")
+    kept = ", ".join(sorted(path.name for path in folder.iterdir()))
+    console.print(f"kept in {folder}: {kept}")

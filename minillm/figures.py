@@ -1,0 +1,293 @@
+r"""Figures: drawn by code, from numbers that lie beside them.
+
+`python -m minillm.figures` draws every picture of the course anew from the committed
+numbers in `images/data`; the same numbers give the same file, to the byte.
+`python -m minillm.figures --recompute` computes the numbers anew first, which trains
+the demo model, and says how far they are from the committed ones. Trained numbers
+differ a little between processors, so that comparison has a tolerance.
+
+The pictures are SVG. Lines of text and axes have the colour of the text around them, so
+that they follow a page from light to dark.
+"""
+
+import argparse
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minillm.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_all", "loss_curve", "schedule_curve", "shares_curve"]
+
+IMAGES = Path(__file__).resolve().parent.parent / "images"
+
+# Colours that are told apart on white and on near-black, also by colour-blind readers
+# (after Okabe & Ito 2008), and a stand-in for the colour of the surrounding text.
+BLUE, ORANGE, GREEN, PURPLE = "#3b82c4", "#d97706", "#1f9d78", "#b0659a"
+INK = "#010203"
+
+
+def _new_figure(width: float = 7.2, height: float = 3.6) -> "tuple[Figure, Axes]":
+    """An empty figure in the style of the course, in inches."""
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "drawing needs matplotlib, the extra 'plots': pip install 'minillm[plots]'"
+        ) from error
+    mpl.rcParams.update(mpl.rcParamsDefault)
+    mpl.rcParams.update({
+        # Text stays text, and names inside the file do not depend on the day.
+        "svg.fonttype": "none",
+        "svg.hashsalt": "minillm",
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "text.color": INK,
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.color": INK,
+        "grid.alpha": 0.12,
+    })
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _save(figure: "Figure", path: Path, title: str) -> None:
+    """Write a figure as SVG that inherits its colour and names its subject."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
+    # A style sheet inside one picture would reach every other on the page, and so would
+    # names: both are made the picture's own.
+    svg = re.sub(r"<style[^>]*>.*?</style>\s*", "", svg, flags=re.DOTALL)
+    name = path.stem
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = svg.replace('xlink:href="#', f'xlink:href="#{name}-')
+    svg = svg.replace("url(#", f"url(#{name}-").replace(INK, "currentColor")
+    # Standing alone, without a page to inherit from, it is grey: visible on any ground.
+    svg = svg.replace(
+        "<svg ",
+        f'<svg role="img" aria-label="{title}" color="#777" stroke-linejoin="round" ',
+        1,
+    )
+    with atomic_write(path) as file:
+        file.write(("\n".join(line.rstrip() for line in svg.splitlines())).encode())
+        file.write(b"\n")
+
+
+def loss_curve(run: dict[str, Any], path: Path) -> None:
+    r"""Draw how a run learned, beside what counting alone achieves.
+
+    Args:
+        run: `bits` (pairs of step and bits per byte, on the training text, smoothed),
+            `validation` (the same on the validation text) and `baselines` (name to bits
+            per byte).
+        path: the SVG file to write.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+    """
+    figure, axes = _new_figure()
+    axes.plot(*zip(*run["bits"], strict=True), color=BLUE, alpha=0.5, lw=1)
+    axes.plot(*zip(*run["validation"], strict=True), color=BLUE, marker="o", ms=4)
+    steps, last = run["validation"][-1]
+    axes.annotate(
+        f"the model, {last:.2f}",
+        (steps, last),
+        (0, -12),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        color=BLUE,
+    )
+    for (name, bits), colour in zip(
+        run["baselines"].items(), (PURPLE, GREEN, ORANGE), strict=True
+    ):
+        axes.axhline(bits, color=colour, lw=1, ls=(0, (5, 3)))
+        axes.annotate(
+            f"{name}, {bits:.2f}",
+            (0, bits),
+            (4, 3),
+            textcoords="offset points",
+            color=colour,
+        )
+    axes.set(xlabel="training step", ylabel="bits per byte of text", xlim=(0, None))
+    axes.set_ylim(min(last, *run["baselines"].values()) - 0.35)
+    axes.grid(axis="y")
+    _save(figure, path, "Bits per byte against training step, beside three baselines")
+
+
+def schedule_curve(path: Path) -> None:
+    r"""Draw the learning rate of the demo over its steps.
+
+    Args:
+        path: the SVG file to write.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+    """
+    from minillm.optimizer import cosine_schedule
+    from minillm.train import TrainConfig
+
+    c = TrainConfig()
+    figure, axes = _new_figure(height=2.6)
+    steps = range(0, c.steps + 1, 5)
+    rates = [
+        cosine_schedule(s, c.max_lr, c.min_lr, c.warmup_steps, c.steps) for s in steps
+    ]
+    axes.plot(steps, rates, color=BLUE)
+    axes.axvline(c.warmup_steps, color=ORANGE, lw=1, ls=(0, (5, 3)))
+    axes.annotate(
+        "end of the warm-up",
+        (c.warmup_steps, 0),
+        (5, 5),
+        textcoords="offset points",
+        color=ORANGE,
+    )
+    axes.set(xlabel="training step", ylabel="learning rate", xlim=(0, c.steps))
+    axes.grid(axis="y")
+    _save(figure, path, "Learning rate: a line up, then half a cosine down")
+
+
+def shares_curve(path: Path) -> None:
+    r"""Draw where the FLOPs go in small and large models, by both accountings.
+
+    Args:
+        path: the SVG file to write.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+    """
+    from minillm.flops import opt_table
+
+    figure, axes = _new_figure()
+    for accounting, style in (("counted", "-"), ("published", (0, (5, 3)))):
+        rows = opt_table(accounting)  # type: ignore[arg-type]
+        names = [row.name for row in rows]
+        for label, colour, values in (
+            ("feed-forward", ORANGE, [100 * row.ffn for row in rows]),
+            ("attention", BLUE, [100 * (row.mha + row.attn) for row in rows]),
+        ):
+            axes.plot(names, values, color=colour, ls=style, marker="o", ms=4)
+            axes.annotate(
+                f"{label}, {accounting}",
+                (names[-1], values[-1]),
+                (8, 0),
+                textcoords="offset points",
+                va="center",
+                color=colour,
+            )
+    axes.set(xlabel="size of the model", ylabel="percent of all FLOPs", ylim=(0, 100))
+    axes.grid(axis="y")
+    _save(figure, path, "Share of FLOPs of attention and feed-forward by model size")
+
+
+def summarize(log: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Condense the log of a run to what its loss curve shows.
+
+    Args:
+        log: the lines of `log.jsonl`.
+
+    Returns:
+        What [`loss_curve`][minillm.figures.loss_curve] draws.
+    """
+    result = next(line for line in log if line["event"] == "result")
+    steps = [line for line in log if line["event"] == "step"]
+    # Nats per token become bits per byte by one factor, that of the validation text.
+    factor = result["tokens_per_byte"] / math.log(2)
+    width = max(1, len(steps) // 100)
+    bits = []
+    for i in range(0, len(steps) - width + 1, width):
+        losses = [line["loss"] for line in steps[i : i + width]]
+        middle = steps[i]["step"] + (width - 1) / 2
+        bits.append([middle, round(sum(losses) / width * factor, 4)])
+    validation = [
+        [line["step"], round(line["validation_loss"] * factor, 4)]
+        for line in steps
+        if line["validation_loss"] is not None
+    ]
+    baselines = {name: round(b, 4) for name, b in result["baselines"].items()}
+    return {"bits": bits, "validation": validation, "baselines": baselines}
+
+
+def draw_all(folder: Path, data: Path = IMAGES / "data") -> list[Path]:
+    """Draw every figure of the course.
+
+    Args:
+        folder: where to.
+        data: the folder of the committed numbers.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+    """
+    run = json.loads((data / "demo.json").read_text(encoding="utf-8"))
+    figures: dict[str, Callable[[Path], None]] = {
+        "demo-loss.svg": lambda path: loss_curve(run, path),
+        "learning-rate.svg": schedule_curve,
+        "flop-shares.svg": shares_curve,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, draw in figures.items():
+        draw(folder / name)
+    return [folder / name for name in figures]
+
+
+def recompute(data: Path = IMAGES / "data") -> float:
+    """Train the demo model again and store the numbers of its loss curve.
+
+    Args:
+        data: the folder of the committed numbers.
+
+    Returns:
+        The greatest difference to the numbers before, in bits per byte, over the
+        validation points and the baselines.
+    """
+    import tempfile
+
+    from minillm.demo import read_log, run_demo
+
+    path = data / "demo.json"
+    with tempfile.TemporaryDirectory() as folder:
+        run_demo(Path(folder) / "demo")
+        new = summarize(read_log(Path(folder) / "demo"))
+    difference = math.inf
+    if path.exists():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        difference = max(
+            abs(a - b) for a, b in zip(_bits(old), _bits(new), strict=True)
+        )
+    data.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write((json.dumps(new) + "\n").encode())
+    return difference
+
+
+def _bits(run: dict[str, Any]) -> list[float]:
+    return [*run["baselines"].values(), *(bits for _, bits in run["validation"])]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Draw the figures of the course.")
+    parser.add_argument("--recompute", action="store_true", help="train the demo first")
+    if parser.parse_args().recompute:
+        print(f"largest difference: {recompute():.4f} bits per byte")
+    for written in draw_all(IMAGES):
+        print(written)

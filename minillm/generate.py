@@ -1,0 +1,413 @@
+r"""Sampling: from a score for every next token back to text.
+
+**The question.** The model gives $V$ numbers, the logits. Text needs *one* token.
+Which?
+
+**Before this:** [`minillm.model`][] computes the logits, [`minillm.train`][] has made
+them good. **Next:** [`minillm.flops`][] counts what it all costs.
+
+# Greedy, and what is wrong with it
+
+Take the largest. Below, a hand-made "model" knows four words and gives them the
+probabilities 50, 30, 15 and 5 percent:
+
+>>> logits = torch.tensor([0.50, 0.30, 0.15, 0.05]).log()
+>>> logits.argmax().item()
+0
+
+It would say word 0 now, and again in the same situation, forever: greedy text runs in
+circles, because the likeliest continuation of a repetition is one more. Drawing from
+the probabilities avoids that, and brings the opposite trouble. Each unlikely word is
+rarely drawn, but there are thousands of them, and one is enough to derail a sentence.
+At one bad draw in twenty, a text of 50 words survives in 8 cases of 100:
+
+>>> round(0.95**50, 2)
+0.08
+
+The three functions below reshape the distribution between these two ends. Each takes
+logits and returns logits, so they can be chained; a word that is ruled out gets
+$-\infty$.
+"""
+
+import codecs
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice, takewhile
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from minillm.attention import softmax
+from minillm.bpe import BPETokenizer
+from minillm.model import KVCache, TransformerLM
+
+__all__ = [
+    "apply_temperature",
+    "generate",
+    "pick",
+    "stream",
+    "stream_text",
+    "top_k_filter",
+    "top_p_filter",
+]
+
+
+def apply_temperature(
+    logits: Float[Tensor, "*batch vocab"], t: float
+) -> Float[Tensor, "*batch vocab"]:
+    r"""Sharpen ($t < 1$) or flatten ($t > 1$) a distribution: $x \mapsto x / t$.
+
+    Probabilities are raised to the power $1/t$ and normalized again, so their order
+    never changes.
+
+    Args:
+        logits: the scores.
+        t: the temperature, positive. Greedy choice is the limit $t \to 0$, which
+            [`generate`][minillm.generate.generate] takes as a special case.
+
+    Returns:
+        The scores, divided.
+
+    Raises:
+        ValueError: if the temperature is not positive.
+
+    Examples:
+        At half the temperature the odds are squared: 50 to 30 becomes 25 to 9.
+
+        >>> logits = torch.tensor([0.50, 0.30, 0.15, 0.05]).log()
+        >>> for t in (0.5, 1.0, 2.0):
+        ...     p = softmax(apply_temperature(logits, t), dim=0)
+        ...     bits = -(p * p.log2()).sum().item()  # the entropy
+        ...     print([round(x, 2) for x in p.tolist()], round(bits, 2))
+        [0.68, 0.25, 0.06, 0.01] 1.17
+        [0.5, 0.3, 0.15, 0.05] 1.65
+        [0.38, 0.29, 0.21, 0.12] 1.89
+    """
+    if not t > 0:
+        raise ValueError(f"the temperature must be positive; got {t}")
+    return logits / t
+
+
+def top_k_filter(
+    logits: Float[Tensor, "*batch vocab"], k: int
+) -> Float[Tensor, "*batch vocab"]:
+    r"""Keep the $k$ largest scores and rule out the rest.
+
+    Args:
+        logits: the scores.
+        k: how many stay, at least 1. Among equal scores the smaller id stays.
+
+    Returns:
+        The scores, with $-\infty$ where a token is ruled out.
+
+    Raises:
+        ValueError: if `k` is less than 1.
+
+    Examples:
+        >>> top_k_filter(torch.tensor([1.0, 3.0, 2.0, 3.0]), k=2).tolist()
+        [-inf, 3.0, -inf, 3.0]
+
+        One number for every situation is a crude rule. After "Once upon a" a single
+        word is right, after "She saw a" there are hundreds.
+    """
+    if k < 1:
+        raise ValueError(f"top_k must be at least 1; got {k}")
+    order = logits.argsort(dim=-1, descending=True, stable=True)
+    return logits.scatter(-1, order[..., k:], -math.inf)
+
+
+def top_p_filter(
+    logits: Float[Tensor, "*batch vocab"], p: float
+) -> Float[Tensor, "*batch vocab"]:
+    r"""Keep the fewest tokens that together have a probability of at least $p$.
+
+    The number that stays now follows the model: few where it is sure, many where it is
+    not. (Holtzman et al. 2020, "nucleus sampling", arXiv:1904.09751, section 3.1.)
+
+    Args:
+        logits: the scores.
+        p: the share to keep, in $(0, 1]$. The token that crosses $p$ stays; among equal
+            scores the smaller id comes first.
+
+    Returns:
+        The scores, with $-\infty$ where a token is ruled out.
+
+    Raises:
+        ValueError: if `p` is outside $(0, 1]$.
+
+    Examples:
+        >>> def kept(probabilities, p):
+        ...     logits = torch.tensor(probabilities).log()
+        ...     return top_p_filter(logits, p).isfinite().tolist()
+        >>> kept([0.50, 0.30, 0.15, 0.05], p=0.7)
+        [True, True, False, False]
+        >>> kept([0.90, 0.06, 0.03, 0.01], p=0.7)
+        [True, False, False, False]
+    """
+    if not 0 < p <= 1:
+        raise ValueError(
+            f"top_p must lie in (0, 1]; got {p}: 1 keeps every token, 0.9 is usual"
+        )
+    order = logits.argsort(dim=-1, descending=True, stable=True)
+    sorted_p = softmax(logits.gather(-1, order).double(), dim=-1)
+    # A token goes when those *before* it already reach $p$. (Not when those up to and
+    # with it do: then the first would go if it alone were enough.)
+    before = sorted_p.cumsum(dim=-1) - sorted_p
+    removed = torch.zeros_like(logits, dtype=torch.bool)
+    removed = removed.scatter(-1, order, (before >= p) & (before > 0))
+    return logits.masked_fill(removed, -math.inf)
+
+
+def pick(
+    logits: Float[Tensor, " vocab"],
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    banned_ids: Collection[int] = (),
+    random: torch.Generator | None = None,
+) -> int:
+    r"""Draw one token: ban, sharpen, filter, draw.
+
+    Args:
+        logits: the scores of one position.
+        temperature: see [`apply_temperature`][minillm.generate.apply_temperature]; 0
+            takes the largest score, the smallest id among equals.
+        top_k: see [`top_k_filter`][minillm.generate.top_k_filter].
+        top_p: see [`top_p_filter`][minillm.generate.top_p_filter]; applied last.
+        banned_ids: ids that are never drawn.
+        random: where the chance comes from; `None` for PyTorch's own.
+
+    Returns:
+        The id.
+
+    Raises:
+        ValueError: if an argument is out of its range, or a score is not a number.
+
+    Examples:
+        A thousand draws follow the probabilities:
+
+        >>> logits = torch.tensor([0.50, 0.30, 0.15, 0.05]).log()
+        >>> random = torch.Generator().manual_seed(0)
+        >>> draws = [pick(logits, random=random) for _ in range(1000)]
+        >>> [round(draws.count(i) / 1000, 1) for i in range(4)]
+        [0.5, 0.3, 0.1, 0.1]
+        >>> pick(logits, temperature=0, banned_ids=[0])
+        1
+    """
+    if logits.isnan().any():
+        raise ValueError(
+            "the model's scores are not numbers (NaN): its weights are damaged, or its "
+            "training diverged; go back to an earlier checkpoint"
+        )
+    if banned_ids:
+        logits = logits.index_fill(0, torch.tensor(list(banned_ids)), -math.inf)
+    if temperature == 0:
+        return int(logits.argmax())
+    logits = apply_temperature(logits, temperature)
+    if top_k is not None:
+        logits = top_k_filter(logits, top_k)
+    if top_p is not None:
+        logits = top_p_filter(logits, top_p)
+    return int(torch.multinomial(softmax(logits, dim=0), 1, generator=random))
+
+
+def stream(
+    model: TransformerLM,
+    ids: Sequence[int],
+    max_new_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    stop_ids: Collection[int] = (),
+    banned_ids: Collection[int] = (),
+    use_cache: bool = True,
+) -> Iterator[int]:
+    r"""Continue a text token by token, and yield each new id as it is drawn.
+
+    Reading the prompt (*prefill*) is one pass over all its tokens. After that, each
+    step (*decode*) reads a single new one: keys and values of the others wait in a
+    [`KVCache`][minillm.model.KVCache].
+
+    A text that outgrows the context goes on: the model then reads the last half of its
+    context again, and has forgotten what came before.
+
+    Args:
+        model: the model.
+        ids: the prompt, at least one id and at most `context_length`.
+        max_new_tokens: when to stop at the latest.
+        temperature: see [`pick`][minillm.generate.pick], also for the next two.
+        top_k: how many tokens may be drawn.
+        top_p: the share of probability that may be drawn.
+        seed: makes the draw repeatable; `None` draws anew each time.
+        stop_ids: ids that end the text; they are not yielded.
+        banned_ids: ids that are never drawn.
+        use_cache: `False` reads the whole text again for each token, as a check.
+
+    Returns:
+        An iterator over the new ids.
+
+    Raises:
+        ValueError: if an argument is out of its range; or, while drawing, if the
+            model's scores are not numbers.
+
+    Examples:
+        >>> from minillm.config import ModelConfig
+        >>> _ = torch.manual_seed(0)
+        >>> model = TransformerLM(ModelConfig(50, 8, d_model=16, n_layers=1, n_heads=2))
+        >>> cached = list(stream(model, [1, 2], 20, seed=7))
+        >>> uncached = list(stream(model, [1, 2], 20, seed=7, use_cache=False))
+        >>> len(cached), cached == uncached
+        (20, True)
+        >>> stream(model, [1, 99], 5)
+        Traceback (most recent call last):
+        ValueError: the model knows the ids 0 to 49; got 99: is this its own tokenizer?
+    """
+    settings: dict[str, Any] = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "banned_ids": frozenset(banned_ids),
+    }
+    # Everything is checked now, not when somebody asks for the first token.
+    _check(model, ids, max_new_tokens, settings)
+    random = torch.Generator()
+    if seed is None:
+        random.seed()
+    else:
+        random.manual_seed(seed)
+
+    def draw(logits: Float[Tensor, " vocab"]) -> int:
+        return pick(logits.cpu(), **settings, random=random)
+
+    tokens = _decode(model, list(ids), draw, use_cache)
+    return takewhile(lambda i: i not in stop_ids, islice(tokens, max_new_tokens))
+
+
+def _decode(
+    model: TransformerLM,
+    ids: list[int],
+    draw: Callable[[Float[Tensor, " vocab"]], int],
+    use_cache: bool,
+) -> Iterator[int]:
+    """Yield new ids forever."""
+    context_length = model.config.context_length
+    device = model.token_embedding.weight.device
+    start = 0  # the model sees ids[start:]
+    read = 0  # and the cache holds ids[start:read]
+    cache = None
+    while True:
+        if len(ids) - start > context_length:
+            start, cache = len(ids) - (context_length + 1) // 2, None
+        if cache is None:
+            read, cache = start, KVCache(model.config, 1) if use_cache else None
+        with torch.inference_mode():
+            new = torch.tensor([ids[read:]], device=device)  # (1, T)
+            logits = model(new, cache)[0, -1]  # (V,)
+        read = len(ids)
+        ids.append(draw(logits))
+        yield ids[-1]
+
+
+def _check(
+    model: TransformerLM,
+    ids: Sequence[int],
+    max_new_tokens: int,
+    settings: dict[str, Any],
+) -> None:
+    """Refuse what cannot be generated from, before anything is computed."""
+    vocab_size, context_length = model.config.vocab_size, model.config.context_length
+    if not ids:
+        raise ValueError(
+            "the prompt is empty: give at least one id, such as that of <|endoftext|>"
+        )
+    if len(ids) > context_length:
+        raise ValueError(
+            f"the model reads at most {context_length} tokens; the prompt has "
+            f"{len(ids)}: shorten it"
+        )
+    for i in (*ids, *settings["banned_ids"]):
+        if not 0 <= i < vocab_size:
+            raise ValueError(
+                f"the model knows the ids 0 to {vocab_size - 1}; got {i}: "
+                "is this its own tokenizer?"
+            )
+    if len(settings["banned_ids"]) == vocab_size:
+        raise ValueError("every id is banned: leave at least one")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must be 0 or more; got {max_new_tokens}")
+    # One draw among equals tries the rest of the settings.
+    pick(torch.zeros(vocab_size), **settings, random=torch.Generator())
+
+
+def generate(
+    model: TransformerLM, ids: Sequence[int], max_new_tokens: int, **settings: Any
+) -> list[int]:
+    r"""Continue a text, and return all new ids at once.
+
+    Args:
+        model: the model.
+        ids: the prompt, at least one id and at most `context_length`.
+        max_new_tokens: when to stop at the latest.
+        **settings: those of [`stream`][minillm.generate.stream].
+
+    Returns:
+        The new ids alone, without the prompt.
+
+    Raises:
+        ValueError: see [`stream`][minillm.generate.stream].
+
+    Examples:
+        >>> from minillm.config import ModelConfig
+        >>> model = TransformerLM(ModelConfig(50, 8, d_model=16, n_layers=1, n_heads=2))
+        >>> len(generate(model, [1, 2], 3, temperature=0))
+        3
+    """
+    return list(stream(model, ids, max_new_tokens, **settings))
+
+
+def stream_text(
+    model: TransformerLM,
+    tokenizer: BPETokenizer,
+    prompt: str,
+    max_new_tokens: int,
+    **settings: Any,
+) -> Iterator[str]:
+    r"""Continue a text, and yield the new pieces of it as they are drawn.
+
+    A token is a run of bytes, and a character such as é may be cut between two tokens.
+    Its first half is held back until the second is there.
+
+    Args:
+        model: the model.
+        tokenizer: the one that the model was trained with.
+        prompt: the beginning; an empty one stands for the beginning of a text, if the
+            tokenizer marks that with `<|endoftext|>`.
+        max_new_tokens: when to stop at the latest.
+        **settings: those of [`stream`][minillm.generate.stream].
+
+    Returns:
+        An iterator over strings, none of them empty.
+
+    Raises:
+        ValueError: see [`stream`][minillm.generate.stream].
+    """
+    end_of_text = tokenizer.special_tokens.get("<|endoftext|>")
+    ids = tokenizer.encode(prompt)
+    if not ids and end_of_text is not None:
+        ids = [end_of_text]
+    if end_of_text is not None:
+        settings.setdefault("stop_ids", [end_of_text])
+    tokens = stream(model, ids, max_new_tokens, **settings)
+
+    def pieces() -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        for token in tokens:
+            yield decoder.decode(tokenizer.decode_bytes([token]))
+        yield decoder.decode(b"", final=True)
+
+    return filter(None, pieces())

@@ -1,0 +1,276 @@
+r"""Folders that other programs read, and the other way round.
+
+**The question.** A trained model is a set of named arrays. If only our own code can
+read them, nobody else can use the model, and we can use nobody else's. Which names, in
+which files?
+
+There is a common answer: the layout in which Llama models are published, three files in
+a folder.
+
+| file | what it holds |
+| --- | --- |
+| `config.json` | the shape of the model |
+| `model.safetensors` | the weights by name |
+| `tokenizer.json` | the tokenizer |
+
+`transformers`, vLLM, llama.cpp and others read such a folder; a run of this course
+*is* one.
+
+# Two conventions for one rotation
+
+The names differ from ours, which is a table. One thing differs in substance.
+[`RotaryEmbedding`][minillm.attention.RotaryEmbedding] turns neighbours, numbers $2i$
+and $2i + 1$, as the paper does. The published code turns number $i$ with number
+$i + d_h / 2$. Both are the same model if the rows of the query and key weights are put
+into another order, head by head: those at even places first, then the odd ones. Forget
+it, and the first token comes out right, since position 0 is not turned at all, and
+everything after it is garbage.
+
+>>> import torch
+>>> rows = torch.arange(8.0).unsqueeze(1)  # two heads of four rows, one number each
+>>> to_halves(rows, n_heads=2).squeeze(1).tolist()
+[0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]
+>>> torch.equal(to_pairs(to_halves(rows, n_heads=2), n_heads=2), rows)
+True
+"""
+
+import json
+from os import PathLike
+from pathlib import Path
+
+import safetensors.torch
+from jaxtyping import Float
+from torch import Tensor
+
+from minillm.bpe import BPETokenizer
+from minillm.checkpoint import compare
+from minillm.config import ModelConfig
+from minillm.files import atomic_write
+from minillm.model import TransformerLM
+
+__all__ = ["load_llama", "save_llama", "to_halves", "to_pairs"]
+
+# Our names and theirs, for what every model has once …
+TOP_NAMES = {
+    "token_embedding.weight": "model.embed_tokens.weight",
+    "final_norm.weight": "model.norm.weight",
+    "lm_head.weight": "lm_head.weight",
+}
+# … and for what is in every block, behind `blocks.{i}.` and `model.layers.{i}.`.
+BLOCK_NAMES = {
+    "attn_norm.weight": "input_layernorm.weight",
+    "attn.q_proj.weight": "self_attn.q_proj.weight",
+    "attn.k_proj.weight": "self_attn.k_proj.weight",
+    "attn.v_proj.weight": "self_attn.v_proj.weight",
+    "attn.o_proj.weight": "self_attn.o_proj.weight",
+    "ffn_norm.weight": "post_attention_layernorm.weight",
+    "ffn.w1.weight": "mlp.gate_proj.weight",
+    "ffn.w2.weight": "mlp.down_proj.weight",
+    "ffn.w3.weight": "mlp.up_proj.weight",
+}
+
+
+def to_halves(
+    weight: Float[Tensor, "rows d_model"], n_heads: int
+) -> Float[Tensor, "rows d_model"]:
+    """Reorder the rows of a query or key weight, from neighbouring pairs to halves.
+
+    Args:
+        weight: the weight; its rows are heads of equal size, one after the other.
+        n_heads: how many heads.
+
+    Returns:
+        The same rows, in each head those at even places first.
+    """
+    return weight.unflatten(0, (n_heads, -1, 2)).transpose(1, 2).flatten(0, 2)
+
+
+def to_pairs(
+    weight: Float[Tensor, "rows d_model"], n_heads: int
+) -> Float[Tensor, "rows d_model"]:
+    """Undo [`to_halves`][minillm.hub.to_halves].
+
+    Args:
+        weight: the weight.
+        n_heads: how many heads.
+
+    Returns:
+        The same rows, in each head first and second half interleaved.
+    """
+    return weight.unflatten(0, (n_heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+
+
+def save_llama(
+    model: TransformerLM,
+    folder: str | PathLike[str],
+    tokenizer: BPETokenizer | None = None,
+) -> None:
+    r"""Write a model as a Llama folder.
+
+    Args:
+        model: the model.
+        folder: where to; made if it does not exist. Other files in it stay.
+        tokenizer: its tokenizer, if the folder is to hold that too.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.config
+    tensors = {}
+    for ours, theirs, n_heads in _names(config):
+        tensor = model.get_parameter(ours).detach().cpu()
+        tensors[theirs] = (to_halves(tensor, n_heads) if n_heads else tensor).clone()
+    end_of_text = tokenizer and tokenizer.special_tokens.get("<|endoftext|>")
+    description = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.context_length,
+        "hidden_size": config.d_model,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.d_head,
+        "intermediate_size": config.d_ff,
+        "rope_theta": config.rope_theta,
+        "rms_norm_eps": config.norm_eps,
+        "tie_word_embeddings": config.tie_embeddings,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "torch_dtype": str(model.token_embedding.weight.dtype).removeprefix("torch."),
+    }
+    # The weights come last: a folder that has them is complete.
+    with atomic_write(folder / "config.json") as file:
+        file.write((json.dumps(description, indent=2) + "\n").encode())
+    if tokenizer is not None:
+        tokenizer.save(folder / "tokenizer.json")
+    with atomic_write(folder / "model.safetensors") as file:
+        file.write(safetensors.torch.save(tensors, metadata={"format": "pt"}))
+
+
+def load_llama(folder: str | PathLike[str]) -> TransformerLM:
+    r"""Read a model from a Llama folder.
+
+    Args:
+        folder: one that [`save_llama`][minillm.hub.save_llama] or `save_pretrained`
+            wrote.
+
+    Returns:
+        The model, in evaluation mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: if the folder or one of its two files is missing.
+        ValueError: if a file is damaged, or the model is of a kind that
+            [`TransformerLM`][minillm.model.TransformerLM] cannot be.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> config = ModelConfig(100, 16, d_model=32, n_layers=2, n_heads=4)
+        >>> model = TransformerLM(config)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_llama(model, folder)
+        ...     copy = load_llama(folder)
+        >>> ids = torch.tensor([[1, 2, 3]])
+        >>> copy.config == config, torch.equal(copy(ids), model(ids))
+        (True, True)
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}: train a model first")
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} has no {name}, so it is no complete model: train it again, "
+                "or fetch the missing file"
+            )
+    config = _read_config(folder / "config.json")
+    try:
+        theirs = safetensors.torch.load_file(folder / "model.safetensors")
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{folder / 'model.safetensors'} is damaged ({error}): write it again"
+        ) from error
+    names = _names(config)
+    # Tied heads are stored once; some programs store them twice.
+    if config.tie_embeddings:
+        theirs.pop("lm_head.weight", None)
+    ours = {}
+    for name, their_name, n_heads in names:
+        if their_name in theirs:
+            tensor = theirs.pop(their_name)
+            ours[name] = to_pairs(tensor, n_heads) if n_heads else tensor
+    # What is left has no place in this model, and is named as it stands in the file.
+    ours |= theirs
+    model = TransformerLM(config)
+    if config.tie_embeddings and "token_embedding.weight" in ours:
+        ours["lm_head.weight"] = ours["token_embedding.weight"]
+    compare(ours, model.state_dict(), f"{folder}: weights and config.json")
+    model.to(next(iter(ours.values())).dtype).load_state_dict(ours)
+    return model.eval()
+
+
+def _names(config: ModelConfig) -> list[tuple[str, str, int]]:
+    """For each weight: our name, theirs, and the heads to reorder, 0 for none."""
+    names = [(ours, theirs, 0) for ours, theirs in TOP_NAMES.items()]
+    if config.tie_embeddings:
+        names.pop()
+    heads = {
+        "attn.q_proj.weight": config.n_heads,
+        "attn.k_proj.weight": config.n_kv_heads,
+    }
+    for i in range(config.n_layers):
+        names += [
+            (f"blocks.{i}.{ours}", f"model.layers.{i}.{theirs}", heads.get(ours, 0))
+            for ours, theirs in BLOCK_NAMES.items()
+        ]
+    return names
+
+
+def _read_config(path: Path) -> ModelConfig:
+    try:
+        c = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): write it again") from error
+    if not isinstance(c, dict):
+        raise ValueError(f"{path} must hold a JSON object; got {type(c).__name__}")
+    # The base of the rotation has been spelled in two ways.
+    rope = c.get("rope_parameters") or c.get("rope_scaling") or {}
+    rope_kind = rope.get("rope_type", rope.get("type", "default"))
+    wanted = {
+        "model_type": ("llama", c.get("model_type")),
+        "hidden_act": ("silu", c.get("hidden_act", "silu")),
+        "attention_bias": (False, c.get("attention_bias", False)),
+        "mlp_bias": (False, c.get("mlp_bias", False)),
+        "rope_type": ("default", rope_kind),
+    }
+    for key, (supported, found) in wanted.items():
+        if found != supported:
+            raise ValueError(
+                f"{path}: {key} is {found!r}; only {supported!r} can be read here"
+            )
+    try:
+        config = ModelConfig(
+            vocab_size=c["vocab_size"],
+            context_length=c["max_position_embeddings"],
+            d_model=c["hidden_size"],
+            n_layers=c["num_hidden_layers"],
+            n_heads=c["num_attention_heads"],
+            n_kv_heads=c.get("num_key_value_heads") or c["num_attention_heads"],
+            d_ff=c["intermediate_size"],
+            rope_theta=float(c.get("rope_theta") or rope.get("rope_theta", 10000.0)),
+            norm_eps=c["rms_norm_eps"],
+            tie_embeddings=c.get("tie_word_embeddings", False),
+        )
+    except KeyError as error:
+        raise ValueError(f"{path} does not say {error}: it is not complete") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if c.get("head_dim") not in {None, config.d_head}:
+        raise ValueError(
+            f"{path}: head_dim is {c['head_dim']}; only hidden_size / "
+            f"num_attention_heads = {config.d_head} can be read here"
+        )
+    return config

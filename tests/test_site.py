@@ -1,0 +1,479 @@
+"""The course site: it builds strictly, and what it shows is what the package says."""
+
+import ast
+import hashlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+VENDOR = DOCS / "assets" / "vendor"
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta"}
+VOID |= {"path", "source", "track", "wbr"}
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip on a user's machine, fail where everything should be installed."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def build(folder: Path, offline: bool) -> Path:
+    for needed in ("mkdocs", "material", "mkdocstrings_handlers"):
+        if importlib.util.find_spec(needed) is None:
+            missing(f"the site needs {needed}: pip install 'minillm[docs]'")
+    environment = os.environ | {
+        "NO_MKDOCS_2_WARNING": "1",
+        "OFFLINE": str(offline).lower(),
+    }
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)]
+    result = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+class Page(HTMLParser):
+    """What the tests ask of a built page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.formulas: list[str] = []
+        self.prose = ""
+        self.open: list[tuple[str, str]] = []
+        self.html = path.read_text(encoding="utf-8")
+        self.feed(self.html)
+
+    def handle_starttag(
+        self, tag: str, attributes: list[tuple[str, str | None]]
+    ) -> None:
+        values = {name: value or "" for name, value in attributes}
+        self.ids |= {values[key] for key in ("id", "name") if key in values}
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        if tag == "link" and values.get("rel") not in {"prev", "next", "canonical"}:
+            self.loads.append(values["href"])
+        if tag != "a":
+            self.loads += [values[key] for key in ("src", "srcset") if key in values]
+        if tag not in VOID:
+            self.open.append((tag, values.get("class", "")))
+            if values.get("class") == "arithmatex":
+                self.formulas.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if any(css == "arithmatex" for _, css in self.open):
+            self.formulas[-1] += data
+        elif not {"code", "pre", "script", "style"} & {tag for tag, _ in self.open}:
+            self.prose += data
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Page]:
+    site = build(tmp_path_factory.mktemp("site"), offline=True)
+    return {
+        path.relative_to(site).as_posix(): Page(path) for path in site.rglob("*.html")
+    }
+
+
+def navigation() -> list[str]:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    nav = text[text.index("\nnav:") : text.index("\ntheme:")]
+    return re.findall(r"([\w/-]+)\.md$", nav, re.MULTILINE)
+
+
+def shown_modules() -> dict[str, str]:
+    """The modules on the site, and the page of each."""
+    found = {}
+    for page in navigation():
+        text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+        for module in re.findall(r"^::: minillm\.(\w+)$", text, re.MULTILINE):
+            found[module] = page
+    return found
+
+
+def chapters() -> list[str]:
+    tree = ast.parse((ROOT / "minillm" / "__init__.py").read_text(encoding="utf-8"))
+    return re.findall(
+        r"^\d+\. \[`minillm\.(\w+)`\]", ast.get_docstring(tree) or "", re.MULTILINE
+    )
+
+
+# The site as a whole
+
+
+def test_the_strict_build_passes_with_the_addresses_of_a_server(tmp_path: Path) -> None:
+    # The other form, for reading from disk, is built for the tests below.
+    assert (build(tmp_path, offline=False) / "notation" / "index.html").exists()
+
+
+def test_no_page_loads_anything_from_outside(pages: dict[str, Page]) -> None:
+    site = pages["index.html"].path.parent
+    loads = [url for page in pages.values() for url in page.loads]
+    assert any("katex.min.js" in url for url in loads)  # or we looked wrongly
+    for sheet in site.rglob("*.css"):
+        text = sheet.read_text(encoding="utf-8")
+        loads += re.findall(r"""url\(["']?([^)"']+)""", text)
+        loads += re.findall(r"""@import\s+["']([^"']+)""", text)
+    assert [url for url in loads if re.match(r"(?:[a-z]+:)?//", url)] == []
+    # Without a polyfill of our own, Material's search asks unpkg.com.
+    assert not [name for name, page in pages.items() if "unpkg.com" in page.html]
+
+
+def test_every_internal_link_and_anchor_resolves(pages: dict[str, Page]) -> None:
+    broken = []
+    for name, page in pages.items():
+        for link in page.links:
+            if re.match(r"[a-z]+:", link) or name == "404.html":
+                continue
+            target, _, anchor = link.partition("#")
+            path = (page.path.parent / target).resolve() if target else page.path
+            path = path / "index.html" if path.is_dir() else path
+            other = next((p for p in pages.values() if p.path == path), None)
+            if not path.exists() or (anchor and anchor not in (other or page).ids):
+                broken.append((name, link))
+    assert broken == []
+
+
+def test_every_formula_parses(pages: dict[str, Page]) -> None:
+    math_core = pytest.importorskip("math_core", reason="math-core is not installed")
+    converter = math_core.LatexToMathML()
+    total, wrong = 0, []
+    for name, page in pages.items():
+        for formula in page.formulas:
+            total += 1
+            try:
+                converter.convert_with_local_state(
+                    formula.strip()[2:-2],
+                    displaystyle=formula.strip().startswith("\\["),
+                )
+            except math_core.LatexError as error:
+                wrong.append((name, formula, str(error)))
+    assert wrong == []
+    assert total > 50
+
+
+def test_no_formula_is_left_as_text(pages: dict[str, Page]) -> None:
+    left = [
+        (name, match[0])
+        for name, page in pages.items()
+        for match in re.finditer(r"\$[^$\n]+\$|\\\(|\\\[|\\frac", page.prose)
+    ]
+    assert left == []
+
+
+def test_no_session_is_left_as_a_quotation(pages: dict[str, Page]) -> None:
+    quoted = re.compile(r"<blockquote>\s*<blockquote>")
+    assert [name for name, page in pages.items() if quoted.search(page.html)] == []
+
+
+def test_no_page_is_too_heavy(pages: dict[str, Page]) -> None:
+    sizes = {name: len(page.html.encode()) for name, page in pages.items()}
+    assert max(sizes.values()) < 300_000, sizes
+
+
+# What is on it
+
+
+def test_the_chapters_stand_in_the_order_of_the_syllabus() -> None:
+    shown = shown_modules()
+    assert chapters() == [name for name in shown if name in chapters()]
+    for number, name in enumerate(chapters()):
+        text = (DOCS / f"{shown[name]}.md").read_text(encoding="utf-8")
+        assert text.startswith(f"# {number}. "), name
+
+
+def test_every_module_has_a_page() -> None:
+    modules = {path.stem for path in (ROOT / "minillm").glob("[a-z]*.py")}
+    assert modules == set(shown_modules())
+
+
+def test_every_public_name_is_on_the_page_of_its_module(pages: dict[str, Page]) -> None:
+    absent = []
+    for module, name in shown_modules().items():
+        source = (ROOT / "minillm" / f"{module}.py").read_text(encoding="utf-8")
+        exported = re.search(r"^__all__ = \[(.*?)\]", source, re.MULTILINE | re.DOTALL)
+        page = pages[f"{name}.html"]
+        for public in re.findall(r'"(\w+)"', exported[1] if exported else ""):
+            # Defined here, or imported and linked to where it is defined.
+            linked = re.search(rf'href="[\w.]*#minillm\.\w+\.{public}"', page.html)
+            if f"minillm.{module}.{public}" not in page.ids and not linked:
+                absent.append(f"minillm.{module}.{public}")
+    assert absent == []
+
+
+def test_every_paper_that_a_chapter_cites_is_listed() -> None:
+    cited = {
+        paper
+        for path in (ROOT / "minillm").glob("*.py")
+        for paper in re.findall(
+            r"arXiv[: ]\s*(\d{4}\.\d{4,5})", path.read_text(encoding="utf-8")
+        )
+    }
+    listed = (DOCS / "references.md").read_text(encoding="utf-8")
+    assert cited
+    assert {paper for paper in cited if f"arXiv:{paper}" not in listed} == set()
+
+
+def test_vendored_files_are_unmodified() -> None:
+    text = (VENDOR / "VENDOR.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^([0-9a-f]{64})  (\S+/\S+)$", text, re.MULTILINE))
+    found = {
+        hashlib.sha256(path.read_bytes()).hexdigest(): path.relative_to(VENDOR)
+        for path in VENDOR.rglob("*")
+        if path.is_file() and path.name != "VENDOR.md"
+    }
+    assert {key: str(path.as_posix()) for key, path in found.items()} == listed
+
+
+# The extension
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_inventories_are_what_their_script_writes() -> None:
+    pytest.importorskip("mkdocstrings", reason="the site's tools are not installed")
+    folder = DOCS / "_ext" / "inventories"
+    script = load(folder / "make.py")
+    for project, names in {"python": script.PYTHON, "torch": script.TORCH}.items():
+        committed = (folder / f"{project}.inv").read_bytes()
+        fresh = script.inventory(project, names)
+        header = fresh.index(b"zlib.\n") + 6
+        assert committed[:header] == fresh[:header]
+        assert zlib.decompress(committed[header:]) == zlib.decompress(fresh[header:])
+
+
+SAMPLE = '''\
+r"""A sample.
+
+Prose with a session:
+
+>>> 1 + 1  # doctest: +SKIP
+2
+
+The end.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+
+__all__ = ["LIMIT", "Box", "area"]
+
+# Why eight? Because $2^3$.
+LIMIT = 8
+
+_HIDDEN = 3  # no heading, but on the page
+
+
+@dataclass
+class Box:
+    """A box.
+
+    Args:
+        width: how wide.
+    """
+
+    # In metres.
+    width: float
+    """Never negative."""
+
+    def __post_init__(self) -> None:
+        """Check."""
+        if self.width < 0:
+            raise ValueError("no")
+
+    def forward(self) -> float:
+        return self.width
+
+    @property
+    def twice(self) -> float:
+        """Both sides."""
+        # Two of them.
+        return 2 * self.width
+
+    def __len__(self) -> int:
+        return 1
+
+
+def area(box: Box, math: int = 1) -> float:
+    """Compute an area.
+
+    Args:
+        box: the box.
+        math: shadows the module.
+
+    Returns:
+        The area.
+    """  # noqa: DOC502 - as in life
+    # First paragraph,
+    # second line.
+    #
+    # Another paragraph.
+
+    # And a third.
+    sizes = [
+        1,
+        # Inside brackets: code.
+        2,
+    ]
+    # noqa: E501
+    def inner(x: int) -> int:
+        # Deep down.
+        return x  # type: ignore[x]  # kept
+
+    return Box(math).area(box=Counter(sizes))
+
+
+# From here on: rest.
+
+def rest() -> None:
+    """Nothing."""
+
+
+def bare() -> None:
+    return None
+'''
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, object]":
+    griffe = pytest.importorskip("griffe", reason="the site's tools are not installed")
+    literate = load(DOCS / "_ext" / "literate.py")
+    folder = tmp_path_factory.mktemp("sample")
+    (folder / "sample.py").write_text(SAMPLE, encoding="utf-8")
+    extensions = griffe.load_extensions("dataclasses", literate.LiterateExtension())
+    module = griffe.load(
+        "sample",
+        search_paths=[folder],
+        extensions=extensions,
+        docstring_parser="google",
+    )
+    return {"module": module, "literate": literate}
+
+
+def rows(sample, name, key="rows"):
+    obj = sample["module"][name]
+    return [(row.prose, row.code, row.indent) for row in obj.extra["literate"][key]]
+
+
+def test_comments_become_prose_between_pieces_of_code(sample) -> None:
+    assert rows(sample, "area") == [
+        ("", "def area(box: Box, math: int = 1) -> float:", 0),
+        (
+            "First paragraph,\nsecond line.\n\nAnother paragraph.\n\nAnd a third.",
+            "    sizes = [\n        1,\n        # Inside brackets: code.\n"
+            "        2,\n    ]\n\n    def inner(x: int) -> int:",
+            4,
+        ),
+        (
+            "Deep down.",
+            "        return x  # kept\n\n    return Box(math).area(box=Counter(sizes))",
+            8,
+        ),
+    ]
+
+
+def test_a_class_shows_its_fields_and_all_that_has_no_heading(sample) -> None:
+    assert rows(sample, "Box") == [
+        ("", "@dataclass\nclass Box:", 0),
+        ("In metres.", "    width: float", 4),
+        ("Never negative.", "    def __post_init__(self) -> None:", 4),
+        (
+            "Check.",
+            "        if self.width < 0:\n"
+            '            raise ValueError("no")\n\n'
+            "    def forward(self) -> float:\n"
+            "        return self.width\n\n"
+            "    def __len__(self) -> int:\n"
+            "        return 1",
+            8,
+        ),
+    ]
+    assert rows(sample, "Box.twice") == [
+        ("", "@property\ndef twice(self) -> float:", 0),
+        ("Two of them.", "    return 2 * self.width", 4),
+    ]
+    # Told in their class, so they get no heading.
+    documented = {
+        name for name, obj in sample["module"]["Box"].members.items() if obj.docstring
+    }
+    assert documented == {"twice"}
+
+
+def test_constants_bring_their_comment_and_nothing_is_lost(sample) -> None:
+    module = sample["module"]
+    assert module["LIMIT"].docstring.value == "Why eight? Because $2^3$."
+    assert rows(sample, "LIMIT") == [("", "LIMIT = 8", 0)]
+    (imports,) = rows(sample, "LIMIT", "lead")
+    assert imports[1].startswith("import math\n") and "__all__" not in imports[1]
+    assert rows(sample, "Box", "lead") == [
+        ("", "_HIDDEN = 3  # no heading, but on the page", 0)
+    ]
+    assert rows(sample, "rest") == [("", "def rest() -> None:\n    ...", 0)]
+    assert module["rest"].extra["literate"]["intro"] == "From here on: rest."
+    assert rows(sample, "rest", "lead") == []
+    assert rows(sample, "rest", "tail") == [
+        ("", "def bare() -> None:\n    return None", 0)
+    ]
+    # What is imported is told elsewhere.
+    assert "Counter" not in module.members
+
+
+def test_names_link_unless_they_are_bound_or_belong_to_something(sample) -> None:
+    row = sample["module"]["area"].extra["literate"]["rows"][0]
+    assert row.names == {"Box": "sample.Box", "Counter": "collections.Counter"}
+    dot, equals = '<span class="o">.</span>', '<span class="o">=</span>'
+    box = '<span class="n">Box</span>'
+    assert "<autoref optional identifier=" in row.link(box)
+    assert row.link(f"{dot}{box}") == f"{dot}{box}"
+    # A keyword is not the object, a variable that is assigned is not either.
+    assert row.link(f"{box}{equals}") == f"{box}{equals}"
+    assert row.link('<span class="n">math</span>') == '<span class="n">math</span>'
+
+
+def test_sessions_in_prose_are_fenced(sample) -> None:
+    (section,) = sample["module"].docstring.parsed
+    assert "\n```pycon\n>>> 1 + 1\n2\n```\n\nThe end." in section.value
+    fence = sample["literate"].fence
+    assert fence(fence(">>> 1\n1")) == fence(">>> 1\n1")
+    assert (
+        fence("- item\n\n  >>> 1\n  1\n")
+        == "- item\n\n  ```pycon\n  >>> 1\n  1\n  ```\n"
+    )
+
+
+def test_headings_show_how_to_call(sample) -> None:
+    assert sample["module"]["area"].extra["literate"]["call"] == "(box, math)"
