@@ -20,11 +20,11 @@ PROMPT ?= Once upon a time
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo generate fixtures test check lint course serve figures bench clean
+.PHONY: help demo generate fixtures test check lint course serve figures pages bench clean
 
 help:
 	@echo "make demo | generate PROMPT=\"...\" | test | course | serve"
-	@echo "make check | lint | fixtures | figures | bench | clean"
+	@echo "make check | lint | fixtures | figures | pages | bench | clean"
 	@echo "README.md says what each does."
 
 $(VENV)/made:
@@ -70,6 +70,11 @@ serve: $(VENV)/has-docs
 
 figures: $(VENV)/has-plots
 	$(RUN) -m minillm.figures
+
+# Pages that are written by a program; a test compares them.
+pages: $(VENV)/has-plots
+	$(RUN) -m typer minillm.cli utils docs --name minillm --title "The commands" \
+		--output docs/commands.md
 
 bench: $(VENV)/has-bench
 	$(RUN) -m benchmarks

@@ -43,7 +43,6 @@ attempt: give it three vectors, each a learned product with its own, the *query*
 
 import math
 from collections.abc import Callable
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +94,7 @@ def scaled_dot_product_attention(
     q: Float[Tensor, "*batch queries d"],
     k: Float[Tensor, "*batch keys d"],
     v: Float[Tensor, "*batch keys d_v"],
-    mask: Bool[Tensor, "*mask queries keys"] | None = None,
+    mask: Bool[Tensor, "*mask #queries #keys"] | None = None,
 ) -> Float[Tensor, "*batch queries d_v"]:
     r"""Let each query gather the values whose keys resemble it.
 
@@ -111,7 +110,7 @@ def scaled_dot_product_attention(
         q: the queries.
         k: the keys, as wide as the queries.
         v: the values, as many as the keys.
-        mask: `True` where a query may look; broadcast over the leading axes. A query
+        mask: `True` where a query may look; broadcast to (…, queries, keys). A query
             that may look nowhere gathers zeros.
 
     Returns:
@@ -222,7 +221,9 @@ class RotaryEmbedding(nn.Module):
         angles = torch.outer(m, self.theta ** (-2 * j / self.d_head))
         return angles.cos(), angles.sin()
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> "RotaryEmbedding":
         # PyTorch calls this when a model changes its dtype or device. `model.double()`
         # would otherwise widen numbers that had been rounded to float32 already, and
         # `model.bfloat16()` would leave angles of two digits.
@@ -249,7 +250,8 @@ class RotaryEmbedding(nn.Module):
                 cos, sin = cos.unsqueeze(-3), sin.unsqueeze(-3)
         # The copy lies in memory as complex numbers must, wherever `x` came from.
         wide = torch.promote_types(x.dtype, cos.dtype)
-        pairs = torch.view_as_complex(x.to(wide, copy=True).unflatten(-1, (-1, 2)))
+        x_copy = x.to(wide, copy=True, memory_format=torch.contiguous_format)
+        pairs = torch.view_as_complex(x_copy.unflatten(-1, (-1, 2)))
         # $x' = x\, e^{i m \theta_j} = x\, (\cos m\theta_j + i \sin m\theta_j)$
         turned = pairs * torch.complex(cos, sin)  # (..., T, d_h / 2)
         return torch.view_as_real(turned).flatten(-2).to(x.dtype)  # (..., T, d_h)

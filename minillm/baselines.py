@@ -17,15 +17,16 @@ back over a hundred tokens instead of two.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["KneserNey", "uniform_loss", "unigram_loss"]
 
 # One row of token ids.
-Tokens = Sequence[int] | np.ndarray[Any, np.dtype[Any]]
+Tokens = Sequence[int] | NDArray[Any]
 
 
 def uniform_loss(vocab_size: int) -> float:
@@ -52,8 +53,8 @@ def unigram_loss(train_tokens: Tokens, tokens: Tokens, vocab_size: int) -> float
 
     Args:
         train_tokens: where the frequencies are counted.
-        tokens: what is predicted; all but the first, so that every baseline and the
-            model predict the same tokens.
+        tokens: what is predicted, at least two; all but the first, so that every
+            baseline and the model predict the same tokens.
         vocab_size: $V$.
 
     Returns:
@@ -88,7 +89,7 @@ class KneserNey:
     counts not how often a phrase occurred but *after how many different tokens*.
     (Kneser & Ney 1995; Chen & Goodman 1999, "An empirical study of smoothing
     techniques", equations 24 to 27, with one discount for each length, $D = n_1 / (n_1
-    + 2 n_2)$, where $n_k$ phrases have the count $k$.)
+    + 2 n_2)$, where $n_k$ phrases have the count $k$; a half where $n_1 = 0$.)
 
     Below the single tokens lies the uniform guess, so no probability is zero.
 
@@ -111,22 +112,29 @@ class KneserNey:
     def __init__(self, tokens: Tokens, vocab_size: int, order: int = 3) -> None:
         self.vocab_size, self.order = vocab_size, order
         row = [int(token) for token in tokens]
-        phrases = Counter(zip(*(row[i:] for i in range(order)), strict=False))
+
+        def phrases_of(length: int) -> Iterable[tuple[int, ...]]:
+            return zip(*(row[i:] for i in range(length)), strict=False)
+
+        phrases = Counter(phrases_of(order))
         # For each length, from single tokens up: what followed a context, how often;
         # and the discount.
         self.levels: list[tuple[_Followers, float]] = []
-        for _ in range(order):
+        for length in range(order, 0, -1):
             followers: _Followers = defaultdict(dict)
             for (*context, token), count in phrases.items():
                 followers[tuple(context)][token] = count
             of_count = Counter(phrases.values())
-            discount = of_count[1] / max(1, of_count[1] + 2 * of_count[2])
+            once, twice = of_count[1], of_count[2]
+            # Where no phrase has the count 1, the formula would take nothing, and what
+            # was not seen would be impossible.
+            discount = once / (once + 2 * twice) if once else 0.5
             self.levels.insert(0, (dict(followers), discount))
             # Dropping the first token of each distinct phrase leaves the shorter ones,
             # counted by how many different tokens they came after.
-            phrases = Counter(phrase[1:] for phrase in phrases)
+            phrases = Counter(phrase[1:] for phrase in set(phrases_of(length)))
 
-    def probabilities(self, context: Sequence[int]) -> "np.ndarray[Any, Any]":
+    def probabilities(self, context: Sequence[int]) -> NDArray[np.float64]:
         """The distribution of the next token.
 
         Args:

@@ -63,7 +63,8 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from operator import index
+from typing import Any, SupportsIndex
 
 from minillm.bpe_patterns import (
     BYTE_RANK,
@@ -717,7 +718,7 @@ class BPETokenizer:
         """
         return encode_file(self, path, out, workers, self._allowed(allowed_special))
 
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+    def decode_bytes(self, ids: Iterable[SupportsIndex]) -> bytes:
         r"""Turn tokens into the bytes that they stand for.
 
         Args:
@@ -729,16 +730,15 @@ class BPETokenizer:
         Raises:
             ValueError: if there is no token of that id.
         """
-        ids = list(ids)
         try:
-            return b"".join(map(self.vocab.__getitem__, ids))
+            return b"".join(map(self.vocab.__getitem__, map(index, ids)))
         except KeyError as error:
             raise ValueError(
                 f"there is no token {error}: the ids of this tokenizer end at "
                 f"{self.vocab_size - 1}"
             ) from None
 
-    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
+    def decode(self, ids: Iterable[SupportsIndex], errors: str = "replace") -> str:
         r"""Turn tokens into text.
 
         Args:

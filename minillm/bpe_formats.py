@@ -92,16 +92,22 @@ def place_specials(
     else:
         # The vocabulary that `train_bpe` returns holds the special tokens already. A
         # byte or a merged token is another one, even where it is spelled alike.
-        ids = {token: id_ for id_, token in sorted(vocab.items())}
-        made = {left + right for left, right in merges}
+        wanted = {name.encode() for name in names}
+        ids: dict[bytes, list[int]] = {token: [] for token in wanted}
+        for id_, token in sorted(vocab.items()):
+            if token in wanted:
+                ids[token].append(id_)
+        ordinary = {left + right for left, right in merges} & wanted
+        ordinary |= {token for token in wanted if len(token) == 1}
         next_id = max(vocab, default=-1) + 1
         placed = {}
         for name in names:
             token = name.encode()
-            if token not in ids or token in made or len(token) == 1:
-                placed[name], next_id = next_id, next_id + 1
+            free = ids[token][token in ordinary :]
+            if free:
+                placed[name] = free[-1]
             else:
-                placed[name] = ids[token]
+                placed[name], next_id = next_id, next_id + 1
     for name, id_ in placed.items():
         if vocab.setdefault(id_, name.encode()) != name.encode():
             raise ValueError(

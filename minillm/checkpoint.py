@@ -75,8 +75,10 @@ def save_checkpoint(
         "optimizer_scalars": _pack(scalars),
         "extra": _pack(extra),
     }
+    # A copy of each, since the format has no place for tensors that overlap in memory.
+    packed = torch.contiguous_format
     data = safetensors.torch.save(
-        {name: tensor.detach().contiguous() for name, tensor in tensors.items()},
+        {k: t.detach().clone(memory_format=packed) for k, t in tensors.items()},
         metadata={"minillm": json.dumps(header)},
     )
     if isinstance(path_or_file, (str, PathLike)):
@@ -126,7 +128,6 @@ def load_checkpoint(
         tensors[name] = tensors[target]
     weights = _under("model.", tensors)
     compare(weights, model.state_dict(), "checkpoint and model")
-    model.load_state_dict(weights)
     if optimizer is not None:
         entries = _under("optimizer.", tensors)
         entries |= _under("optimizer.", _unpack(header["optimizer_scalars"]))
@@ -136,6 +137,7 @@ def load_checkpoint(
             state.setdefault(int(i), {})[key] = value
         groups = _unpack(header["param_groups"])
         optimizer.load_state_dict({"state": state, "param_groups": groups})
+    model.load_state_dict(weights)
     return int(header["step"])
 
 

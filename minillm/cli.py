@@ -43,12 +43,13 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from minillm import __version__
 
         print(f"minillm {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

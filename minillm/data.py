@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minillm.bpe import BPETokenizer
 
@@ -45,7 +46,7 @@ def andersen() -> list[str]:
 
     Examples:
         >>> andersen()[0].splitlines()[0]
-        'BY THE ALMSHOUSE WINDOW'
+        'A STORY'
     """
     return _documents(_corpus().read_bytes(), "the embedded corpus")
 
@@ -72,7 +73,8 @@ def _corpus() -> Any:
 
 def _documents(data: bytes, name: str) -> list[str]:
     try:
-        text = data.decode("utf-8-sig")
+        # Some editors put an invisible mark before the first letter.
+        text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{name} is not UTF-8 text: byte {error.start} is "
@@ -127,9 +129,7 @@ def split(
     return list(documents[:cut]), list(documents[cut:])
 
 
-def tokenize(
-    documents: Iterable[str], tokenizer: BPETokenizer
-) -> "np.ndarray[Any, np.dtype[Any]]":
+def tokenize(documents: Iterable[str], tokenizer: BPETokenizer) -> NDArray[Any]:
     r"""Turn documents into one row of ids, with `<|endoftext|>` around each.
 
     It stands before the first, too: so even the first token of the text is predicted

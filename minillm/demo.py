@@ -145,8 +145,8 @@ def _prepare(documents: Sequence[str], console: Console) -> _Text:
     tokenizer = BPETokenizer.train(training, VOCAB_SIZE, [END_OF_TEXT])
     tokens, unseen = (tokenize(part, tokenizer) for part in (training, validation))
     console.print(
-        f"{tokenizer.vocab_size} tokens in the vocabulary, {len(tokens):,} in the text, "
-        f"{n_bytes / len(unseen[1:]):.2f} bytes each"
+        f"{tokenizer.vocab_size} different tokens, {len(tokens):,} in the text, of "
+        f"{n_bytes / len(unseen[1:]):.2f} bytes on average"
     )
     return _Text(training, tokenizer, tokens, unseen, n_bytes)
 

@@ -15,8 +15,8 @@ values of the tokens read so far.
 ...     memory = training_memory(preset("gpt2"), batch_size, 1024)
 ...     share = memory.activations / memory.total
 ...     print(batch_size, f"{memory.total / 1e9:.1f} GB, {share:.0%} activations")
-1 2.9 GB, 31% activations
-64 59.3 GB, 97% activations
+1 2.9 GB, 32% activations
+64 61.7 GB, 97% activations
 
 So the answer to "out of memory" depends on who takes the space. If it is activations, a
 smaller batch or recomputation helps; if it is the parameters, neither does.
@@ -60,16 +60,15 @@ def saved_activations(
     | each of two norms | its input, the normalized input, one scale | $2d + 1$ |
     | queries, keys, values | their common input | $d$ |
     | attention | queries, keys, values | $d + 2H_{kv}d_h$ |
-    | | one normalizer for each head | $H$ |
-    | output | its input, which is the result of attention | $d$ |
+    | | its result, one normalizer for each head | $d + H$ |
+    | output | its input: that result, laid out anew | $d$ |
     | in and gate | their common input | $d$ |
     | gating | the gate before and after `silu`, and what it gates | $3d_{ff}$ |
     | out | its input | $d_{ff}$ |
 
     Attention in one fused kernel computes its weights twice rather than keep them.
     Written as in the formula, it keeps $H \cdot T$ weights for each token, and copies
-    of keys and values for every query head, and the gathered values have to be laid out
-    anew: in all $4d + HT$. The last term is what ends long contexts.
+    of keys and values for every query head: that is what ends long contexts.
 
     Args:
         config: the shape of the model.
@@ -83,17 +82,17 @@ def saved_activations(
     Examples:
         >>> config = ModelConfig(100, 16, d_model=8, n_layers=2, n_heads=2, d_ff=24)
         >>> saved_activations(config, seq_len=16)
-        {'norms': 34, 'projections': 8, 'attention': 34, 'ffn': 104}
+        {'norms': 34, 'projections': 16, 'attention': 34, 'ffn': 104}
         >>> saved_activations(config, seq_len=16, fused_attention=False)["attention"]
-        64
+        56
     """
     c = as_architecture(config)
     attention = 2 * c.d_model + 2 * c.d_kv + c.n_heads
     if not fused_attention:
-        attention = 4 * c.d_model + c.n_heads * seq_len
+        attention = 3 * c.d_model + c.n_heads * seq_len
     return {
         "norms": 2 * (2 * c.d_model + 1),
-        "projections": c.d_model,
+        "projections": 2 * c.d_model,
         "attention": attention,
         "ffn": c.d_model + (4 if c.mlp_matrices == 3 else 2) * c.d_ff,
     }
@@ -195,8 +194,8 @@ def training_memory(
         >>> for recompute in (False, True):
         ...     memory = training_memory(big, 1, 4096, recompute=recompute)
         ...     print(f"{memory.activations / 1e9:.1f} GB")
-        45.3 GB
-        4.2 GB
+        47.5 GB
+        4.3 GB
     """
     check_sizes(batch_size=batch_size, seq_len=seq_len)
     check_positive(

@@ -71,7 +71,7 @@ def apply_temperature(
         The scores, divided.
 
     Raises:
-        ValueError: if the temperature is not positive.
+        ValueError: if the temperature is not positive and finite.
 
     Examples:
         At half the temperature the odds are squared: 50 to 30 becomes 25 to 9.
@@ -85,8 +85,10 @@ def apply_temperature(
         [0.5, 0.3, 0.15, 0.05] 1.65
         [0.38, 0.29, 0.21, 0.12] 1.89
     """
-    if not t > 0:
-        raise ValueError(f"the temperature must be positive; got {t}")
+    if not 0 < t < math.inf:
+        raise ValueError(
+            f"the temperature must be positive and finite; got {t}: 1 changes nothing"
+        )
     return logits / t
 
 
@@ -153,10 +155,11 @@ def top_p_filter(
     order = logits.argsort(dim=-1, descending=True, stable=True)
     sorted_p = softmax(logits.gather(-1, order).double(), dim=-1)
     # A token goes when those *before* it already reach $p$. (Not when those up to and
-    # with it do: then the first would go if it alone were enough.)
+    # with it do: then the first would go if it alone were enough.) At $p = 1$ none
+    # goes, although a sum of rounded numbers may reach 1 before its end.
     before = sorted_p.cumsum(dim=-1) - sorted_p
     removed = torch.zeros_like(logits, dtype=torch.bool)
-    removed = removed.scatter(-1, order, (before >= p) & (before > 0))
+    removed = removed.scatter(-1, order, (before >= p) & (p < 1))
     return logits.masked_fill(removed, -math.inf)
 
 
@@ -197,16 +200,18 @@ def pick(
         >>> pick(logits, temperature=0, banned_ids=[0])
         1
     """
-    if logits.isnan().any():
+    if not (logits < math.inf).all():
         raise ValueError(
-            "the model's scores are not numbers (NaN): its weights are damaged, or its "
-            "training diverged; go back to an earlier checkpoint"
+            "the model's scores are not numbers (NaN or infinite): its weights are "
+            "damaged, or its training diverged; go back to an earlier checkpoint"
         )
     if banned_ids:
         logits = logits.index_fill(0, torch.tensor(list(banned_ids)), -math.inf)
     if temperature == 0:
         return int(logits.argmax())
-    logits = apply_temperature(logits, temperature)
+    # Only differences matter. In float64, and with the largest score at 0, no
+    # temperature is too small to divide by.
+    logits = apply_temperature(logits.double() - logits.max(), temperature)
     if top_k is not None:
         logits = top_k_filter(logits, top_k)
     if top_p is not None:
@@ -340,7 +345,9 @@ def _check(
         raise ValueError("every id is banned: leave at least one")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be 0 or more; got {max_new_tokens}")
-    # One draw among equals tries the rest of the settings.
+    # One draw among equals tries the rest of the settings, and at a temperature of 0
+    # those too that are then of no use.
+    settings = settings | {"temperature": settings["temperature"] or 1.0}
     pick(torch.zeros(vocab_size), **settings, random=torch.Generator())
 
 
@@ -380,7 +387,8 @@ def stream_text(
     r"""Continue a text, and yield the new pieces of it as they are drawn.
 
     A token is a run of bytes, and a character such as é may be cut between two tokens.
-    Its first half is held back until the second is there.
+    Its first half is held back until the second is there. Ids of the model for which
+    the tokenizer has no token are never drawn.
 
     Args:
         model: the model.
@@ -402,6 +410,8 @@ def stream_text(
         ids = [end_of_text]
     if end_of_text is not None:
         settings.setdefault("stop_ids", [end_of_text])
+    without_token = set(range(model.config.vocab_size)).difference(tokenizer.vocab)
+    settings["banned_ids"] = without_token.union(settings.get("banned_ids", ()))
     tokens = stream(model, ids, max_new_tokens, **settings)
 
     def pieces() -> Iterator[str]:

@@ -15,7 +15,7 @@ hardware, training compute, dataset construction, training method, or similar" (
 2023, arXiv:2303.08774, section 2).
 
 So each figure in this module carries its standing. *Announced*: the maker has said so.
-*Reported*: a newspaper has. *Rumour*: it is repeated, and nobody who must know has
+*Reported*: the press has. *Rumour*: it is repeated, and nobody who must know has
 confirmed it.
 
 >>> for claim in CLAIMS:
@@ -215,8 +215,8 @@ def cluster_flops(
     >>> round(claim("GPT-4 run, at 1 dollar an A100-hour").low / (n.low * 24))
     105
 
-    The 63 million are the run alone at a price for the largest customers. "Over $100
-    million" is what stood in a newspaper, and it did not say what it includes.
+    The 63 million are this one run, at the price that the rumour assumes. "Over $100
+    million" is what stood in a magazine, which did not say what that includes.
 
     Args:
         n_chips: how many chips.
@@ -280,9 +280,9 @@ def across_utilizations(
     >>> [round(claim("Stargate, over four years").low / price, -2) for price in prices]
     [7900.0, 5000.0]
 
-    The money is *intended*, and for buildings and power and chips that will serve
-    models more than train them. That it could pay for thousands of GPT-4s and will not
-    be spent so is what the sum is good for.
+    The money is *intended*, and for buildings, power and chips, not for training runs
+    alone; nobody has announced thousands of GPT-4s. The sum only says how much larger
+    the plan is than the largest thing of which we know a price.
 
     Args:
         flops: what is to be computed.

@@ -153,7 +153,8 @@ def cosine_schedule(
     equation 5, without restarts).
 
     Args:
-        step: $s$. It is 0 at step 0, so a loop that counts from 0 asks for `step + 1`.
+        step: $s$. The warm-up begins with 0 at step 0, so a loop that counts from 0
+            asks for `step + 1`, or its first step would move nothing.
         max_lr: the rate at the end of the warm-up.
         min_lr: the rate from `total_steps` on.
         warmup_steps: how long the rate rises.

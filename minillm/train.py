@@ -48,6 +48,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from minillm.checkpoint import load_checkpoint, save_checkpoint
@@ -72,7 +73,7 @@ __all__ = [
 ]
 
 # A row of token ids, in memory or memory-mapped from a file.
-Tokens = np.ndarray[Any, np.dtype[Any]]
+Tokens = NDArray[Any]
 
 
 def cross_entropy(
@@ -210,7 +211,8 @@ def get_batch(
     ).numpy()
     pieces = np.stack([tokens[s : s + context_length + 1] for s in starts])
     batch = torch.from_numpy(pieces.astype(np.int64)).to(device)  # (B, T + 1)
-    return batch[:, :-1], batch[:, 1:]
+    # Each in memory of its own, so that `view` can flatten it.
+    return batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
 
 
 @torch.inference_mode()
@@ -224,9 +226,9 @@ def evaluate(
     r"""The loss over all of a text, each token but the first predicted exactly once.
 
     A text longer than the context is read in windows. Were they laid end to end, the
-    first token of each would have to be guessed from nothing. So each window starts
-    inside the one before, and only its last `stride` predictions count: all of them
-    have seen at least $T - \text{stride}$ tokens.
+    first tokens of each would have to be guessed from almost nothing. So each window
+    starts inside the one before, and only its last `stride` predictions count: after
+    the first window, all of them have seen more than $T - \text{stride}$ tokens.
 
     Args:
         model: the model.
@@ -238,10 +240,17 @@ def evaluate(
         Nats per token.
 
     Raises:
-        ValueError: if the text or the stride is too short.
+        ValueError: if the text is too short, or the stride too short or too long.
+
+    Examples:
+        >>> from minillm.config import ModelConfig
+        >>> model = TransformerLM(ModelConfig(100, 8, d_model=16, n_layers=1, n_heads=1))
+        >>> round(evaluate(model, np.arange(100)), 1), round(math.log(100), 1)
+        (4.6, 4.6)
     """
     context_length = model.config.context_length
-    stride = stride or max(1, context_length // 2)
+    if stride is None:
+        stride = max(1, context_length // 2)
     if len(tokens) < 2:
         raise ValueError(f"nothing to predict: the text has {len(tokens)} tokens")
     if not 0 < stride <= context_length:
@@ -365,8 +374,8 @@ def train(
 
     Raises:
         FloatingPointError: if the loss is no longer a number.
-        ValueError: if the text is too short for one piece, or has an id that the model
-            does not know.
+        ValueError: if the text is too short for one piece, or a text has an id that the
+            model does not know.
 
     Examples:
         A text of two words that take turns is soon no surprise:
@@ -382,11 +391,12 @@ def train(
         True
     """
     vocab_size, context_length = model.config.vocab_size, model.config.context_length
-    if len(tokens) and (largest := int(tokens.max())) >= vocab_size:
-        raise ValueError(
-            f"the model knows the ids 0 to {vocab_size - 1}; the text has {largest}: "
-            "tokenize it with the model's own tokenizer"
-        )
+    for text in (tokens, validation):
+        if text is not None and len(text) and (largest := text.max()) >= vocab_size:
+            raise ValueError(
+                f"the model knows the ids 0 to {vocab_size - 1}; the text has "
+                f"{largest}: tokenize it with the model's own tokenizer"
+            )
     device = next(model.parameters()).device
     random = torch.Generator().manual_seed(config.seed)
     weights = list(model.parameters())

@@ -527,6 +527,30 @@ def test_training_memory_is_what_torch_keeps(
     assert ours.as_dict()["total"] == ours.total
 
 
+def test_training_memory_by_hand() -> None:
+    config = ModelConfig(11, 8, d_model=8, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=3)
+    norms = 2 * (8 + 8 + 1)
+    fused = 8 + (8 + 4 + 4) + (8 + 4) + 8
+    written_out = 8 + (8 + 8 + 8) + 4 * 5 + 8
+    ffn = 8 + 3 + 3 + 3 + 3
+    end = (8 + 8 + 1) + 8 + 11
+    for attention, is_fused in ((fused, True), (written_out, False)):
+        layer = norms + attention + ffn
+        for recompute, layers in ((False, 2 * layer), ("full", 8 + layer)):
+            memory = training_memory(
+                config,
+                3,
+                5,
+                recompute=recompute,
+                fused_attention=is_fused,
+                activation_bytes=2,
+            )
+            assert memory.activations == 3 * 5 * (2 * (layers + end) + 2 * 8)
+    n_params = param_count(config).total
+    kept = (memory.weights, memory.gradients, memory.optimizer)
+    assert kept == (4 * n_params, 4 * n_params, 8 * n_params)
+
+
 def test_recomputation_keeps_the_inputs_and_one_block() -> None:
     config = ModelConfig(100, 32, d_model=32, n_layers=5, n_heads=4)
     one = replace(config, n_layers=1)
@@ -580,6 +604,12 @@ def test_training_cost_is_in_proportion() -> None:
     twice = training_cost(3.6e18 * 1000, n_chips=20, **assumed)
     assert twice.days == cost.days / 2
     assert twice.dollars == cost.dollars
+    # One chip unless more are given, and a chip may be used to its peak.
+    alone = training_cost(
+        1e15, peak_flops=1e15, utilization=1, dollars_per_chip_hour=3600
+    )
+    assert alone.days * 86400 == pytest.approx(1)
+    assert alone.dollars == pytest.approx(1)
 
 
 def test_tokens_overflow_nothing() -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import importlib
 import importlib.util
 import os
 import re
@@ -27,6 +28,14 @@ def missing(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def need(name: str) -> ModuleType:
+    """Import a library that a check needs, and a reader does not."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        missing(f"{name} is not installed: pip install 'minillm[docs,test]'")
 
 
 def build(folder: Path, offline: bool) -> Path:
@@ -161,7 +170,7 @@ def test_every_internal_link_and_anchor_resolves(pages: dict[str, Page]) -> None
 
 
 def test_every_formula_parses(pages: dict[str, Page]) -> None:
-    math_core = pytest.importorskip("math_core", reason="math-core is not installed")
+    math_core = need("math_core")
     converter = math_core.LatexToMathML()
     total, wrong = 0, []
     for name, page in pages.items():
@@ -264,7 +273,7 @@ def load(path: Path) -> ModuleType:
 
 
 def test_inventories_are_what_their_script_writes() -> None:
-    pytest.importorskip("mkdocstrings", reason="the site's tools are not installed")
+    need("mkdocstrings")
     folder = DOCS / "_ext" / "inventories"
     script = load(folder / "make.py")
     for project, names in {"python": script.PYTHON, "torch": script.TORCH}.items():
@@ -370,7 +379,7 @@ def bare() -> None:
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, object]":
-    griffe = pytest.importorskip("griffe", reason="the site's tools are not installed")
+    griffe = need("griffe")
     literate = load(DOCS / "_ext" / "literate.py")
     folder = tmp_path_factory.mktemp("sample")
     (folder / "sample.py").write_text(SAMPLE, encoding="utf-8")

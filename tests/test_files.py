@@ -1,0 +1,188 @@
+"""A file is whole or not there: failing writes, full disks, kills."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from minillm.files import atomic_write
+
+posix = pytest.mark.skipif(os.name != "posix", reason="Windows has no such thing")
+
+
+def write(path: Path | str, data: bytes) -> None:
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond `size` bytes."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_the_new_file_appears_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with atomic_write(path) as file:
+        file.write(b"....t")
+        file.seek(0)
+        file.write(b"firs")
+        assert not path.exists()
+    assert path.read_bytes() == b"first"
+    with atomic_write(str(path)) as file:
+        file.write(b"2nd")
+        file.flush()
+        assert path.read_bytes() == b"first"
+    assert path.read_bytes() == b"2nd"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, SystemExit])
+@pytest.mark.parametrize("old", [None, b"old"])
+def test_a_failing_write_leaves_what_was_there(
+    tmp_path: Path, error: type[BaseException], old: bytes | None
+) -> None:
+    path = tmp_path / "file"
+    if old:
+        path.write_bytes(old)
+    with pytest.raises(error), atomic_write(path) as file:
+        file.write(b"new" * 10_000)
+        raise error
+    assert os.listdir(tmp_path) == (["file"] if old else [])
+    assert not old or path.read_bytes() == old
+
+
+@posix
+def test_a_full_disk(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with full_disk(1000), pytest.raises(OSError):
+        # Less than the buffer, so the error comes from the flush and not from here.
+        write(path, b"x" * 1001)
+    with full_disk(1000), pytest.raises(OSError):
+        write(path, b"x" * 10**6)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+    with full_disk(1000):
+        write(path, b"x" * 1000)
+    assert path.read_bytes() == b"x" * 1000
+
+
+@posix
+def test_bytes_then_name_then_folder_reach_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    path, fsync, replace = tmp_path / "file", os.fsync, Path.replace
+
+    def spy_fsync(fd: int) -> None:
+        status = os.fstat(fd)
+        is_folder = os.path.samestat(status, tmp_path.stat())
+        seen.append("folder" if is_folder else f"{status.st_size} bytes")
+        fsync(fd)
+
+    def spy_replace(self: Path, target: Path) -> Path:
+        seen.append(f"rename to {target.name}")
+        assert self.parent == target.parent
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(Path, "replace", spy_replace)
+    write(path, b"12345")
+    assert seen == ["5 bytes", "rename to file", "folder"]
+
+
+def test_two_writers_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with atomic_write(path) as one, atomic_write(path) as other:
+        one.write(b"one")
+        other.write(b"other")
+    # The inner block ends first, so the outer one has the last word.
+    assert path.read_bytes() == b"one"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_relative_name_is_fixed_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with atomic_write("file") as file:
+        file.write(b"here")
+        os.chdir("elsewhere")
+    assert (tmp_path / "file").read_bytes() == b"here"
+
+
+@posix
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    target, link = tmp_path / "folder" / "target", tmp_path / "link"
+    link.symlink_to(target)
+    for data in (b"made", b"replaced"):
+        write(link, data)
+        assert link.is_symlink()
+        assert target.read_bytes() == data
+    assert sorted(os.listdir(tmp_path)) == ["folder", "link"]
+
+
+@posix
+def test_the_usual_rights(tmp_path: Path) -> None:
+    umask = os.umask(0o027)
+    try:
+        write(tmp_path / "file", b"")
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_no_such_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write(tmp_path / "missing" / "file", b"")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        write(tmp_path / "folder", b"data")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+@posix
+@pytest.mark.check
+def test_a_real_kill(tmp_path: Path) -> None:
+    path, size = tmp_path / "file", 2_000_000
+    program = (
+        "import itertools, sys\n"
+        "from minillm.files import atomic_write\n"
+        "for letter in itertools.cycle((b'a', b'b', b'c')):\n"
+        "    with atomic_write(sys.argv[1]) as file:\n"
+        f"        [file.write(letter * {size // 100}) for _ in range(100)]\n"
+    )
+    left_over = 0
+    for seed in range(10):
+        child = subprocess.Popen([sys.executable, "-c", program, str(path)])
+        while not path.exists():
+            time.sleep(0.01)
+        time.sleep(random.Random(seed).uniform(0.05, 0.3))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        data = path.read_bytes()
+        assert data == data[:1] * size
+        left_over += len(list(tmp_path.glob(".file.*.tmp")))
+    # Otherwise no kill hit a write, and the test has shown nothing.
+    assert left_over
