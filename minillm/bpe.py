@@ -854,7 +854,8 @@ class BPETokenizer:
 
 
 # The fast versions of what this page explains, and what is built on them.
-from minillm.bpe_fast import Encoder, encode_batch, encode_file, train_bpe  # ruff: ignore[module-import-not-at-top-of-file]
+from minillm.bpe_encode import Encoder, encode_batch, encode_file  # ruff: ignore[module-import-not-at-top-of-file]
+from minillm.bpe_fast import train_bpe  # ruff: ignore[module-import-not-at-top-of-file]
 from minillm.bpe_formats import (  # ruff: ignore[module-import-not-at-top-of-file]
     Parts,
     place_specials,

@@ -7,7 +7,7 @@ wait for. Each part says what it does otherwise.
 import heapq
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -19,18 +19,15 @@ from minillm.bpe_patterns import BYTE_RANK, GPT2_PATTERN, pretokenize
 from minillm.bpe_source import (
     BLOCK,
     check_training,
-    read_text,
     report_shortage,
-    safe_pieces,
     source_documents,
     split_specials,
 )
-from minillm.files import atomic_write
 
 if TYPE_CHECKING:
-    from minillm.bpe import BPETokenizer
+    pass
 
-__all__ = ["Encoder", "encode_batch", "encode_file", "train_bpe"]
+__all__ = ["count_chunks", "map_in_order", "merge_chunks", "processes", "train_bpe"]
 
 Pair = tuple[int, int]
 Merge = tuple[bytes, bytes]
@@ -153,13 +150,12 @@ def map_in_order(
         yield result
 
 
-def _processes(workers: int, *initializer: Any) -> ProcessPoolExecutor:
-    # A fresh interpreter for each worker works alike on all systems; a forked one hangs
-    # if a thread held a lock at that moment.
+def processes(workers: int, *initializer: Any) -> ProcessPoolExecutor:
+    """Start processes. A forked one may inherit a held lock, so they start afresh."""
     return ProcessPoolExecutor(workers, get_context("spawn"), *initializer)
 
 
-def _check_workers(workers: int | None) -> int:
+def check_workers(workers: int | None) -> int:
     if workers is not None and workers < 1:
         raise ValueError(f"workers is at least 1, not {workers}")
     return workers or 1
@@ -168,7 +164,7 @@ def _check_workers(workers: int | None) -> int:
 # Counting.
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+def batches(texts: Iterable[str]) -> Iterator[list[str]]:
     r"""Put texts together until sending them costs little beside working on them."""
     batch: list[str] = []
     size = 0
@@ -220,14 +216,14 @@ def count_chunks(
         >>> count_chunks(["the cat in the hat", "the end"], GPT2_PATTERN)
         Counter({'the': 2, ' cat': 1, ' in': 1, ' the': 1, ' hat': 1, ' end': 1})
     """
-    n_workers = _check_workers(workers)
+    n_workers = check_workers(workers)
     documents = source_documents(source, pattern, specials)
-    tasks = ((batch, pattern, specials) for batch in _batches(documents))
+    tasks = ((batch, pattern, specials) for batch in batches(documents))
     counts: Counter[str] = Counter()
     if executor is not None:
         results = map_in_order(_count, tasks, executor, workers or os.cpu_count() or 1)
     elif n_workers > 1:
-        with _processes(n_workers) as pool:
+        with processes(n_workers) as pool:
             for result in map_in_order(_count, tasks, pool, n_workers):
                 counts.update(result)
                 advance(1)
@@ -368,231 +364,3 @@ def _order(
     if tie_break == "bytes":
         return lambda pair: (descending(pair[0]), descending(pair[1]))
     return lambda pair: tuple([BYTE_RANK.get(id_, id_) for id_ in pair])
-
-
-# Encoding.
-
-# Beyond this many bytes a pre-token is merged with a heap.
-LONG: Final = 64
-
-# How many distinct pre-tokens are remembered, at most.
-MEMORY: Final = 1 << 19
-
-
-class Encoder:
-    r"""Merges for encoding, and a memory of what has been encoded.
-
-    The same result as [`encode_naive`][minillm.bpe.encode_naive]. Unlike it:
-
-    - a pre-token that has been met before is looked up;
-    - of the merges only those are tried that the pre-token allows;
-    - a long pre-token is merged with a heap, in time proportional to its length (times
-      a logarithm), so that a megabyte of one letter is not a megabyte squared.
-
-    Args:
-        ids: the id of each token, without the special ones.
-        merges: the merges.
-        pattern: the pre-tokenizer.
-        whole: whether a pre-token that is a token is taken whole.
-
-    Raises:
-        ValueError: if a merge needs a token that there is not.
-    """
-
-    def __init__(
-        self,
-        ids: Mapping[bytes, int],
-        merges: Sequence[Merge],
-        pattern: str,
-        whole: bool = True,
-    ) -> None:
-        self.pattern = pattern
-        self.byte_ids = [ids.get(bytes([byte])) for byte in range(256)]
-        self.whole = ids if whole else {}
-        # The rank of a merge is its place in the list; the lower goes first.
-        self.ranks: dict[Pair, int] = {}
-        self.merged: list[int] = []
-        for rank, (left, right) in enumerate(merges):
-            try:
-                pair, new_id = (ids[left], ids[right]), ids[left + right]
-            except KeyError as error:
-                raise ValueError(
-                    f"merge {rank}, {left!r} with {right!r}, needs the token {error}, "
-                    "which is not in the vocabulary"
-                ) from None
-            self.ranks.setdefault(pair, rank)
-            self.merged.append(new_id)
-        self.known: dict[str, list[int]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"known": {}}
-
-    def encode(self, text: str) -> list[int]:
-        """Encode ordinary text."""
-        known = self.known
-        ids: list[int] = []
-        for chunk in pretokenize(text, self.pattern):
-            if chunk not in known:
-                if len(known) >= MEMORY:
-                    known.clear()
-                known[chunk] = self.encode_chunk(chunk)
-            ids += known[chunk]
-        return ids
-
-    def encode_chunk(self, chunk: str) -> list[int]:
-        """Encode one pre-token."""
-        try:
-            data = chunk.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"the text holds {chunk[error.start]!r}, one half of a surrogate pair, "
-                "which has no UTF-8; read its source with errors='replace'"
-            ) from None
-        if data in self.whole:
-            return [self.whole[data]]
-        ids: list[int] = []
-        for byte in data:
-            id_ = self.byte_ids[byte]
-            if id_ is None:
-                raise ValueError(
-                    f"the vocabulary has no token for the byte 0x{byte:02x}, which is "
-                    f"in {chunk!r:.80}"
-                )
-            ids.append(id_)
-        if len(ids) < LONG:
-            return self._merge_short(ids)
-        return self._merge_long(ids)
-
-    def _merge_short(self, ids: list[int]) -> list[int]:
-        never = len(self.merged)
-        while len(ids) > 1:
-            ranks = [self.ranks.get(pair, never) for pair in pairwise(ids)]
-            rank = min(ranks)
-            if rank == never:
-                break
-            i = ranks.index(rank)
-            ids[i : i + 2] = [self.merged[rank]]
-        return ids
-
-    def _merge_long(self, ids: list[int]) -> list[int]:
-        # The tokens are a linked list: `after[i]` and `before[i]` are the places of the
-        # neighbours of the token at i. A token that has been merged away becomes -1.
-        end = len(ids)
-        after = list(range(1, end + 1))
-        before = list(range(-1, end - 1))
-        heap = [
-            (self.ranks[pair], i)
-            for i, pair in enumerate(pairwise(ids))
-            if pair in self.ranks
-        ]
-        heapq.heapify(heap)
-        while heap:
-            rank, i = heapq.heappop(heap)
-            j = after[i]
-            if ids[i] < 0 or j == end or self.ranks.get((ids[i], ids[j])) != rank:
-                continue
-            ids[i], ids[j] = self.merged[rank], -1
-            after[i] = after[j]
-            if after[i] < end:
-                before[after[i]] = i
-            for left in (before[i], i):
-                if left >= 0 and after[left] < end:
-                    new_rank = self.ranks.get((ids[left], ids[after[left]]))
-                    if new_rank is not None:
-                        heapq.heappush(heap, (new_rank, left))
-        return [id_ for id_ in ids if id_ >= 0]
-
-
-# Encoding with several processes.
-
-
-def encode_batch(
-    tokenizer: "BPETokenizer",
-    texts: Iterable[str],
-    workers: int | None,
-    allowed: tuple[str, ...],
-) -> list[list[int]]:
-    r"""Encode many texts.
-
-    Args:
-        tokenizer: the tokenizer.
-        texts: the texts.
-        workers: how many processes to use.
-        allowed: the special tokens that may be found.
-
-    Returns:
-        The tokens of each.
-    """
-    return [list(map(int, ids)) for ids in _encoded(tokenizer, texts, workers, allowed)]
-
-
-_worker_tokenizer: "BPETokenizer"
-
-
-def _start_worker(tokenizer: "BPETokenizer") -> None:
-    global _worker_tokenizer
-    _worker_tokenizer = tokenizer
-
-
-def _encode_in_worker(task: tuple[list[str], tuple[str, ...]]) -> list[Any]:
-    import numpy as np
-
-    texts, allowed = task
-    # An array is sent back much faster than a list.
-    return [
-        np.array(_worker_tokenizer.encode(text, allowed), np.uint32) for text in texts
-    ]
-
-
-def _encoded(
-    tokenizer: "BPETokenizer",
-    texts: Iterable[str],
-    workers: int | None,
-    allowed: tuple[str, ...],
-) -> Iterator[Any]:
-    n_workers = _check_workers(workers)
-    if n_workers == 1:
-        for text in texts:
-            yield tokenizer.encode(text, allowed)
-        return
-    with _processes(n_workers, _start_worker, (tokenizer,)) as pool:
-        tasks = ((batch, allowed) for batch in _batches(texts))
-        for arrays in map_in_order(_encode_in_worker, tasks, pool, n_workers):
-            yield from arrays
-
-
-def encode_file(
-    tokenizer: "BPETokenizer",
-    path: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    workers: int | None,
-    allowed: tuple[str, ...],
-) -> int:
-    r"""Encode a file into a `.npy` file.
-
-    Args:
-        tokenizer: the tokenizer.
-        path: the file.
-        out: where to write.
-        workers: how many processes to use.
-        allowed: the special tokens that may be found.
-
-    Returns:
-        The number of tokens.
-    """
-    import numpy as np
-
-    dtype = np.min_scalar_type(max(tokenizer.vocab_size - 1, 0))
-    header = {"descr": dtype.str, "fortran_order": False, "shape": (0,)}
-    pieces = safe_pieces(read_text(path), tokenizer.pattern, allowed, at_least=BLOCK)
-    with atomic_write(out) as file:
-        # The header says how many ids follow, which is known at the end. NumPy leaves
-        # room in it for any number, so it can be written again in the same place.
-        np.lib.format.write_array_header_1_0(file, header)
-        n_ids = 0
-        for ids in _encoded(tokenizer, pieces, workers, allowed):
-            file.write(np.asarray(ids, dtype).tobytes())
-            n_ids += len(ids)
-        file.seek(0)
-        np.lib.format.write_array_header_1_0(file, header | {"shape": (n_ids,)})
-    return n_ids

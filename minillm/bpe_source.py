@@ -28,9 +28,11 @@ from minillm.bpe_patterns import (
 )
 
 __all__ = [
+    "SAFE_CUT",
     "check_specials",
     "check_training",
     "last_safe_cut",
+    "next_safe_cut",
     "read_text",
     "report_shortage",
     "safe_pieces",
@@ -186,7 +188,7 @@ _WORD_WISE = f"(?<=[^{WHITESPACE}])[{WHITESPACE}]"
 # always cut after its last line end, and nothing goes on from there to a non-blank.
 _LINE_WISE = f"(?<=[^{WHITESPACE}])[{_NO_LINE_END}]|(?<=[\r\n])[^{WHITESPACE}/]"
 
-_SAFE_CUT: Final = {
+SAFE_CUT: Final = {
     GPT2_PATTERN: _WORD_WISE,
     DIGITS_PATTERN: _WORD_WISE,
     GPT4_PATTERN: _LINE_WISE,
@@ -199,7 +201,7 @@ _SAFE_CUT: Final = {
 def _last_cut(pattern: str) -> "re.Pattern[str]":
     # A greedy `.*` in front makes the match the last one. For a pattern about which we
     # have proved nothing, nothing is safe.
-    return re.compile(f"(?s:.*)({_SAFE_CUT.get(pattern, '(?!)')})")
+    return re.compile(f"(?s:.*)({SAFE_CUT.get(pattern, '(?!)')})")
 
 
 def last_safe_cut(text: str, pattern: str, specials: tuple[str, ...] = ()) -> int:
@@ -238,6 +240,26 @@ def last_safe_cut(text: str, pattern: str, specials: tuple[str, ...] = ()) -> in
     # special token may lie across the cut.
     match_ = _last_cut(pattern).match(text, cut, min(known + 2, len(text)))
     return match_.start(1) if match_ else cut
+
+
+def next_safe_cut(text: str, pattern: str, start: int, end: int) -> int:
+    r"""Find the first place from `start` on where a text can be cut in two.
+
+    Args:
+        text: a text.
+        pattern: a pattern of this package.
+        start: where to begin.
+        end: where to stop.
+
+    Returns:
+        The place, or `end` if there is none before it.
+
+    Examples:
+        >>> next_safe_cut("one two three four", GPT2_PATTERN, 5, 18)
+        7
+    """
+    cut = re.compile(SAFE_CUT[pattern]).search(text, start, end)
+    return cut.start() if cut else end
 
 
 def safe_pieces(

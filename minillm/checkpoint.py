@@ -11,6 +11,7 @@ tensor (the step, learning rates, anything else you hand over) is JSON in the he
 """
 
 import json
+from io import BufferedIOBase
 from os import PathLike, fspath
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +25,8 @@ from minillm.files import atomic_write
 
 __all__ = ["compare", "load_checkpoint", "read_extra", "save_checkpoint"]
 
-PathOrFile = str | PathLike[str] | IO[bytes]
+# What checks types at run time does not see an `IO[bytes]` in an `io.BytesIO`.
+PathOrFile = str | PathLike[str] | IO[bytes] | BufferedIOBase
 
 
 def save_checkpoint(

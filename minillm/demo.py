@@ -11,12 +11,22 @@ This module is the whole course as one function, [`run_demo`][minillm.demo.run_d
 5. [`minillm.generate`][] writes.
 6. [`minillm.flops`][] says what it took.
 
+With the defaults it learns like this. The dashed lines are what counting achieves on
+the same text, the dots the examination of the model:
+
+<div class="figure" markdown>
+
+--8<-- "images/demo-loss.svg"
+
+</div>
+
 What the user sees while it runs is drawn by the library `rich`, which the course does
 not explain.
 """
 
 import json
 import math
+import platform
 import re
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -97,6 +107,10 @@ def run_demo(
         "baselines": baselines,
         "tokens_per_byte": len(text.unseen[1:]) / text.n_bytes,
         "known_words": known,
+        # What `minillm disclose` tells of a run, beside its numbers.
+        "corpus": "Andersen's fairy tales" if documents is None else "another text",
+        "documents": len(text.training),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "parameters": param_count(SHAPE).total,
         "tokens": n_tokens,
         "flops": flops,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_all", "loss_curve", "schedule_curve", "shares_curve"]
+__all__ = ["draw_all", "loss_curve", "new_figure", "save_figure", "schedule_curve"]
 
 IMAGES = Path(__file__).resolve().parent.parent / "images"
 
@@ -35,8 +35,19 @@ BLUE, ORANGE, GREEN, PURPLE = "#3b82c4", "#d97706", "#1f9d78", "#b0659a"
 INK = "#010203"
 
 
-def _new_figure(width: float = 7.2, height: float = 3.6) -> "tuple[Figure, Axes]":
-    """An empty figure in the style of the course, in inches."""
+def new_figure(width: float = 7.2, height: float = 3.6) -> "tuple[Figure, Axes]":
+    """Begin a figure in the style of the course.
+
+    Args:
+        width: in inches.
+        height: in inches.
+
+    Returns:
+        The figure, and its empty axes.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+    """
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
@@ -65,8 +76,14 @@ def _new_figure(width: float = 7.2, height: float = 3.6) -> "tuple[Figure, Axes]
     return figure, figure.add_subplot()
 
 
-def _save(figure: "Figure", path: Path, title: str) -> None:
-    """Write a figure as SVG that inherits its colour and names its subject."""
+def save_figure(figure: "Figure", path: Path, title: str) -> None:
+    """Write a figure as SVG that inherits its colour and names its subject.
+
+    Args:
+        figure: the figure.
+        path: the file to write.
+        title: what it shows, for those who cannot see it.
+    """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
@@ -102,19 +119,23 @@ def loss_curve(run: dict[str, Any], path: Path) -> None:
     Raises:
         ImportError: if matplotlib is missing.
     """
-    figure, axes = _new_figure()
+    figure, axes = new_figure()
     axes.plot(*zip(*run["bits"], strict=True), color=BLUE, alpha=0.5, lw=1)
     axes.plot(*zip(*run["validation"], strict=True), color=BLUE, marker="o", ms=4)
-    steps, last = run["validation"][-1]
-    axes.annotate(
-        f"the model, {last:.2f}",
-        (steps, last),
-        (0, -12),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        color=BLUE,
-    )
+    last = run["validation"][-1][1]
+    for label, point, height, alignment in (
+        (f"the model on unseen text, {last:.2f}", run["validation"][-1], 10, "bottom"),
+        ("on the text it learns from", run["bits"][-1], -10, "top"),
+    ):
+        axes.annotate(
+            label,
+            point,
+            (0, height),
+            textcoords="offset points",
+            ha="right",
+            va=alignment,
+            color=BLUE,
+        )
     for (name, bits), colour in zip(
         run["baselines"].items(), (PURPLE, GREEN, ORANGE), strict=True
     ):
@@ -129,7 +150,9 @@ def loss_curve(run: dict[str, Any], path: Path) -> None:
     axes.set(xlabel="training step", ylabel="bits per byte of text", xlim=(0, None))
     axes.set_ylim(min(last, *run["baselines"].values()) - 0.35)
     axes.grid(axis="y")
-    _save(figure, path, "Bits per byte against training step, beside three baselines")
+    save_figure(
+        figure, path, "Bits per byte against training step, beside three baselines"
+    )
 
 
 def schedule_curve(path: Path) -> None:
@@ -145,7 +168,7 @@ def schedule_curve(path: Path) -> None:
     from minillm.train import TrainConfig
 
     c = TrainConfig()
-    figure, axes = _new_figure(height=2.6)
+    figure, axes = new_figure(height=2.6)
     steps = range(0, c.steps + 1, 5)
     rates = [
         cosine_schedule(s, c.max_lr, c.min_lr, c.warmup_steps, c.steps) for s in steps
@@ -161,40 +184,7 @@ def schedule_curve(path: Path) -> None:
     )
     axes.set(xlabel="training step", ylabel="learning rate", xlim=(0, c.steps))
     axes.grid(axis="y")
-    _save(figure, path, "Learning rate: a line up, then half a cosine down")
-
-
-def shares_curve(path: Path) -> None:
-    r"""Draw where the FLOPs go in small and large models, by both accountings.
-
-    Args:
-        path: the SVG file to write.
-
-    Raises:
-        ImportError: if matplotlib is missing.
-    """
-    from minillm.flops import opt_table
-
-    figure, axes = _new_figure()
-    for accounting, style in (("counted", "-"), ("published", (0, (5, 3)))):
-        rows = opt_table(accounting)  # type: ignore[arg-type]
-        names = [row.name for row in rows]
-        for label, colour, values in (
-            ("feed-forward", ORANGE, [100 * row.ffn for row in rows]),
-            ("attention", BLUE, [100 * (row.mha + row.attn) for row in rows]),
-        ):
-            axes.plot(names, values, color=colour, ls=style, marker="o", ms=4)
-            axes.annotate(
-                f"{label}, {accounting}",
-                (names[-1], values[-1]),
-                (8, 0),
-                textcoords="offset points",
-                va="center",
-                color=colour,
-            )
-    axes.set(xlabel="size of the model", ylabel="percent of all FLOPs", ylim=(0, 100))
-    axes.grid(axis="y")
-    _save(figure, path, "Share of FLOPs of attention and feed-forward by model size")
+    save_figure(figure, path, "Learning rate: a line up, then half a cosine down")
 
 
 def summarize(log: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -238,11 +228,16 @@ def draw_all(folder: Path, data: Path = IMAGES / "data") -> list[Path]:
     Raises:
         ImportError: if matplotlib is missing.
     """
+    # They are drawn in the style above, so they import it from here.
+    from minillm.flops_figures import context_curve, roofline_curve, shares_curve
+
     run = json.loads((data / "demo.json").read_text(encoding="utf-8"))
     figures: dict[str, Callable[[Path], None]] = {
         "demo-loss.svg": lambda path: loss_curve(run, path),
         "learning-rate.svg": schedule_curve,
         "flop-shares.svg": shares_curve,
+        "flop-context.svg": context_curve,
+        "roofline.svg": roofline_curve,
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in figures.items():

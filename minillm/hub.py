@@ -48,7 +48,7 @@ from minillm.config import ModelConfig
 from minillm.files import atomic_write
 from minillm.model import TransformerLM
 
-__all__ = ["load_llama", "save_llama", "to_halves", "to_pairs"]
+__all__ = ["load_llama", "read_config", "save_llama", "to_halves", "to_pairs"]
 
 # Our names and theirs, for what every model has once …
 TOP_NAMES = {
@@ -186,7 +186,7 @@ def load_llama(folder: str | PathLike[str]) -> TransformerLM:
                 f"{folder} has no {name}, so it is no complete model: train it again, "
                 "or fetch the missing file"
             )
-    config = _read_config(folder / "config.json")
+    config = read_config(folder)
     try:
         theirs = safetensors.torch.load_file(folder / "model.safetensors")
     except safetensors.SafetensorError as error:
@@ -197,17 +197,17 @@ def load_llama(folder: str | PathLike[str]) -> TransformerLM:
     # Tied heads are stored once; some programs store them twice.
     if config.tie_embeddings:
         theirs.pop("lm_head.weight", None)
-    ours = {}
-    for name, their_name, n_heads in names:
-        if their_name in theirs:
-            tensor = theirs.pop(their_name)
-            ours[name] = to_pairs(tensor, n_heads) if n_heads else tensor
+    ours = {name: theirs.pop(file) for name, file, _ in names if file in theirs}
     # What is left has no place in this model, and is named as it stands in the file.
     ours |= theirs
     model = TransformerLM(config)
     if config.tie_embeddings and "token_embedding.weight" in ours:
         ours["lm_head.weight"] = ours["token_embedding.weight"]
     compare(ours, model.state_dict(), f"{folder}: weights and config.json")
+    # Only rows of the right number can be put into another order.
+    for name, _, n_heads in names:
+        if n_heads:
+            ours[name] = to_pairs(ours[name], n_heads)
     model.to(next(iter(ours.values())).dtype).load_state_dict(ours)
     return model.eval()
 
@@ -229,7 +229,23 @@ def _names(config: ModelConfig) -> list[tuple[str, str, int]]:
     return names
 
 
-def _read_config(path: Path) -> ModelConfig:
+def read_config(path: str | PathLike[str]) -> ModelConfig:
+    """Read the shape of a model from the description of a Llama folder.
+
+    Args:
+        path: the folder, or its `config.json`.
+
+    Returns:
+        The shape.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged, or the model is of a kind that
+            [`TransformerLM`][minillm.model.TransformerLM] cannot be.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path /= "config.json"
     try:
         c = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

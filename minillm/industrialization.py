@@ -34,10 +34,13 @@ rumour     GPT-4 run, at 1 dollar an A100-hour: 63,000,000 dollars
 **Before this:** [`minillm.flops_cost`][].
 """
 
+import json
 from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Literal, NamedTuple
 
-from minillm.flops_cost import TrainingCost, training_cost
+from minillm.flops_cost import TrainingCost, mfu, training_cost
 from minillm.flops_shapes import check_positive
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "across_utilizations",
     "claim",
     "cluster_flops",
+    "disclose",
     "disclosure_table",
 ]
 
@@ -320,6 +324,55 @@ GPT4_REPORT: dict[str, str] = {
     "training method": _SILENT,
 }
 """What section 2 of the GPT-4 report says, item by item, in its own words."""
+
+
+def disclose(run: str | PathLike[str]) -> dict[str, str]:
+    """Say of a run of ours, item by item, what the GPT-4 report is silent about.
+
+    Nothing is written by hand here but the three items that are the same for every run
+    of this course: what the model learns to do, that nobody tuned it afterwards, and
+    which optimizer and schedule there are. The rest stands in the two files.
+
+    Args:
+        run: a folder that `minillm demo` left behind, with `config.json` and
+            `log.jsonl`.
+
+    Returns:
+        A text for each item of `GPT4_REPORT`.
+
+    Raises:
+        FileNotFoundError: if the folder or one of the two files is missing.
+        ValueError: if a file does not say what it should.
+    """
+    run = Path(run)
+    try:
+        shape = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        log = {line["event"]: line for line in map(json.loads, lines)}
+        how, result = log["config"], log["result"]
+        used = mfu(result["flops"], result["seconds"], result["peak_flops"])
+        return {
+            "architecture": "Transformer: {num_hidden_layers} layers of width "
+            "{hidden_size}, {num_attention_heads} heads, SwiGLU of width "
+            "{intermediate_size}, RMSNorm, rotary positions".format(**shape),
+            "objective": "predict the next token in a document",
+            "data": "{corpus}, {documents} documents".format(**result),
+            "fine-tuning": "none",
+            "model size": "{parameters:,} parameters".format(**result),
+            "hardware": "{machine}, {peak_flops:.1e} FLOP/s at best".format(**result),
+            "training compute": "{flops:.2e} FLOPs in {seconds:.0f} seconds, "
+            "{used:.0%} of the best".format(**result, used=used),
+            "dataset construction": "the last tenth put aside; byte-pair encoding "
+            f"learned on the rest, {shape['vocab_size']:,} tokens; pieces drawn at "
+            f"random, {result['tokens']:,} tokens in all",
+            "training method": "AdamW, {steps} steps of {batch_size} pieces, rate up "
+            "to {max_lr} in {warmup_steps} steps, then half a cosine, "
+            "seed {seed}".format(**how),
+        }
+    except KeyError as error:
+        raise ValueError(
+            f"{run} does not say {error}: train it again with `minillm demo`"
+        ) from error
 
 
 def disclosure_table(ours: Mapping[str, str]) -> str:

@@ -127,6 +127,7 @@ class AdamW(torch.optim.Optimizer):
 
         # A model has dozens of weight tensors, many of them tiny. PyTorch's `_foreach_`
         # functions do the same to each tensor of a list in one call.
+        #
         # $w \leftarrow w - \eta\lambda w$
         torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
         # $m \leftarrow \beta_1 m + (1 - \beta_1)\,g$
@@ -151,6 +152,12 @@ def cosine_schedule(
     steps start short. Towards the end long steps only jump back and forth across the
     valley, so they become short again (Loshchilov & Hutter 2017, arXiv:1608.03983,
     equation 5, without restarts).
+
+    <div class="figure" markdown>
+
+    --8<-- "images/learning-rate.svg"
+
+    </div>
 
     Args:
         step: $s$. The warm-up begins with 0 at step 0, so a loop that counts from 0

@@ -244,7 +244,8 @@ def evaluate(
 
     Examples:
         >>> from minillm.config import ModelConfig
-        >>> model = TransformerLM(ModelConfig(100, 8, d_model=16, n_layers=1, n_heads=1))
+        >>> config = ModelConfig(100, 8, d_model=16, n_layers=1, n_heads=1)
+        >>> model = TransformerLM(config)
         >>> round(evaluate(model, np.arange(100)), 1), round(math.log(100), 1)
         (4.6, 4.6)
     """
@@ -308,7 +309,7 @@ class TrainConfig:
         ValueError: steps must be at least 1; got 0
     """
 
-    steps: int = 2000
+    steps: int = 1400
     batch_size: int = 8
     max_lr: float = 3e-3
     min_lr: float = 0.0
@@ -316,7 +317,7 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.1
     max_norm: float = 1.0
-    eval_every: int = 250
+    eval_every: int = 200
     seed: int = 0
 
     def __post_init__(self) -> None:

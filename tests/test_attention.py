@@ -24,15 +24,6 @@ HEADS = [(1, 1), (4, 4), (4, 2), (6, 2), (4, 1)]
 quick = settings(deadline=None, max_examples=30)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On arrays this small, a second thread only waits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def randn(*shape, seed=0):
     random = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, dtype=torch.float64, generator=random)

@@ -17,7 +17,7 @@ from fixtures import fixture
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from minillm import bpe_fast
+from minillm import bpe_arrays, bpe_encode, bpe_fast
 from minillm.bpe import (
     GPT2_PATTERN,
     GPT4_PATTERN,
@@ -416,6 +416,57 @@ def test_fast_encoding_is_naive_encoding(trained, text, name):
         assert again.encode(text) == expected
 
 
+@settings(deadline=None, max_examples=500)
+@given(
+    st.lists(text_at_turns | st.text(st.sampled_from("a. \n/1"), max_size=50)),
+    st.sampled_from(sorted(PATTERNS)),
+    st.sampled_from([1, 7, 1 << 19]),
+)
+@example(["a\n/\n  b \n/c\n"], "o200k", 1)
+@example(["a  1 \n\n 2  b\n"], "digits", 1)
+@example([" " * 40, "a" * 40, "." * 40, "\n" * 40], "gpt4", 1)
+def test_encoding_with_arrays_is_encoding_word_by_word(trained, parts, name, block):
+    encoder = trained[name]._encoder
+    text = "".join(parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bpe_encode, "LONG_TEXT", 0)
+        patch.setattr(bpe_arrays, "BLOCK", block)
+        if len(parts) % 2:
+            encoder.arrays.forget()
+        # The second time everything is known.
+        for _ in range(2):
+            assert encoder.encode(text) == encoder.encode_words(text)
+
+
+def test_arrays_forget(trained, tales, monkeypatch):
+    ours = trained["gpt4"]
+    monkeypatch.setattr(bpe_arrays, "MEMORY", 100)
+    monkeypatch.setattr(bpe_arrays, "BLOCK", 1000)
+    encoder = BPETokenizer(ours.vocab, ours.merges, pattern=GPT4_PATTERN)._encoder
+    assert encoder.encode(tales[3]) == encoder.encode_words(tales[3])
+    assert len(encoder.arrays.runs) <= 100 and len(encoder.arrays.words) <= 100
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=2), max_size=60)
+)
+def test_a_table_is_a_dictionary(keys):
+    table, known = bpe_arrays.Table(2), {}
+    # Few slots, so that keys get into each other's way.
+    table.slots = table.slots[:4].copy()
+    for i in range(0, len(keys), 7):
+        new = [
+            key
+            for key in dict.fromkeys(map(tuple, keys[i : i + 7]))
+            if key not in known
+        ]
+        known |= {key: len(known) + j for j, key in enumerate(new)}
+        table.add(list(np.array(new, np.uint64).reshape(-1, 2).T))
+    asked = [*map(tuple, keys), (0, 0), (1, 2)]
+    found = table.find(list(np.array(asked, np.uint64).reshape(-1, 2).T))
+    assert found.tolist() == [known.get(key, -1) for key in asked]
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.text(st.sampled_from("ab "), max_size=300))
 def test_long_words_are_merged_like_short_ones(text):
@@ -423,7 +474,7 @@ def test_long_words_are_merged_like_short_ones(text):
     expected = encode_naive(text, tokenizer.vocab, tokenizer.merges)
     with pytest.MonkeyPatch.context() as patch:
         for long in (1, 64, 10_000):
-            patch.setattr(bpe_fast, "LONG", long)
+            patch.setattr(bpe_encode, "LONG_WORD", long)
             again = BPETokenizer(tokenizer.vocab, tokenizer.merges)
             assert again.encode(text) == expected
 
@@ -480,7 +531,7 @@ def test_pathological_text_takes_no_quadratic_work(like_tiktoken, monkeypatch):
     """A word of n bytes is merged with at most 3 n steps of the heap."""
     pops = 0
 
-    def counting_pop(heap, pop=bpe_fast.heapq.heappop):
+    def counting_pop(heap, pop=bpe_encode.heapq.heappop):
         nonlocal pops
         pops += 1
         return pop(heap)
@@ -491,7 +542,7 @@ def test_pathological_text_takes_no_quadratic_work(like_tiktoken, monkeypatch):
             text = unit * (30_000 // len(unit))
             expected = theirs.encode_ordinary(text)
             with monkeypatch.context() as patch:
-                patch.setattr(bpe_fast.heapq, "heappop", counting_pop)
+                patch.setattr(bpe_encode.heapq, "heappop", counting_pop)
                 pops = 0
                 assert ours.encode(text) == expected
             assert pops <= 3 * len(text.encode())
@@ -512,7 +563,7 @@ def test_memory_of_the_encoder_is_bounded(trained, monkeypatch):
     ours = trained["gpt2"]
     text = " ".join(map(str, range(500)))
     expected = ours.encode(text)
-    monkeypatch.setattr(bpe_fast, "MEMORY", 50)
+    monkeypatch.setattr(bpe_encode, "MEMORY", 50)
     again = BPETokenizer(ours.vocab, ours.merges)
     assert again.encode(text) == expected
     assert len(again._encoder.known) <= 50

@@ -38,7 +38,12 @@ def test_d_ff_is_eight_thirds_rounded_up_to_64(half: int) -> None:
 
 def test_what_is_given_is_kept() -> None:
     config = ModelConfig(
-        **SHAPE, n_kv_heads=3, d_ff=70, rope_theta=5e5, norm_eps=1e-6, tie_embeddings=True
+        **SHAPE,
+        n_kv_heads=3,
+        d_ff=70,
+        rope_theta=5e5,
+        norm_eps=1e-6,
+        tie_embeddings=True,
     )
     assert (config.n_kv_heads, config.d_ff, config.d_head) == (3, 70, 4)
     assert (config.rope_theta, config.norm_eps) == (5e5, 1e-6)
@@ -62,7 +67,9 @@ def test_it_is_frozen() -> None:
 @pytest.mark.parametrize("name", [*SHAPE, "n_kv_heads", "d_ff"])
 @pytest.mark.parametrize("value", [0, -4, True])
 def test_sizes_are_positive_ints(name: str, value: int) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be a positive int; got {value!r}"):
+    with pytest.raises(
+        ValueError, match=f"{name} must be a positive int; got {value!r}"
+    ):
         ModelConfig(**(SHAPE | {name: value}))
 
 

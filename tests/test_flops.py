@@ -16,8 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minillm.config import ModelConfig
 from minillm.flops import (
-    _OPT_RUNS,
-    PRINTED_OPT_TABLE,
     forward_flops,
     matmul_flops,
     opt_table,
@@ -42,6 +40,7 @@ from minillm.flops_memory import (
     saved_activations,
     training_memory,
 )
+from minillm.flops_opt import _OPT_RUNS, PRINTED_OPT_TABLE
 from minillm.flops_shapes import PRESETS, Architecture, param_count, preset
 from minillm.industrialization import CLAIMS, GPT4_REPORT, claim, disclosure_table
 from minillm.model import KVCache, TransformerLM

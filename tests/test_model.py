@@ -52,15 +52,6 @@ shapes = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 quick = settings(deadline=None, max_examples=20)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On arrays this small, a second thread only waits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def loud(config, seed=0):
     """A model whose every weight matters: a fresh one has logits near zero."""
     torch.manual_seed(seed)
@@ -147,6 +138,13 @@ def test_the_parts_of_the_chapter_before_are_here_too():
     for name in set(model.__all__) & set(attention.__all__):
         assert getattr(model, name) is getattr(attention, name)
     assert set(attention.__all__) - set(model.__all__) == {"LayerCache"}
+
+
+def test_a_block_stands_alone():
+    rope = RotaryEmbedding(GQA.d_head, 11, GQA.rope_theta)
+    block, x = TransformerBlock(GQA, rope).double(), randn(2, 5, 24)
+    h = x + block.attn(F.rms_norm(x, (24,), block.attn_norm.weight, 1e-2))
+    assert close(block(x), h + block.ffn(F.rms_norm(h, (24,), None, 1e-2)))
 
 
 # The whole
@@ -426,6 +424,7 @@ def test_the_model_runs_under_mixed_precision():
     assert all(p.grad.isfinite().all() and p.grad.any() for p in lm.parameters())
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_other_devices_give_the_same(device):
     if not getattr(torch, device).is_available():
@@ -488,27 +487,3 @@ def test_too_long_a_text_is_refused():
 def test_an_unknown_id_is_an_error(bad):
     with pytest.raises(IndexError):
         TransformerLM(GQA)(torch.tensor([[0, bad]]))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"n_heads": 5}, "d_model=24 is not a multiple of n_heads=5"),
-        ({"n_kv_heads": 4}, "n_heads=6 is not a multiple of n_kv_heads=4"),
-        ({"n_heads": 8, "n_kv_heads": 8}, "must be even.*24 / 8 = 3"),
-        ({"d_model": 0}, "d_model must be a positive int; got 0"),
-        ({"vocab_size": True}, "vocab_size must be a positive int; got True"),
-        ({"rope_theta": 0.0}, r"rope_theta must be positive; got 0\.0"),
-        ({"norm_eps": math.nan}, "norm_eps must be positive; got nan"),
-    ],
-)
-def test_sizes_that_do_not_fit_are_named(change, message):
-    with pytest.raises(ValueError, match=message):
-        replace(GQA, **change)
-
-
-def test_a_block_stands_alone():
-    rope = RotaryEmbedding(GQA.d_head, 11, GQA.rope_theta)
-    block, x = TransformerBlock(GQA, rope).double(), randn(2, 5, 24)
-    h = x + block.attn(F.rms_norm(x, (24,), block.attn_norm.weight, 1e-2))
-    assert close(block(x), h + block.ffn(F.rms_norm(h, (24,), None, 1e-2)))

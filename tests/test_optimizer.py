@@ -66,14 +66,12 @@ def test_two_steps_by_hand() -> None:
     assert w.item() == pytest.approx(before * 0.98, abs=1e-15)
 
 
-SETTINGS = st.fixed_dictionaries(
-    {
-        "lr": st.floats(0, 0.1),
-        "betas": st.tuples(st.floats(0, 0.999), st.floats(0, 0.9999)),
-        "eps": st.sampled_from([1e-12, 1e-8, 1e-3, 1.0]),
-        "weight_decay": st.floats(0, 1),
-    }
-)
+SETTINGS = st.fixed_dictionaries({
+    "lr": st.floats(0, 0.1),
+    "betas": st.tuples(st.floats(0, 0.999), st.floats(0, 0.9999)),
+    "eps": st.sampled_from([1e-12, 1e-8, 1e-3, 1.0]),
+    "weight_decay": st.floats(0, 1),
+})
 
 
 @settings(max_examples=20, deadline=None)
@@ -82,24 +80,16 @@ SETTINGS = st.fixed_dictionaries(
 def test_against_torch(general: dict[str, Any], special: dict[str, Any], seed: int):
     ours, theirs = weights(seed), weights(seed)
     optimizers = [
-        optimizer_class(
-            [{"params": ps[:2]}, {"params": ps[2:], **special}], foreach=False, **general
-        )
-        if optimizer_class is torch.optim.AdamW
-        else optimizer_class(
-            [{"params": ps[:2]}, {"params": ps[2:], **special}], **general
-        )
-        for optimizer_class, ps in ((AdamW, ours), (torch.optim.AdamW, theirs))
+        optimizer_class([{"params": ws[:2]}, {"params": ws[2:], **special}], **general)
+        for optimizer_class, ws in ((AdamW, ours), (torch.optim.AdamW, theirs))
     ]
     step_both(optimizers, seed, steps=100)
     assert_close(ours, theirs)
-    for a, b in zip(ours, theirs, strict=True):
-        ours_state, theirs_state = (
-            optimizer.state[w]
-            for optimizer, w in zip(optimizers, (a, b), strict=True)
-        )
-        assert ours_state.keys() == theirs_state.keys()
-        assert ours_state["step"] == theirs_state["step"]
+    state, expected = (optimizer.state_dict()["state"] for optimizer in optimizers)
+    assert state.keys() == expected.keys()
+    for i in state:
+        assert state[i].keys() == expected[i].keys()
+        assert_close([*state[i].values()], [*expected[i].values()])
 
 
 def test_the_same_defaults_as_torch() -> None:
@@ -165,8 +155,8 @@ def test_it_is_an_optimizer_of_torch() -> None:
 
     assert optimizer.step(closure) == 2
     scheduler.step()
-    assert optimizer.param_groups[0]["lr"] == 0.5
     optimizer.add_param_group({"params": [torch.zeros(1)], "lr": 0.1})
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01] * 2
     clone = copy.deepcopy(optimizer)
     assert clone.state_dict().keys() == {"state", "param_groups"}
@@ -210,7 +200,7 @@ def test_the_schedule_at_its_corners() -> None:
     # The top is reached once and left at once; so is the bottom.
     rate = [cosine_schedule(step, 1.0, 0.1, 10, 110) for step in range(112)]
     assert rate.count(1.0) == 1
-    assert rate[109] > 0.1 == rate[110]
+    assert rate.index(0.1, 10) == 110
 
 
 @pytest.mark.parametrize(
@@ -307,16 +297,16 @@ def test_what_is_short_enough_is_left_alone() -> None:
     w = torch.zeros(2, requires_grad=True)
     w.grad = torch.tensor([3.0, 4.0])
     for max_norm in (5.0, 6.0, math.inf):
-        assert clip_gradients([w], max_norm) == 5.0
+        assert clip_gradients([w], max_norm) == 5
         assert w.grad.tolist() == [3.0, 4.0]
     w.grad = torch.zeros(2)
-    assert clip_gradients([w], 1.0) == 0.0
+    assert clip_gradients([w], 1.0) == 0
     assert w.grad.tolist() == [0.0, 0.0]
 
 
 def test_no_gradients_at_all() -> None:
-    assert clip_gradients([], 1.0) == 0.0
-    assert clip_gradients([torch.zeros(2, requires_grad=True)], 1.0) == 0.0
+    assert clip_gradients([], 1.0) == 0
+    assert clip_gradients([torch.zeros(2, requires_grad=True)], 1.0) == 0
 
 
 @pytest.mark.parametrize("bad", [math.inf, math.nan])

@@ -1,0 +1,287 @@
+r"""Encoding for use: one word, one text, many texts, a file.
+
+[`encode_naive`][minillm.bpe.encode_naive] tries every merge on every word. The
+[`Encoder`][minillm.bpe_encode.Encoder] of this page tries those that a word allows, and
+remembers the words that it has met. For long texts it hands over to
+[`minillm.bpe_arrays`][].
+"""
+
+import heapq
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+from minillm.bpe_fast import batches, check_workers, map_in_order, processes
+from minillm.bpe_patterns import compile_pattern, pretokenize
+from minillm.bpe_source import BLOCK, SAFE_CUT, read_text, safe_pieces
+from minillm.files import atomic_write
+
+if TYPE_CHECKING:
+    from minillm.bpe import BPETokenizer
+    from minillm.bpe_arrays import ArrayEncoder
+
+__all__ = ["Encoder", "encode_batch", "encode_file"]
+
+Pair = tuple[int, int]
+Merge = tuple[bytes, bytes]
+
+# From this many bytes on a word is merged with a heap.
+LONG_WORD: Final = 64
+
+# From this many characters on a text is worth the arrays.
+LONG_TEXT: Final = 1 << 13
+
+# How many distinct words are remembered, at most.
+MEMORY: Final = 1 << 18
+
+
+class Encoder:
+    r"""Merges for encoding, and a memory of what has been encoded.
+
+    The same result as [`encode_naive`][minillm.bpe.encode_naive]. Unlike it:
+
+    - a word (a pre-token) that has been met before is looked up;
+    - a word that is a token is taken whole, if that is wanted;
+    - of the merges only those are tried that the word allows, the lowest rank first;
+    - a long word is merged with a heap, in time proportional to its length (times a
+      logarithm), so that a megabyte of one letter is not a megabyte squared.
+
+    Args:
+        ids: the id of each token, without the special ones.
+        merges: the merges.
+        pattern: the pre-tokenizer.
+        whole: whether a word that is a token is taken whole.
+
+    Raises:
+        ValueError: if a merge needs a token that there is not.
+    """
+
+    def __init__(
+        self,
+        ids: Mapping[bytes, int],
+        merges: Sequence[Merge],
+        pattern: str,
+        whole: bool = True,
+    ) -> None:
+        compile_pattern(pattern)
+        self.pattern = pattern
+        self.byte_ids = [ids.get(bytes([byte])) for byte in range(256)]
+        self.whole = ids if whole else {}
+        # The rank of a merge is its place in the list; the lower goes first.
+        self.ranks: dict[Pair, int] = {}
+        self.merged: list[int] = []
+        for rank, (left, right) in enumerate(merges):
+            try:
+                pair, new_id = (ids[left], ids[right]), ids[left + right]
+            except KeyError as error:
+                raise ValueError(
+                    f"merge {rank}, {left!r} with {right!r}, needs the token {error}, "
+                    "which is not in the vocabulary"
+                ) from None
+            self.ranks.setdefault(pair, rank)
+            self.merged.append(new_id)
+        self.known: dict[str, list[int]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What goes to another process goes without the memory.
+        state = self.__dict__ | {"known": {}}
+        state.pop("arrays", None)
+        return state
+
+    @cached_property
+    def arrays(self) -> "ArrayEncoder":
+        """The encoder for long texts. It needs NumPy, which is loaded only now."""
+        from minillm.bpe_arrays import ArrayEncoder
+
+        return ArrayEncoder(self)
+
+    def encode(self, text: str) -> list[int]:
+        """Encode ordinary text."""
+        try:
+            if len(text) < LONG_TEXT or self.pattern not in SAFE_CUT:
+                return self.encode_words(text)
+            ids: list[int] = []
+            for block in self.arrays.encode(text):
+                ids += block
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"the text holds {error.object[error.start]!r}, one half of a "
+                "surrogate pair, which has no UTF-8; read it with errors='replace'"
+            ) from None
+        return ids
+
+    def encode_words(self, text: str) -> list[int]:
+        """Encode ordinary text word by word."""
+        known = self.known
+        ids: list[int] = []
+        for word in pretokenize(text, self.pattern):
+            if word in known:
+                ids += known[word]
+                continue
+            new = self.encode_word(word.encode())
+            ids += new
+            if len(word) < LONG_WORD:
+                if len(known) >= MEMORY:
+                    known.clear()
+                known[word] = new
+        return ids
+
+    def encode_word(self, word: bytes) -> list[int]:
+        """Encode one word."""
+        if word in self.whole:
+            return [self.whole[word]]
+        ids = self.ids_of_bytes(word)
+        if len(ids) < LONG_WORD:
+            return self._merge_short(ids)
+        return self._merge_long(ids)
+
+    def ids_of_bytes(self, word: bytes) -> list[int]:
+        """Find the ids of single bytes. There may be bytes without one."""
+        ids = []
+        for byte in word:
+            id_ = self.byte_ids[byte]
+            if id_ is None:
+                raise ValueError(
+                    f"the vocabulary has no token for the byte 0x{byte:02x}, which is "
+                    f"in {word.decode(errors='replace')!r:.80}"
+                )
+            ids.append(id_)
+        return ids
+
+    def _merge_short(self, ids: list[int]) -> list[int]:
+        never = len(self.merged)
+        ranks = [self.ranks.get(pair, never) for pair in pairwise(ids)]
+        while ranks and (rank := min(ranks)) < never:
+            i = ranks.index(rank)
+            ids[i : i + 2] = [self.merged[rank]]
+            # Only the pairs to the left and to the right have changed.
+            del ranks[i]
+            for j in (i - 1, i):
+                if 0 <= j < len(ranks):
+                    ranks[j] = self.ranks.get((ids[j], ids[j + 1]), never)
+        return ids
+
+    def _merge_long(self, ids: list[int]) -> list[int]:
+        # The tokens are a linked list: `after[i]` and `before[i]` are the places of the
+        # neighbours of the token at i. A token that has been merged away becomes -1.
+        end = len(ids)
+        after = list(range(1, end + 1))
+        before = list(range(-1, end - 1))
+        heap = [
+            (self.ranks[pair], i)
+            for i, pair in enumerate(pairwise(ids))
+            if pair in self.ranks
+        ]
+        heapq.heapify(heap)
+        while heap:
+            rank, i = heapq.heappop(heap)
+            j = after[i]
+            if ids[i] < 0 or j == end or self.ranks.get((ids[i], ids[j])) != rank:
+                continue
+            ids[i], ids[j] = self.merged[rank], -1
+            after[i] = after[j]
+            if after[i] < end:
+                before[after[i]] = i
+            for left in (before[i], i):
+                if left >= 0 and after[left] < end:
+                    new_rank = self.ranks.get((ids[left], ids[after[left]]))
+                    if new_rank is not None:
+                        heapq.heappush(heap, (new_rank, left))
+        return [id_ for id_ in ids if id_ >= 0]
+
+
+# Encoding with several processes.
+
+
+def encode_batch(
+    tokenizer: "BPETokenizer",
+    texts: Iterable[str],
+    workers: int | None,
+    allowed: tuple[str, ...],
+) -> list[list[int]]:
+    r"""Encode many texts.
+
+    Args:
+        tokenizer: the tokenizer.
+        texts: the texts.
+        workers: how many processes to use.
+        allowed: the special tokens that may be found.
+
+    Returns:
+        The tokens of each.
+    """
+    return [list(map(int, ids)) for ids in _encoded(tokenizer, texts, workers, allowed)]
+
+
+_worker_tokenizer: "BPETokenizer"
+
+
+def _start_worker(tokenizer: "BPETokenizer") -> None:
+    global _worker_tokenizer
+    _worker_tokenizer = tokenizer
+
+
+def _encode_in_worker(task: tuple[list[str], tuple[str, ...]]) -> list[Any]:
+    import numpy as np
+
+    texts, allowed = task
+    # An array is sent back much faster than a list.
+    return [
+        np.array(_worker_tokenizer.encode(text, allowed), np.uint32) for text in texts
+    ]
+
+
+def _encoded(
+    tokenizer: "BPETokenizer",
+    texts: Iterable[str],
+    workers: int | None,
+    allowed: tuple[str, ...],
+) -> Iterator[Any]:
+    n_workers = check_workers(workers)
+    if n_workers == 1:
+        for text in texts:
+            yield tokenizer.encode(text, allowed)
+        return
+    with processes(n_workers, _start_worker, (tokenizer,)) as pool:
+        tasks = ((batch, allowed) for batch in batches(texts))
+        for arrays in map_in_order(_encode_in_worker, tasks, pool, n_workers):
+            yield from arrays
+
+
+def encode_file(
+    tokenizer: "BPETokenizer",
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    workers: int | None,
+    allowed: tuple[str, ...],
+) -> int:
+    r"""Encode a file into a `.npy` file.
+
+    Args:
+        tokenizer: the tokenizer.
+        path: the file.
+        out: where to write.
+        workers: how many processes to use.
+        allowed: the special tokens that may be found.
+
+    Returns:
+        The number of tokens.
+    """
+    import numpy as np
+
+    dtype = np.min_scalar_type(max(tokenizer.vocab_size - 1, 0))
+    header = {"descr": dtype.str, "fortran_order": False, "shape": (0,)}
+    pieces = safe_pieces(read_text(path), tokenizer.pattern, allowed, at_least=BLOCK)
+    with atomic_write(out) as file:
+        # The header says how many ids follow, which is known at the end. NumPy leaves
+        # room in it for any number, so it can be written again in the same place.
+        np.lib.format.write_array_header_1_0(file, header)
+        n_ids = 0
+        for ids in _encoded(tokenizer, pieces, workers, allowed):
+            file.write(np.asarray(ids, dtype).tobytes())
+            n_ids += len(ids)
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (n_ids,)})
+    return n_ids

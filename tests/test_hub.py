@@ -1,0 +1,437 @@
+"""Llama folders: there and back, and against Hugging Face's own reading of them."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minillm import hub, load
+from minillm.bpe import BPETokenizer
+from minillm.config import ModelConfig
+from minillm.generate import generate
+from minillm.hub import load_llama, save_llama, to_halves, to_pairs
+from minillm.model import TransformerLM
+
+# No number is a default of ours or of theirs, or equal to another.
+SHAPE = {
+    "vocab_size": 97,
+    "context_length": 200,
+    "d_model": 48,
+    "n_layers": 3,
+    "n_heads": 6,
+    "d_ff": 80,
+    "norm_eps": 1e-3,
+}
+CONFIGS = {
+    "mha": ModelConfig(**SHAPE, rope_theta=700.0),
+    "gqa": ModelConfig(**SHAPE, n_kv_heads=2, rope_theta=500000.0),
+    "gqa-tied": ModelConfig(**SHAPE, n_kv_heads=3, tie_embeddings=True),
+    "mqa-tied": ModelConfig(
+        **SHAPE, n_kv_heads=1, rope_theta=100000.0, tie_embeddings=True
+    ),
+}
+shapes = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+
+
+@pytest.fixture(scope="module")
+def transformers():
+    module = pytest.importorskip("transformers", reason="the peer of this chapter")
+    module.utils.logging.disable_progress_bar()
+    return module
+
+
+@torch.no_grad()
+def make_loud(model):
+    """Give a model weights of which every one matters: fresh ones hide errors."""
+    random = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        if weight.ndim == 1:
+            weight.uniform_(0.5, 1.5, generator=random)
+        else:
+            weight.normal_(std=1.5 / math.sqrt(weight.shape[1]), generator=random)
+    return model.eval()
+
+
+def loud(config):
+    return make_loud(TransformerLM(config))
+
+
+def some_ids(config, length=200):
+    random = torch.Generator().manual_seed(1)
+    return torch.randint(config.vocab_size, (2, length), generator=random)
+
+
+def relative(found, expected):
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of ours that can be damaged."""
+    save_llama(loud(CONFIGS["gqa"]), tmp_path)
+    return tmp_path
+
+
+def rewrite(folder, **changes):
+    """Change entries of `config.json`; None takes one out."""
+    path = folder / "config.json"
+    entries = json.loads(path.read_text(encoding="utf-8")) | changes
+    entries = {key: value for key, value in entries.items() if value is not None}
+    path.write_text(json.dumps(entries), encoding="utf-8")
+
+
+def rewrite_weights(folder, change):
+    path = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(path)
+    change(tensors)
+    safetensors.torch.save_file(tensors, path)
+
+
+# The permutation
+
+
+@given(st.integers(1, 5), st.integers(1, 6))
+@settings(deadline=None)
+def test_pairs_and_halves_are_inverse(n_heads, half):
+    rows = torch.arange(n_heads * 2 * half * 3.0).view(-1, 3)
+    halves = to_halves(rows, n_heads)
+    assert torch.equal(to_pairs(halves, n_heads), rows)
+    for h in range(n_heads):
+        ours = rows[h * 2 * half : (h + 1) * 2 * half]
+        theirs = halves[h * 2 * half : (h + 1) * 2 * half]
+        assert torch.equal(theirs, torch.cat([ours[0::2], ours[1::2]]))
+
+
+# There and back
+
+
+@shapes
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_model_comes_back_as_it_was(config, dtype, tmp_path):
+    lm = loud(config).to(dtype)
+    save_llama(lm, tmp_path / "new" / "run")
+    copy = load_llama(str(tmp_path / "new" / "run"))
+    assert copy.config == config
+    assert not copy.training
+    expected, found = lm.state_dict(), copy.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert all(tensor.dtype == dtype for tensor in found.values())
+    tied = copy.lm_head.weight is copy.token_embedding.weight
+    assert tied == config.tie_embeddings
+
+
+def test_saving_leaves_three_files_and_what_was_there(tmp_path):
+    config = ModelConfig(300, 16, 8, 1, 1, d_ff=8)
+    tokenizer = BPETokenizer.train(["a rose is a rose"], 262, ["<|endoftext|>"])
+    (tmp_path / "log.jsonl").write_text("{}", encoding="utf-8")
+    for _ in range(2):
+        lm = TransformerLM(config)
+        before = {name: tensor.clone() for name, tensor in lm.state_dict().items()}
+        save_llama(lm, tmp_path, tokenizer)
+        assert all(torch.equal(before[n], t) for n, t in lm.state_dict().items())
+    names = {"config.json", "model.safetensors", "tokenizer.json", "log.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    model, again = load(tmp_path)
+    assert torch.equal(model(some_ids(config, 9)), lm(some_ids(config, 9)))
+    assert again.encode("a rose, déjà vu") == tokenizer.encode("a rose, déjà vu")
+
+
+def test_nothing_here_needs_transformers():
+    code = "import sys, minillm.hub; print('transformers' in sys.modules)"
+    run = [sys.executable, "-c", code]
+    assert subprocess.check_output(run, encoding="utf-8") == "False\n"
+
+
+# Against Hugging Face
+
+
+def theirs_from(transformers, config, **extra):
+    return make_loud(
+        transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(
+                vocab_size=config.vocab_size,
+                max_position_embeddings=config.context_length,
+                hidden_size=config.d_model,
+                num_hidden_layers=config.n_layers,
+                num_attention_heads=config.n_heads,
+                num_key_value_heads=config.n_kv_heads,
+                intermediate_size=config.d_ff,
+                rms_norm_eps=config.norm_eps,
+                tie_word_embeddings=config.tie_embeddings,
+                rope_parameters={
+                    "rope_type": "default",
+                    "rope_theta": config.rope_theta,
+                },
+                **extra,
+            )
+        )
+    )
+
+
+class ExactAngles(torch.nn.Module):
+    """Their rotation, with angles in float64."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    def forward(self, x, position_ids):
+        j = torch.arange(self.config.d_head // 2, dtype=torch.float64)
+        speeds = self.config.rope_theta ** (-2 * j / self.config.d_head)
+        angles = (position_ids[..., None].double() * speeds).tile(2)
+        return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+
+
+def exact(theirs, config):
+    """Their model in float64, also where it would compute in float32 nevertheless."""
+    theirs.double()
+    theirs.model.rotary_emb = ExactAngles(config)
+    for name, norm in list(theirs.named_modules()):
+        if type(norm).__name__ == "LlamaRMSNorm":
+            better = torch.nn.RMSNorm(config.d_model, config.norm_eps)
+            better.weight = norm.weight
+            theirs.set_submodule(name, better)
+    return theirs
+
+
+@torch.no_grad()
+def assert_same(ours, theirs, length=200):
+    """Equal as far as float32 goes, and in float64 but for its rounding."""
+    ids = some_ids(ours.config, length)
+    found, expected = ours(ids), theirs(ids).logits
+    assert found.dtype == expected.dtype == torch.float32
+    theirs.double()
+    allowed = max(1e-5, 2 * relative(expected, theirs(ids).logits))
+    assert relative(found, expected) <= allowed
+    theirs = exact(theirs, ours.config)
+    assert relative(ours.double()(ids), theirs(ids).logits) <= 1e-12
+
+
+@shapes
+def test_we_read_what_they_write(transformers, config, tmp_path):
+    theirs = theirs_from(transformers, config)
+    theirs.save_pretrained(tmp_path)
+    ours = load_llama(tmp_path)
+    assert ours.config == config
+    assert_same(ours, theirs)
+
+
+@shapes
+def test_they_read_what_we_write(transformers, config, tmp_path):
+    ours = loud(config)
+    save_llama(ours, tmp_path)
+    theirs, report = transformers.LlamaForCausalLM.from_pretrained(
+        tmp_path, local_files_only=True, output_loading_info=True
+    )
+    assert not any(report.values())
+    assert_same(ours, theirs.eval())
+
+
+def test_the_comparison_sees_a_wrong_permutation(transformers, tmp_path, monkeypatch):
+    theirs = theirs_from(transformers, CONFIGS["gqa"])
+    theirs.save_pretrained(tmp_path)
+    monkeypatch.setattr(hub, "to_pairs", lambda weight, n_heads: weight)
+    ids = some_ids(CONFIGS["gqa"])
+    with torch.no_grad():
+        found, expected = load_llama(tmp_path)(ids), theirs(ids).logits
+    # The first token is right, as the chapter says, and the rest is garbage.
+    assert relative(found[:, 0], expected[:, 0]) < 1e-5
+    assert relative(found[:, 1:], expected[:, 1:]) > 0.1
+
+
+def test_far_positions_are_the_same(transformers, tmp_path):
+    config = ModelConfig(97, 2000, 32, 2, 4, n_kv_heads=2, rope_theta=10000.0)
+    theirs = exact(theirs_from(transformers, config), config)
+    theirs.save_pretrained(tmp_path)
+    ids = some_ids(config, 2000)
+    with torch.no_grad():
+        assert relative(load_llama(tmp_path)(ids), theirs(ids).logits) <= 1e-12
+
+
+def test_a_model_in_bfloat16_stays_one(transformers, tmp_path):
+    theirs = theirs_from(transformers, CONFIGS["gqa"]).bfloat16()
+    theirs.save_pretrained(tmp_path)
+    ours = load_llama(tmp_path)
+    ids = some_ids(CONFIGS["gqa"], 20)
+    with torch.no_grad():
+        found, expected = ours(ids), theirs(ids).logits
+    assert found.dtype == expected.dtype == torch.bfloat16
+    assert relative(found.double(), expected.double()) < 0.1
+    save_llama(ours, tmp_path / "ours")
+    again = transformers.LlamaForCausalLM.from_pretrained(
+        tmp_path / "ours", local_files_only=True
+    )
+    assert again.dtype == torch.bfloat16
+
+
+def test_greedy_text_is_theirs_token_by_token(transformers, tmp_path):
+    text = "A rose is a rose is a rose, said the little mermaid."
+    tokenizer = BPETokenizer.train([text], 270, ["<|endoftext|>"])
+    end = tokenizer.special_tokens["<|endoftext|>"]
+    config = ModelConfig(tokenizer.vocab_size, 60, 48, 2, 6, 3, 64)
+    ours = loud(config)
+    save_llama(ours, tmp_path, tokenizer)
+    options = {"local_files_only": True}
+    theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path, **options)
+    their_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path, **options)
+    assert theirs.generation_config.eos_token_id == end
+    for prompt in ("A rose", "mermaid's  42", "été\n\n the"):
+        inputs = their_tokenizer(prompt, return_tensors="pt")
+        ids = tokenizer.encode(prompt)
+        assert inputs["input_ids"].tolist() == [ids]
+        found = generate(ours, ids, 40, temperature=0, stop_ids=[end])
+        expected = theirs.generate(**inputs, do_sample=False, max_new_tokens=40)
+        expected = expected[0, len(ids) :].tolist()
+        assert found == (expected[:-1] if end in expected else expected)
+        assert len(set(found)) > 5
+
+
+# Spellings
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_theta": 700.5},
+        {"rope_theta": 700.5, "rope_scaling": {"type": "default"}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 700.5}},
+        {"rope_parameters": {"rope_theta": 700.5}},
+    ],
+    ids=str,
+)
+def test_both_spellings_of_the_base_are_read(folder, changes):
+    rewrite(folder, rope_theta=None)
+    rewrite(folder, **changes)
+    assert load_llama(folder).config == replace(CONFIGS["gqa"], rope_theta=700.5)
+
+
+def test_what_may_be_left_out_of_a_config(tmp_path):
+    config = ModelConfig(**SHAPE)
+    save_llama(TransformerLM(config), tmp_path)
+    optional = (
+        "architectures num_key_value_heads head_dim rope_theta tie_word_embeddings "
+        "hidden_act attention_bias mlp_bias bos_token_id eos_token_id torch_dtype"
+    )
+    rewrite(tmp_path, **dict.fromkeys(optional.split()))
+    assert load_llama(tmp_path).config == config
+
+
+def test_a_tied_head_may_be_stored_twice(tmp_path):
+    lm = loud(CONFIGS["gqa-tied"])
+    save_llama(lm, tmp_path)
+
+    def twice(tensors):
+        assert "lm_head.weight" not in tensors
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+
+    rewrite_weights(tmp_path, twice)
+    ids = some_ids(lm.config)
+    assert torch.equal(load_llama(tmp_path)(ids), lm(ids))
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "gpt2"}, "model_type is 'gpt2'; only 'llama' can be read"),
+        ({"model_type": None}, "model_type is None; only 'llama' can be read"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu'"),
+        ({"attention_bias": True}, "attention_bias is True; only False"),
+        ({"mlp_bias": True}, "mlp_bias is True; only False"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "rope_type is 'yarn'"),
+        ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_type is 'linear'"),
+        ({"rope_parameters": {"rope_type": "dynamic"}}, "rope_type is 'dynamic'"),
+        ({"head_dim": 16}, "head_dim is 16; only hidden_size / .* = 8"),
+        ({"hidden_size": None}, "does not say 'hidden_size'"),
+        ({"vocab_size": 0}, "vocab_size must be a positive int; got 0"),
+        ({"num_attention_heads": 5}, "d_model=48 is not a multiple of n_heads=5"),
+        ({"num_key_value_heads": 4}, "n_heads=6 is not a multiple of n_kv_heads=4"),
+        ({"rms_norm_eps": "small"}, "config.json: "),
+    ],
+    ids=str,
+)
+def test_a_model_of_another_kind_is_refused_by_name(folder, changes, message):
+    rewrite(folder, **changes)
+    with pytest.raises(ValueError, match=message) as error:
+        load_llama(folder)
+    assert str(folder / "config.json") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 98}, r"weight is \[97, 48\] there, \[98, 48\] here"),
+        ({"intermediate_size": 81}, r"ffn.w1.weight is \[80, 48\] there, \[81, 48\]"),
+        ({"num_key_value_heads": 3}, r"k_proj.weight is \[16, 48\] there, \[24, 48\]"),
+        ({"num_hidden_layers": 4}, r"blocks.3.* is missing there, .* and 6 more"),
+        ({"num_hidden_layers": 2}, r"model.layers.2.* there, missing here"),
+    ],
+    ids=str,
+)
+def test_weights_and_config_that_disagree_are_named(folder, changes, message):
+    rewrite(folder, **changes)
+    with pytest.raises(
+        ValueError, match=f"weights and config.json differ: .*{message}"
+    ):
+        load_llama(folder)
+
+
+def test_tensors_too_many_or_too_few_are_named(folder):
+    bias = "model.layers.0.self_attn.q_proj.bias"
+    rewrite_weights(folder, lambda tensors: tensors.update({bias: torch.zeros(48)}))
+    with pytest.raises(ValueError, match=rf"{bias} is \[48\] there, missing here"):
+        load_llama(folder)
+    rewrite_weights(
+        folder, lambda tensors: (tensors.pop(bias), tensors.pop("model.norm.weight"))
+    )
+    with pytest.raises(ValueError, match=r"final_norm.weight is missing there"):
+        load_llama(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 200, -1])
+def test_truncated_weights_are_refused(folder, keep):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"model.safetensors is damaged .*: write it"):
+        load_llama(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON .*: write it again"),
+        ("", "is not JSON"),
+        ("[1]", "must hold a JSON object; got list"),
+        (b"\xff\xfe\x00", "is not JSON"),
+    ],
+    ids=str,
+)
+def test_a_damaged_config_is_refused(folder, text, message):
+    data = text if isinstance(text, bytes) else text.encode()
+    (folder / "config.json").write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        load_llama(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    # Weights in the pickled format do not stand in: reading them could run code.
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x02")
+    with pytest.raises(FileNotFoundError, match=f"has no {name}.*train it again"):
+        load_llama(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere: train"):
+        load_llama(tmp_path / "nowhere")
