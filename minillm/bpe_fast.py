@@ -9,7 +9,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from itertools import islice, pairwise
 from multiprocessing import get_context
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from minillm.bpe_patterns import BYTE_RANK, GPT2_PATTERN, pretokenize
 from minillm.bpe_source import (
     BLOCK,
+    SAFE_CUT,
     check_training,
     report_shortage,
     source_documents,
@@ -178,12 +179,20 @@ def batches(texts: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _count(task: tuple[list[str], str, tuple[str, ...]]) -> Counter[str]:
+def _count(task: tuple[list[str], str, tuple[str, ...]]) -> Counter[bytes]:
     texts, pattern, specials = task
-    counts: Counter[str] = Counter()
-    for text in texts:
-        for part in split_specials(text, specials)[::2]:
-            counts.update(pretokenize(part, pattern))
+    parts = [part for text in texts for part in split_specials(text, specials)[::2]]
+    if pattern in SAFE_CUT:
+        # NumPy is loaded only when it is needed.
+        from minillm.bpe_runs import RunCounter
+
+        counter = RunCounter(pattern)
+        for part in parts:
+            counter.add(part)
+        return counter.words()
+    counts: Counter[bytes] = Counter()
+    for part in parts:
+        counts.update([word.encode() for word in pretokenize(part, pattern)])
     return counts
 
 
@@ -194,7 +203,7 @@ def count_chunks(
     workers: int | None = None,
     executor: Executor | None = None,
     advance: Callable[[int], object] = id,
-) -> Counter[str]:
+) -> Counter[bytes]:
     r"""Count the distinct pre-tokens of a text.
 
     Args:
@@ -203,10 +212,11 @@ def count_chunks(
         specials: the special tokens to cut out.
         workers: how many processes count.
         executor: what counts in place of processes of our own.
-        advance: is told the number of each batch's texts.
+        advance: is called after each batch of texts.
 
     Returns:
-        Each pre-token and how often it occurs, in the order of first appearance, which
+        Each pre-token and how often it occurs, in the order of first appearance.
+        Batches are counted anywhere and put together in their order, so that the result
         does not depend on who counts.
 
     Raises:
@@ -214,25 +224,23 @@ def count_chunks(
 
     Examples:
         >>> count_chunks(["the cat in the hat", "the end"], GPT2_PATTERN)
-        Counter({'the': 2, ' cat': 1, ' in': 1, ' the': 1, ' hat': 1, ' end': 1})
+        Counter({b'the': 2, b' cat': 1, b' in': 1, b' the': 1, b' hat': 1, b' end': 1})
     """
     n_workers = check_workers(workers)
     documents = source_documents(source, pattern, specials)
     tasks = ((batch, pattern, specials) for batch in batches(documents))
-    counts: Counter[str] = Counter()
-    if executor is not None:
-        results = map_in_order(_count, tasks, executor, workers or os.cpu_count() or 1)
-    elif n_workers > 1:
-        with processes(n_workers) as pool:
-            for result in map_in_order(_count, tasks, pool, n_workers):
-                counts.update(result)
-                advance(1)
-        return counts
-    else:
-        results = map(_count, tasks)
-    for result in results:
-        counts.update(result)
-        advance(1)
+    counts: Counter[bytes] = Counter()
+    with ExitStack() as stack:
+        if executor is None and n_workers > 1:
+            executor = stack.enter_context(processes(n_workers))
+        if executor is None:
+            results = map(_count, tasks)
+        else:
+            n_workers = workers or os.cpu_count() or 1
+            results = map_in_order(_count, tasks, executor, n_workers)
+        for result in results:
+            counts.update(result)
+            advance(1)
     return counts
 
 
@@ -240,7 +248,7 @@ def count_chunks(
 
 
 def merge_chunks(
-    chunks: Mapping[str, int],
+    chunks: Mapping[bytes, int],
     n_merges: int,
     tie_break: str,
     advance: Callable[[int], object] = id,
@@ -257,10 +265,10 @@ def merge_chunks(
         The merges as pairs of ids; the first makes the token 256.
 
     Examples:
-        >>> merge_chunks({"the": 2, " hat": 1}, 2, "bytes")
+        >>> merge_chunks({b"the": 2, b" hat": 1}, 2, "bytes")
         [(116, 104), (256, 101)]
     """
-    words = [list(chunk.encode()) for chunk in chunks]
+    words = [list(chunk) for chunk in chunks]
     weights = list(chunks.values())
     # How often each pair occurs, and in which words. The words are in ascending order;
     # some may have lost the pair since.

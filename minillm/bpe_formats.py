@@ -241,20 +241,20 @@ def _read_added(entries: Any) -> dict[str, int]:
     return specials
 
 
-def _read_merges(entries: Any, tokens: Mapping[str, int]) -> list[Merge]:
+def _read_merges(entries: Any, tokens: Mapping[str, bytes]) -> list[Merge]:
     _check(isinstance(entries, list), "its merges are not a list")
     merges = []
     for number, entry in enumerate(entries):
         pair = entry.split(" ") if isinstance(entry, str) else entry
-        valid = isinstance(pair, list) and list(map(type, pair)) == [str, str]
-        _check(valid, f"merge {number} is not a pair of tokens: {entry!r:.80}")
+        if not isinstance(pair, list) or list(map(type, pair)) != [str, str]:
+            raise ValueError(f"merge {number} is not a pair of tokens: {entry!r:.80}")
         for token in (*pair, pair[0] + pair[1]):
-            _check(
-                token in tokens,
-                f"merge {number}, {pair!r:.80}, needs the token {token!r:.80}, which "
-                "is not in the vocabulary",
-            )
-        merges.append((to_bytes(pair[0]), to_bytes(pair[1])))
+            if token not in tokens:
+                raise ValueError(
+                    f"merge {number}, {pair!r:.80}, needs the token {token!r:.80}, "
+                    "which is not in the vocabulary"
+                )
+        merges.append((tokens[pair[0]], tokens[pair[1]]))
     return merges
 
 
@@ -289,20 +289,23 @@ def _parse(data: Any) -> Parts:
     specials = _read_added(data.get("added_tokens", []))
     ids = [*tokens.values(), *specials.values()]
     for id_ in ids:
-        valid = type(id_) is int and 0 <= id_ < MAX_ID
-        _check(valid, f"the id {id_!r:.80} is not an integer from 0 to {MAX_ID - 1}")
+        if type(id_) is not int or not 0 <= id_ < MAX_ID:
+            raise ValueError(
+                f"the id {id_!r:.80} is not an integer from 0 to {MAX_ID - 1}"
+            )
     for token, id_ in specials.items():
         _check(
             tokens.get(token, id_) == id_,
             f"the added token {token!r:.80} has the id {id_}, but the vocabulary gives "
             f"it {tokens.get(token)}",
         )
-    vocab = {
-        id_: token.encode() if token in specials else to_bytes(token)
-        for token, id_ in (tokens | specials).items()
+    meaning = {
+        token: token.encode() if token in specials else to_bytes(token)
+        for token in tokens | specials
     }
-    _check(len(vocab) == len(tokens | specials), "two of its tokens have the same id")
-    merges = _read_merges(model.get("merges"), tokens)
+    vocab = {id_: meaning[token] for token, id_ in (tokens | specials).items()}
+    _check(len(vocab) == len(meaning), "two of its tokens have the same id")
+    merges = _read_merges(model.get("merges"), meaning)
     return Parts(vocab, merges, specials, pattern, model.get("ignore_merges") is True)
 
 
@@ -344,6 +347,11 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> Parts:
         return _parse(_load_json(path))
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as a tokenizer: {error}") from None
+
+
+def _written_merges(parts: Parts) -> list[list[str]]:
+    written = {token: to_characters(token) for token in parts.vocab.values()}
+    return [[written[left], written[right]] for left, right in parts.merges]
 
 
 def write_tokenizer_json(path: str | os.PathLike[str], parts: Parts) -> None:
@@ -403,7 +411,7 @@ def write_tokenizer_json(path: str | os.PathLike[str], parts: Parts) -> None:
             "byte_fallback": False,
             "ignore_merges": parts.ignore_merges,
             "vocab": vocab,
-            "merges": [list(map(to_characters, merge)) for merge in parts.merges],
+            "merges": _written_merges(parts),
         },
     }
     text = json.dumps(document, ensure_ascii=False, indent=1)
@@ -473,7 +481,7 @@ def write_gpt2_files(
         special_ids.get(id_) or to_characters(token): id_
         for id_, token in sorted(parts.vocab.items())
     }
-    lines = ["#version: 0.2", *(" ".join(map(to_characters, m)) for m in parts.merges)]
+    lines = ["#version: 0.2", *map(" ".join, _written_merges(parts))]
     with atomic_write(vocab_json) as file:
         file.write(json.dumps(vocab, ensure_ascii=False).encode())
     with atomic_write(merges_txt) as file:

@@ -59,7 +59,7 @@ def save_checkpoint(
     seen: dict[tuple[Any, ...], str] = {}
     for name, tensor in model.state_dict().items():
         place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if tensor.numel() and place in seen:
+        if place in seen:
             aliases[f"model.{name}"] = seen[place]
         else:
             seen[place] = f"model.{name}"

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from minillm import flops_cli
+
 __all__ = ["app", "main"]
 
 app = typer.Typer(
@@ -134,3 +136,7 @@ def generate(
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
+
+
+for command in (flops_cli.flops, flops_cli.cost, flops_cli.disclose):
+    app.command()(command)

@@ -246,7 +246,7 @@ def draw_all(folder: Path, data: Path = IMAGES / "data") -> list[Path]:
 
 
 def recompute(data: Path = IMAGES / "data") -> float:
-    """Train the demo model again and store the numbers of its loss curve.
+    """Train the demo model again, store its loss curve and what it discloses.
 
     Args:
         data: the folder of the committed numbers.
@@ -258,11 +258,13 @@ def recompute(data: Path = IMAGES / "data") -> float:
     import tempfile
 
     from minillm.demo import read_log, run_demo
+    from minillm.industrialization import disclose, disclosure_table
 
     path = data / "demo.json"
     with tempfile.TemporaryDirectory() as folder:
         run_demo(Path(folder) / "demo")
         new = summarize(read_log(Path(folder) / "demo"))
+        table = disclosure_table(disclose(Path(folder) / "demo"))
     difference = math.inf
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
@@ -272,6 +274,8 @@ def recompute(data: Path = IMAGES / "data") -> float:
     data.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         file.write((json.dumps(new) + "\n").encode())
+    with atomic_write(data / "disclosure.md") as file:
+        file.write((table + "\n").encode())
     return difference
 
 

@@ -4,7 +4,7 @@ r"""Accounting: where the FLOPs, the bytes, the hours and the dollars go.
 positions tell each other what they know; the *feed-forward network* (FFN) lets each
 position think by itself. The famous paper is named after attention. Which of the two
 costs more computation, and is it the same one in the small model on this laptop and in
-a model a thousand times its size? Guess before you read on.
+a model a hundred thousand times its size? Guess before you read on.
 
 **Before this:** [`minillm.model`][], whose every matrix product is counted here.
 
@@ -29,8 +29,9 @@ Here are the same two models, counted product by product as this chapter will do
 
 The direction is the same, but the FFN gains fifteen points where it gained
 thirty-six. One of the two counts must be wrong about something. To say which, we build
-the count from its smallest piece, and let a program that knows nothing of our formulas
-check the sum.
+the count from its smallest piece (here), let a program that knows nothing of our
+formulas check the sum ([`minillm.flops_measure`][]), and then go back to the table
+([`minillm.flops_opt`][]).
 
 # What is counted
 
@@ -50,9 +51,10 @@ and those have hundreds or thousands. PyTorch's own counter leaves out the same.
 | $L$ | layers | $N$ | parameters |
 | $H, H_{kv}$ | query heads, key/value heads | $D$ | tokens of training |
 
-**Neighbours:** [`minillm.flops_shapes`][] (models by name, parameters),
-[`minillm.flops_memory`][] (bytes), [`minillm.flops_cost`][] (hours and dollars),
-[`minillm.industrialization`][] (what the rumours imply).
+**Next:** the two pages named above, then [`minillm.flops_shapes`][] (models by name,
+parameters), [`minillm.flops_memory`][] (bytes), [`minillm.flops_cost`][] (hours and
+dollars) and [`minillm.industrialization`][] (what the rumours imply). In a terminal,
+`minillm flops gpt2` prints what this page counts.
 """
 
 from collections.abc import Sequence
@@ -288,7 +290,7 @@ def products_table(listed: Sequence[Product]) -> str:
     ]
     params = sum(product.params for product in listed)
     rows.append(["total", "", "", short(total), "100.0%", short(params)])
-    return _aligned(rows)
+    return aligned(rows)
 
 
 @dataclass(frozen=True)
@@ -348,11 +350,18 @@ def forward_flops(
     + 2BTdV$$
 
     for the model of this course. PyTorch's counter, run over that model, gives the same
-    integer for any configuration. Counters have traps, though, and none of them gives a
-    warning. For the fused kernel of attention on a CPU this one reads 0, so attention
-    has to be computed by `SDPBackend.MATH`. For a product written as `einsum` it can
-    read 0 when there is one token. And it counts a rotation that somebody wrote as a
-    product with a matrix of sines and cosines.
+    integer for any configuration; [`minillm.flops_measure`][] lets it, and names the
+    cases in which a counter is silently wrong.
+
+    What a longer context changes: the scores grow with $T^2$, all else with $T$. GPT-2
+    XL was trained with 1024 tokens, and the FFN has more than half of the work. At
+    sixteen times that length the scores would have it:
+
+    <div class="figure" markdown>
+
+    --8<-- "images/flop-context.svg"
+
+    </div>
 
     Args:
         config: the shape of the model.
@@ -382,14 +391,14 @@ def forward_flops(
         >>> forward_flops(replace(xl, mlp_matrices=3), 1, 1024).total
         4513336524800
 
-        What a longer context changes: the scores grow with $T^2$, all else with $T$.
-        At sixteen times its context they would take most of the work:
+        The ends of the curves above, and their middle:
 
-        >>> for length in (1024, 16384):
+        >>> for length in (1024, 16384, 2**20):
         ...     shares = forward_flops(xl, 1, length).shares()
-        ...     print(f"{length:6}", *(f"{k} {v:.1%}" for k, v in shares.items()))
-          1024 projections 28.7% attention 9.2% ffn 57.4% head 4.7%
-         16384 projections 12.1% attention 61.8% ffn 24.1% head 2.0%
+        ...     print(f"{length:7}", *(f"{k} {v:.1%}" for k, v in shares.items()))
+           1024 projections 28.7% attention 9.2% ffn 57.4% head 4.7%
+          16384 projections 12.1% attention 61.8% ffn 24.1% head 2.0%
+        1048576 projections 0.3% attention 99.0% ffn 0.6% head 0.1%
 
         The switches change what they say and nothing else:
 
@@ -566,8 +575,20 @@ def short(number: float) -> str:
     return f"{number:.3g}{letter}"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    # The first column is set to the left, the others to the right.
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Set cells in columns, the first to the left and the others to the right.
+
+    Args:
+        rows: all of the same length.
+
+    Returns:
+        A line for each row.
+
+    Examples:
+        >>> print(aligned([["head", "4.7%"], ["ffn", "57.4%"]]))
+        head   4.7%
+        ffn   57.4%
+    """
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join([

@@ -21,7 +21,7 @@ Below stand the utilization, the runs that were announced, the split of a budget
 price in hours and dollars, and at the end the reason why a chip must wait: the
 roofline.
 
-**Before this:** [`minillm.flops`][]. **Next:** [`minillm.industrialization`][].
+**Before this:** [`minillm.flops_memory`][]. **Next:** [`minillm.industrialization`][].
 """
 
 from dataclasses import asdict, dataclass
@@ -358,7 +358,18 @@ def roofline(
 
     Which of the two is larger depends on the *arithmetic intensity*, FLOPs for each
     byte. Drawn against it, the best possible speed rises in a line and then stays flat,
-    like a roof, with the ridge at peak / bandwidth (Williams et al. 2009).
+    like a roof, with the ridge at peak / bandwidth (Williams et al. 2009). Both scales
+    are logarithmic:
+
+    <div class="figure" markdown>
+
+    --8<-- "images/roofline.svg"
+
+    </div>
+
+    A model answers in two phases. *Prefill* reads the prompt, all tokens at once.
+    *Decode* writes the answer, one token at a time, since each depends on the last. The
+    examples below compute the points.
 
     Args:
         flops: what is computed.
@@ -373,9 +384,6 @@ def roofline(
         ValueError: if a figure is not positive.
 
     Examples:
-        A model answers in two phases. *Prefill* reads the prompt, all tokens at once.
-        *Decode* writes the answer, one token at a time, since each depends on the last.
-
         >>> from minillm.flops import forward_flops
         >>> from minillm.flops_memory import bytes_moved
         >>> chip = CHIPS["h100"]

@@ -21,7 +21,7 @@ values of the tokens read so far.
 So the answer to "out of memory" depends on who takes the space. If it is activations, a
 smaller batch or recomputation helps; if it is the parameters, neither does.
 
-**Before this:** [`minillm.flops`][]. **Next:** [`minillm.flops_cost`][].
+**Before this:** [`minillm.flops_shapes`][]. **Next:** [`minillm.flops_cost`][].
 """
 
 from dataclasses import asdict, dataclass

@@ -14,7 +14,7 @@ that we can therefore check.
 A "7B" model has 6.7 billion parameters: names round, and a budget computed from a name
 is off by as much.
 
-**Next:** [`minillm.flops`][].
+**Before this:** [`minillm.flops`][]. **Next:** [`minillm.flops_memory`][].
 """
 
 from dataclasses import asdict, dataclass

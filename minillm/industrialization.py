@@ -14,9 +14,17 @@ report contains no further details about the architecture (including model size)
 hardware, training compute, dataset construction, training method, or similar" (OpenAI
 2023, arXiv:2303.08774, section 2).
 
-So each figure in this module carries its standing. *Announced*: the maker has said so.
-*Reported*: the press has. *Rumour*: it is repeated, and nobody who must know has
-confirmed it.
+What the report says, and beside it what a run of this course says, as
+[`disclose`][minillm.industrialization.disclose] reads it from the folder that
+`minillm demo` leaves behind (`minillm disclose` prints the same of yours):
+
+--8<-- "images/data/disclosure.md"
+
+# Announced, reported, rumoured
+
+About what is not said, figures circulate all the same. Each in this module carries its
+standing. *Announced*: the maker has said so. *Reported*: the press has. *Rumour*: it is
+repeated, and nobody who must know has confirmed it.
 
 >>> for claim in CLAIMS:
 ...     print(f"{claim.standing:10} {claim.what}: {claim.text}")
@@ -38,7 +46,7 @@ import json
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from minillm.flops_cost import TrainingCost, mfu, training_cost
 from minillm.flops_shapes import check_positive
@@ -329,9 +337,8 @@ GPT4_REPORT: dict[str, str] = {
 def disclose(run: str | PathLike[str]) -> dict[str, str]:
     """Say of a run of ours, item by item, what the GPT-4 report is silent about.
 
-    Nothing is written by hand here but the three items that are the same for every run
-    of this course: what the model learns to do, that nobody tuned it afterwards, and
-    which optimizer and schedule there are. The rest stands in the two files.
+    The words are those of this course and the same for every run; each number is read
+    from two files that training left behind.
 
     Args:
         run: a folder that `minillm demo` left behind, with `config.json` and
@@ -349,30 +356,47 @@ def disclose(run: str | PathLike[str]) -> dict[str, str]:
         shape = json.loads((run / "config.json").read_text(encoding="utf-8"))
         lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
         log = {line["event"]: line for line in map(json.loads, lines)}
-        how, result = log["config"], log["result"]
-        used = mfu(result["flops"], result["seconds"], result["peak_flops"])
-        return {
-            "architecture": "Transformer: {num_hidden_layers} layers of width "
-            "{hidden_size}, {num_attention_heads} heads, SwiGLU of width "
-            "{intermediate_size}, RMSNorm, rotary positions".format(**shape),
-            "objective": "predict the next token in a document",
-            "data": "{corpus}, {documents} documents".format(**result),
-            "fine-tuning": "none",
-            "model size": "{parameters:,} parameters".format(**result),
-            "hardware": "{machine}, {peak_flops:.1e} FLOP/s at best".format(**result),
-            "training compute": "{flops:.2e} FLOPs in {seconds:.0f} seconds, "
-            "{used:.0%} of the best".format(**result, used=used),
-            "dataset construction": "the last tenth put aside; byte-pair encoding "
-            f"learned on the rest, {shape['vocab_size']:,} tokens; pieces drawn at "
-            f"random, {result['tokens']:,} tokens in all",
-            "training method": "AdamW, {steps} steps of {batch_size} pieces, rate up "
-            "to {max_lr} in {warmup_steps} steps, then half a cosine, "
-            "seed {seed}".format(**how),
-        }
-    except KeyError as error:
+        return _disclosed(shape, log["config"], log["result"])
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{run} has a damaged file ({error}): train again") from error
+    except (KeyError, TypeError) as error:
         raise ValueError(
-            f"{run} does not say {error}: train it again with `minillm demo`"
+            f"{run} does not say {error}, so it is no run of this version: train again"
         ) from error
+
+
+def _disclosed(
+    shape: dict[str, Any], how: dict[str, Any], result: dict[str, Any]
+) -> dict[str, str]:
+    used = mfu(result["flops"], result["seconds"], result["peak_flops"])
+    return {
+        "architecture": (
+            f"Transformer: {shape['num_hidden_layers']} layers of width "
+            f"{shape['hidden_size']}, {shape['num_attention_heads']} heads, SwiGLU of "
+            f"width {shape['intermediate_size']}, RMSNorm, rotary positions"
+        ),
+        "objective": "predict the next token in a document",
+        "data": f"{result['corpus']}, {result['documents']} documents",
+        "fine-tuning": "none",
+        "model size": f"{result['parameters']:,} parameters",
+        "hardware": (
+            f"{result['machine']}, {result['peak_flops'] / 1e9:.0f} GFLOP/s at best"
+        ),
+        "training compute": (
+            f"{result['flops']:.2e} FLOPs in {result['seconds']:.0f} seconds, "
+            f"{used:.0%} of the best"
+        ),
+        "dataset construction": (
+            "the last tenth put aside; byte-pair encoding learned on the rest, "
+            f"{shape['vocab_size']:,} tokens; {result['tokens']:,} read, in pieces "
+            "drawn at random"
+        ),
+        "training method": (
+            f"AdamW, {how['steps']:,} steps of {how['batch_size']} pieces, rate up to "
+            f"{how['max_lr']} in {how['warmup_steps']} steps, then half a cosine, "
+            f"seed {how['seed']}"
+        ),
+    }
 
 
 def disclosure_table(ours: Mapping[str, str]) -> str:

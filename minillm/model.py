@@ -318,6 +318,8 @@ class TransformerLM(nn.Module):
     def reset_parameters(self) -> None:
         r"""Set the weights that depend on the place of a layer, not only on its shape.
 
+        Done once, by the constructor; a second time would shrink the parts again.
+
         - The head starts small, so that all logits start near zero and the first loss
           near $\ln V$.
         - $2L$ parts are added to the residual stream. Each starts $\sqrt{2L}$ times

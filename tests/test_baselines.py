@@ -122,6 +122,7 @@ def test_they_sum_to_one(text: list[int], order: int, unseen: list[int]) -> None
         assert p.tolist() == model.probabilities(last).tolist()
 
 
+@settings(deadline=None)
 @given(TEXTS, st.lists(st.integers(0, 5), min_size=2, max_size=12))
 def test_the_loss_is_the_mean_surprise(text: list[int], other: list[int]) -> None:
     model = KneserNey(text, vocab_size=6)

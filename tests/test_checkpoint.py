@@ -124,9 +124,23 @@ def test_tied_weights_are_written_once_and_stay_tied() -> None:
     assert len(safetensors.torch.load(saved(twins, optimizer).getvalue())) == 4
 
 
+class Counting(torch.optim.Optimizer):
+    """Keeps numbers of Python beside each weight, as older optimizers do."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"lr": 0.1, "limits": (1, (2.5, None))})
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for w in group["params"]:
+                n = self.state[w].get("n", 0) + 1
+                self.state[w] = {"n": n, "past": (n, [0.5]), "mean": w.detach() / n}
+
+
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "ours": lambda ps: AdamW(ps, betas=(0.8, 0.9)),
     "torch's": lambda ps: torch.optim.AdamW(ps, amsgrad=True),
+    "counting": Counting,
     "plain SGD": torch.optim.SGD,
     "momentum": lambda ps: torch.optim.SGD(ps, momentum=0.9, nesterov=True),
     "Adagrad": torch.optim.Adagrad,

@@ -6,7 +6,7 @@ import sys
 from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.config import ModelConfig
@@ -28,6 +28,7 @@ def test_what_may_be_left_out() -> None:
     assert config.tie_embeddings is False
 
 
+@settings(deadline=None)
 @given(st.integers(1, 2000))
 def test_d_ff_is_eight_thirds_rounded_up_to_64(half: int) -> None:
     d = 2 * half

@@ -75,7 +75,7 @@ DOCUMENTS = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(DOCUMENTS, st.integers(3, 6), st.booleans(), st.booleans())
 def test_documents_written_are_documents_read(
     tmp_path: Path, documents: list[str], n: int, crlf: bool, bom: bool
@@ -115,6 +115,7 @@ def test_no_file(tmp_path: Path) -> None:
 # The cut
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text("ab", max_size=9), min_size=2, max_size=9),
     st.floats(0, 1, exclude_min=True, exclude_max=True),
@@ -153,6 +154,7 @@ def test_what_cannot_be_split() -> None:
 # The row of ids
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), max_size=4))
 @example(["<|endoftext|>"])
 def test_the_documents_can_be_read_off_the_row(documents: list[str]) -> None:

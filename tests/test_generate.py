@@ -188,7 +188,7 @@ ONE_IN_A_THOUSAND = [0.0, 10.83, 13.82, 16.27, 18.47, 20.52, 22.46, 24.32]
 def test_draws_follow_the_distribution(chosen):
     logits = torch.tensor(WEIGHTS).log() + 17
     random = torch.Generator().manual_seed(1)
-    draws = [pick(logits, **chosen, random=random) for _ in range(1500)]
+    draws = [pick(logits, **chosen, random=random) for _ in range(1000)]
     shares = expected_shares(**chosen)
     assert set(draws) <= set(shares)
     assert chi_square(draws, shares) < ONE_IN_A_THOUSAND[len(shares) - 1]
@@ -262,8 +262,9 @@ def test_a_text_is_that_of_a_loop_with_and_without_a_cache(
 
 def test_the_seed_is_the_only_chance(lm):
     def draw(seed):
-        return generate(lm, [1, 2], 30, seed=seed)
+        return generate(lm, [1, 2], 15, seed=seed)
 
+    torch.manual_seed(99)
     before = torch.get_rng_state()
     assert draw(7) == draw(7)
     assert len({tuple(draw(seed)) for seed in range(5)}) == 5
@@ -308,7 +309,7 @@ def test_a_stop_id_ends_the_text_and_is_not_in_it():
 
 def test_banned_ids_are_never_drawn(lm):
     banned = set(range(1, 23)) - {4, 11}
-    drawn = generate(lm, [1], 300, seed=0, temperature=50.0, banned_ids=banned)
+    drawn = generate(lm, [1], 150, seed=0, temperature=50.0, banned_ids=banned)
     assert set(drawn) == {0, 4, 11}
     assert generate(Script([5, 5]), [1], 2, temperature=0, banned_ids=[5]) == [0, 0]
 

@@ -386,9 +386,9 @@ def test_a_full_cache_refuses_and_stays_as_it_was():
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_gradients_are_those_of_finite_differences(tied):
-    config = ModelConfig(5, 4, 4, 2, 2, n_kv_heads=1, d_ff=3, tie_embeddings=tied)
+    config = ModelConfig(3, 3, 4, 2, 2, n_kv_heads=1, d_ff=3, tie_embeddings=tied)
     lm = loud(config).double()
-    ids = torch.tensor([[4, 0, 2, 2]])
+    ids = torch.tensor([[2, 0, 2]])
     names = [name for name, _ in lm.named_parameters()]
     weights = [p.detach().clone().requires_grad_() for p in lm.parameters()]
 

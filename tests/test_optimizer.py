@@ -248,6 +248,7 @@ def test_schedule_against_torch(
         both.step()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), st.integers(1, 50), st.floats(0, 1))
 def test_shape_of_the_schedule(warmup_steps: int, falling: int, min_lr: float) -> None:
     total = warmup_steps + falling

@@ -145,6 +145,7 @@ def test_starts_are_uniform_and_the_last_one_is_reached() -> None:
     assert chi_square < 27.9
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 20), st.integers(0, 999))
 def test_targets_are_the_inputs_one_step_later(
     context_length: int, batch_size: int, more: int, seed: int
@@ -263,7 +264,7 @@ def test_evaluate_token_by_token(data: st.DataObject) -> None:
     model, tokens = tiny_model(context_length, seed), random_text(n, seed)
     ours = evaluate(model, tokens, batch_size=batch_size, stride=stride)
     # The model computes in float32, and in another order than we.
-    assert ours == pytest.approx(loss_token_by_token(model, tokens, stride), rel=1e-4)
+    assert ours == pytest.approx(loss_token_by_token(model, tokens, stride), abs=1e-4)
 
 
 def test_the_usual_stride_is_half_the_context() -> None:
