@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from itertools import islice, pairwise
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from minillm.bpe_patterns import BYTE_RANK, GPT2_PATTERN, pretokenize
 from minillm.bpe_source import (
@@ -24,9 +24,6 @@ from minillm.bpe_source import (
     source_documents,
     split_specials,
 )
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["count_chunks", "map_in_order", "merge_chunks", "processes", "train_bpe"]
 
@@ -233,6 +230,7 @@ def count_chunks(
     with ExitStack() as stack:
         if executor is None and n_workers > 1:
             executor = stack.enter_context(processes(n_workers))
+        results: Iterable[Counter[bytes]]
         if executor is None:
             results = map(_count, tasks)
         else:

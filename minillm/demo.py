@@ -110,7 +110,8 @@ def run_demo(
         # What `minillm disclose` tells of a run, beside its numbers.
         "corpus": "Andersen's fairy tales" if documents is None else "another text",
         "documents": len(text.training),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
         "parameters": param_count(SHAPE).total,
         "tokens": n_tokens,
         "flops": flops,

@@ -358,8 +358,11 @@ def roofline(
 
     Which of the two is larger depends on the *arithmetic intensity*, FLOPs for each
     byte. Drawn against it, the best possible speed rises in a line and then stays flat,
-    like a roof, with the ridge at peak / bandwidth (Williams et al. 2009). Both scales
-    are logarithmic:
+    like a roof, with the ridge at peak / bandwidth (Williams et al. 2009).
+
+    A model answers in two phases. *Prefill* reads the prompt, all tokens at once.
+    *Decode* writes the answer, one token at a time, since each depends on the last.
+    They stand on two sides of the ridge (both scales are logarithmic):
 
     <div class="figure" markdown>
 
@@ -367,9 +370,7 @@ def roofline(
 
     </div>
 
-    A model answers in two phases. *Prefill* reads the prompt, all tokens at once.
-    *Decode* writes the answer, one token at a time, since each depends on the last. The
-    examples below compute the points.
+    The examples below compute its points.
 
     Args:
         flops: what is computed.

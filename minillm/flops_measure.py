@@ -43,6 +43,14 @@ which this one reads something else than the products of the model:
 - A rotation written as a product with a matrix of sines and cosines is counted, though
   the model would not need it. Ours is written with complex numbers.
 
+# The clock
+
+Time needs numbers, memory and a real device:
+[`step_seconds`][minillm.flops_measure.step_seconds] runs the step on this machine.
+FLOPs over seconds, over what the machine can do at best, is its utilization, which
+[`mfu`][minillm.flops_cost.mfu] explains. In a terminal, `minillm flops demo --measure`
+asks both, the counter and the clock.
+
 **Before this:** [`minillm.flops`][]. **Next:** [`minillm.flops_opt`][], where the
 judge is needed.
 """

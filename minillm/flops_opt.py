@@ -129,6 +129,8 @@ def opt_table(
     >>> projections == 8 * d**2, projections == 2 * d**2 + 8 * T * d
     (True, False)
 
+    In a terminal, `minillm flops opt-175b --measure` lets it watch the whole model.
+
     **The team had it right.** Its report of January 2022, with Roller among the
     authors, puts the training of OPT-175B on 300 billion tokens at about
     $4.30 \cdot 10^{23}$ FLOPs (metaseq, *175B Training Run Completed*). That is the

@@ -368,6 +368,7 @@ def disclose(run: str | PathLike[str]) -> dict[str, str]:
 def _disclosed(
     shape: dict[str, Any], how: dict[str, Any], result: dict[str, Any]
 ) -> dict[str, str]:
+    threads = result["threads"]
     used = mfu(result["flops"], result["seconds"], result["peak_flops"])
     return {
         "architecture": (
@@ -376,15 +377,16 @@ def _disclosed(
             f"width {shape['intermediate_size']}, RMSNorm, rotary positions"
         ),
         "objective": "predict the next token in a document",
-        "data": f"{result['corpus']}, {result['documents']} documents",
+        "data": f"{result['corpus']}, {result['documents']} documents to learn from",
         "fine-tuning": "none",
         "model size": f"{result['parameters']:,} parameters",
         "hardware": (
-            f"{result['machine']}, {result['peak_flops'] / 1e9:.0f} GFLOP/s at best"
+            f"{result['machine']} CPU, {threads} thread{'s' * (threads > 1)}, "
+            f"{result['peak_flops'] / 1e9:.0f} GFLOP/s at best"
         ),
         "training compute": (
             f"{result['flops']:.2e} FLOPs in {result['seconds']:.0f} seconds, "
-            f"{used:.0%} of the best"
+            f"MFU {used:.0%}"
         ),
         "dataset construction": (
             "the last tenth put aside; byte-pair encoding learned on the rest, "

@@ -1,10 +1,8 @@
 """The commands of accounting: what they print, and how they fail."""
 
 import json
-import math
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -329,7 +327,7 @@ def run(tmp_path: Path, folder: Path) -> Path:
         {"event": "step", "step": 1},
         {"event": "result", "parameters": 1234, "tokens": 5678, "flops": 3e10}
         | {"seconds": 2.0, "peak_flops": 6e10, "corpus": "tales", "documents": 9}
-        | {"machine": "abacus, 2 threads"},
+        | {"machine": "abacus", "threads": 2},
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "log.jsonl").write_text(text, encoding="utf-8")
@@ -340,9 +338,9 @@ def test_disclose_reads_the_run(call: Call, run: Path) -> None:
     ours = disclose(run)
     assert list(ours) == list(GPT4_REPORT)
     assert ours["model size"] == "1,234 parameters"
-    assert ours["hardware"] == "abacus, 2 threads, 60 GFLOP/s at best"
-    assert ours["training compute"] == "3.00e+10 FLOPs in 2 seconds, 25% of the best"
-    assert ours["data"] == "tales, 9 documents"
+    assert ours["hardware"] == "abacus CPU, 2 threads, 60 GFLOP/s at best"
+    assert ours["training compute"] == "3.00e+10 FLOPs in 2 seconds, MFU 25%"
+    assert ours["data"] == "tales, 9 documents to learn from"
     assert "2 layers of width 16, 4 heads" in ours["architecture"]
     assert "1,400 steps of 8 pieces" in ours["training method"]
     assert "50 tokens; 5,678 read" in ours["dataset construction"]
@@ -398,71 +396,3 @@ def test_the_committed_disclosure_is_that_of_the_demo() -> None:
     assert f"{tokens:,} read" in ours["dataset construction"]
     assert f"AdamW, {c.steps:,} steps of {c.batch_size}" in ours["training method"]
     assert f"rate up to {c.max_lr} in {c.warmup_steps}" in ours["training method"]
-
-
-# The judge
-
-
-@pytest.mark.parametrize("recompute", [False, "full", "early_stop"])
-@pytest.mark.parametrize("n_kv_heads", [1, 4])
-@pytest.mark.parametrize("mlp_matrices", [2, 3])
-def test_torch_counts_what_we_count(
-    recompute: Any, n_kv_heads: int, mlp_matrices: int
-) -> None:
-    shape = replace(
-        preset("demo"),
-        vocab_size=31,
-        context_length=8,
-        d_model=24,
-        n_layers=3,
-        n_heads=4,
-        n_kv_heads=n_kv_heads,
-        d_ff=50,
-        mlp_matrices=mlp_matrices,
-    )
-    # Longer than its context, too.
-    seen = flops_measure.torch_flops(shape, 2, 11, recompute)
-    ours = forward_flops(shape, 2, 11).total, training_flops(shape, 2, 11, recompute)
-    assert seen == ours
-
-
-def test_the_counter_judges_the_largest_row_of_the_famous_table() -> None:
-    from minillm.flops import opt_table
-
-    shape = replace(preset("opt-175b"), vocab_size=51200)
-    _, step = flops_measure.torch_flops(shape, 1, 2048)
-    row = opt_table("counted")[-1]
-    # An update is of 2 * 2**20 tokens, hence of 1024 such sequences.
-    assert row.flops_per_update == 1024 * step
-    assert opt_table("published")[-1].flops_per_update != 1024 * step
-
-
-def test_the_traps_are_still_there() -> None:
-    """When this fails, PyTorch has become better: mend the chapter."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    q = torch.ones(1, 2, 4, 8)
-    with FlopCounterMode(display=False) as counter:
-        torch.nn.functional.scaled_dot_product_attention(q, q, q)
-    assert counter.get_total_flops() == 0
-    with flops_measure.watched() as counter:
-        torch.nn.functional.scaled_dot_product_attention(q, q, q)
-    assert counter.get_total_flops() == 2 * 2 * (2 * 4 * 8 * 4)
-    one = torch.ones(1, 2, 1, 1), torch.ones(1, 2, 1, 8)
-    with flops_measure.watched() as counter:
-        torch.einsum("bhts,bhsd->bhtd", *one)
-    assert counter.get_total_flops() == 0
-    with flops_measure.watched() as counter:
-        _ = one[0] @ one[1]
-    assert counter.get_total_flops() == 2 * (2 * 8)
-
-
-def test_step_seconds_runs_and_leaves_out_the_first() -> None:
-    seconds = flops_measure.step_seconds(CONFIG, 1, 16, at_least=0)
-    assert 0 < seconds < math.inf
-
-
-def test_machine_memory_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert flops_measure.machine_memory() > 1e6
-    monkeypatch.delattr("os.sysconf", raising=False)
-    assert flops_measure.machine_memory() == math.inf
