@@ -52,7 +52,7 @@ fixtures: $(VENV)/has-dev
 	$(RUN) tests/fixtures.py
 
 test: $(VENV)/has-dev
-	$(RUN) -m pytest -q -m "not check"
+	$(RUN) -m pytest -q -n 2 -m "not check"
 
 check: $(VENV)/has-dev lint
 	$(RUN) -m pytest -q -m check

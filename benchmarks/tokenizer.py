@@ -19,6 +19,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,9 @@ def minbpe_style(text: str, n_merges: int) -> None:
     """Train as minbpe does: count every pre-token again after each merge."""
     chunks = [list(piece.encode()) for piece in pretokenize(text, GPT2_PATTERN)]
     for i in range(n_merges):
-        counts = sum(map(count_pairs, chunks), start=count_pairs([]))
+        counts = count_pairs([])
+        for chunk in chunks:
+            counts.update(pairwise(chunk))
         pair = max(counts, key=counts.__getitem__)
         chunks = [merge(chunk, pair, 256 + i) for chunk in chunks]
 

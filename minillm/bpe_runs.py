@@ -81,7 +81,7 @@ KINDS: Final = {
 _BLANK: Final = np.isin(np.arange(256), list(b"\t\n\v\f\r "))
 _OTHER_BLANKS: Final = re.compile(f"[{''.join(c for c in WHITESPACE if c > '~')}]")
 
-# KEEP[k][n] keeps those of the bytes 8k to 8k+7 that belong to a run of n bytes.
+# `KEEP[k][n]` keeps those of the bytes 8k to 8k+7 that belong to a run of n bytes.
 _KEEP: Final = np.array(
     [
         [(1 << 8 * min(max(n - 8 * k, 0), 8)) - 1 for n in range(WIDTH + 2)]
