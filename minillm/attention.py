@@ -49,6 +49,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from minillm.config import RopeScaling
+
 __all__ = [
     "LayerCache",
     "Linear",
@@ -188,6 +190,7 @@ class RotaryEmbedding(nn.Module):
         context_length: $T$, positions run from 0 to $T - 1$.
         theta: $\theta$, the base. The slowest pair turns once in about $2\pi\theta$
             positions, so longer contexts want a larger base.
+        scaling: slows some of the pairs; `None` for none.
 
     Examples:
         The same distance gives the same score, wherever the two stand:
@@ -204,10 +207,15 @@ class RotaryEmbedding(nn.Module):
     sin: Tensor
 
     def __init__(
-        self, d_head: int, context_length: int, theta: float = 10000.0
+        self,
+        d_head: int,
+        context_length: int,
+        theta: float = 10000.0,
+        scaling: RopeScaling | None = None,
     ) -> None:
         super().__init__()
         self.d_head, self.context_length, self.theta = d_head, context_length, theta
+        self.scaling = scaling
         # The tables follow from three numbers, so checkpoints need not carry them.
         cos, sin = self.tables()
         self.register_buffer("cos", cos.to(torch.get_default_dtype()), persistent=False)
@@ -217,8 +225,11 @@ class RotaryEmbedding(nn.Module):
         """Cosines and sines of every angle, in float64: (T, d_h / 2) each."""
         j = torch.arange(self.d_head // 2, dtype=torch.float64, device="cpu")
         m = torch.arange(self.context_length, dtype=torch.float64, device="cpu")
+        speeds = self.theta ** (-2 * j / self.d_head)
+        if self.scaling is not None:
+            speeds = speeds.apply_(self.scaling.slow)
         # $m\,\theta_j$ for every position and every pair
-        angles = torch.outer(m, self.theta ** (-2 * j / self.d_head))
+        angles = torch.outer(m, speeds)
         return angles.cos(), angles.sin()
 
     def _apply(

@@ -6,9 +6,10 @@ programs read. They live in a module of their own, without PyTorch, because coun
 must not need the machinery that trains.
 """
 
+import math
 from dataclasses import dataclass, fields
 
-__all__ = ["ModelConfig"]
+__all__ = ["ModelConfig", "RopeScaling"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class ModelConfig:
         rope_theta: the base of the rotary frequencies, positive.
         norm_eps: what RMSNorm adds under the root, positive.
         tie_embeddings: whether the output head is the embedding matrix itself.
+        rope_scaling: how rotary positions are stretched; `None` leaves them alone.
 
     Raises:
         ValueError: if a size is not positive, or does not divide as it must.
@@ -59,6 +61,7 @@ class ModelConfig:
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
     tie_embeddings: bool = False
+    rope_scaling: "RopeScaling | None" = None
 
     def __post_init__(self) -> None:
         # The dataclass is frozen for its users, so the two defaults that depend on
@@ -89,3 +92,74 @@ class ModelConfig:
     def d_head(self) -> int:
         r"""$d_h = d / H$, the width of one head."""
         return self.d_model // self.n_heads
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    r"""How Llama 3.1 stretches rotary positions over a longer context.
+
+    A model that was trained on $T_0$ tokens has never seen a pair of numbers turn
+    further than it does in $T_0$ positions. Pairs that turn many times in between know
+    every angle; a pair that has not yet turned once meets new angles in a longer text.
+    So the fast pairs stay as they are, the slow ones are slowed by a factor, which
+    brings them back to angles that they know, and between the two it goes over evenly.
+    (Llama 3.1's `rope_scaling`, called `llama3` in its configuration.)
+
+    Args:
+        factor: how many times slower the slow pairs turn.
+        low_freq_factor: a pair is slow if it turns fewer times than this in $T_0$.
+        high_freq_factor: a pair is fast if it turns more often than this.
+        original_context_length: $T_0$, in tokens.
+
+    Raises:
+        ValueError: if a number is not positive, or the last two are not in order.
+
+    Examples:
+        Llama 3.1 was trained on 8192 tokens and reads 131,072. Turns in 8192 tokens,
+        and by what the speed is divided:
+
+        >>> scaling = RopeScaling(8.0, 1.0, 4.0, 8192)
+        >>> for turns in (0.5, 1.0, 2.0, 3.0, 4.0, 100.0):
+        ...     speed = 2 * math.pi * turns / 8192
+        ...     print(turns, round(speed / scaling.slow(speed), 2))
+        0.5 8.0
+        1.0 8.0
+        2.0 2.4
+        3.0 1.41
+        4.0 1.0
+        100.0 1.0
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_context_length: int
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not 0 < getattr(self, field.name) < math.inf:
+                raise ValueError(
+                    f"{field.name} must be positive; got {getattr(self, field.name)!r}"
+                )
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError(
+                f"low_freq_factor={self.low_freq_factor} must be less than "
+                f"high_freq_factor={self.high_freq_factor}"
+            )
+
+    def slow(self, speed: float) -> float:
+        r"""Slow one pair down.
+
+        Args:
+            speed: $\theta_j$, the angle from one position to the next.
+
+        Returns:
+            The new angle.
+        """
+        turns = speed * self.original_context_length / (2 * math.pi)
+        # 0 for a slow pair, 1 for a fast one, and a straight line between them
+        kept = (turns - self.low_freq_factor) / (
+            self.high_freq_factor - self.low_freq_factor
+        )
+        kept = min(max(kept, 0.0), 1.0)
+        return kept * speed + (1 - kept) * speed / self.factor

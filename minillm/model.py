@@ -303,7 +303,9 @@ class TransformerLM(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        rope = RotaryEmbedding(config.d_head, config.context_length, config.rope_theta)
+        rope = RotaryEmbedding(
+            config.d_head, config.context_length, config.rope_theta, config.rope_scaling
+        )
         self.token_embedding = Embedding(config.vocab_size, config.d_model)
         self.blocks = nn.ModuleList(
             TransformerBlock(config, rope) for _ in range(config.n_layers)

@@ -1,15 +1,17 @@
 """The shape of a model: what is filled in, and what is refused."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, asdict, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.config import ModelConfig
+from minillm.config import ModelConfig, RopeScaling
 
 SHAPE = {
     "vocab_size": 50,
@@ -93,6 +95,32 @@ def test_floats_are_positive(name: str, value: float) -> None:
 def test_sizes_that_do_not_fit(changes: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelConfig(**(SHAPE | changes))
+
+
+def test_scaling_keeps_the_fast_and_slows_the_slow() -> None:
+    scaling = RopeScaling(32.0, 1.5, 6.0, 400)
+    # From 400 tokens on, less than one and a half turns, more than six, and between.
+    turn = 2 * math.pi / 400
+    assert scaling.slow(1.4 * turn) == pytest.approx(1.4 * turn / 32, rel=1e-15)
+    assert scaling.slow(6.1 * turn) == pytest.approx(6.1 * turn, rel=1e-15)
+    halfway = 3.75 * turn * (1 + 1 / 32) / 2
+    assert scaling.slow(3.75 * turn) == pytest.approx(halfway, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(0, 0.0), (0, math.inf), (1, -1.0), (1, math.nan), (2, 0.0), (3, 0), (3, -8)],
+)
+def test_scaling_wants_positive_numbers(place: int, value: float) -> None:
+    numbers: list[Any] = [8.0, 1.0, 4.0, 8192]
+    numbers[place] = value
+    with pytest.raises(ValueError, match=f"must be positive; got {value!r}"):
+        RopeScaling(*numbers)
+
+
+def test_scaling_wants_its_bounds_in_order() -> None:
+    with pytest.raises(ValueError, match="=4.0 must be less than high_freq_factor=4.0"):
+        RopeScaling(8.0, 4.0, 4.0, 8192)
 
 
 def run(program: str) -> str:
