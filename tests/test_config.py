@@ -119,7 +119,7 @@ def test_scaling_wants_positive_numbers(place: int, value: float) -> None:
 
 
 def test_scaling_wants_its_bounds_in_order() -> None:
-    with pytest.raises(ValueError, match="=4.0 must be less than high_freq_factor=4.0"):
+    with pytest.raises(ValueError, match="must be less than high_freq_factor"):
         RopeScaling(8.0, 4.0, 4.0, 8192)
 
 
