@@ -14,7 +14,7 @@ import codecs
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,7 @@ __all__ = [
     "SAFE_CUT",
     "check_specials",
     "check_training",
+    "decode_blocks",
     "last_safe_cut",
     "next_safe_cut",
     "read_text",
@@ -308,12 +309,11 @@ def safe_pieces(
 # Reading.
 
 
-def read_text(path: str | os.PathLike[str], block: int = BLOCK) -> Iterator[str]:
+def read_text(path: str | os.PathLike[str]) -> Iterator[str]:
     r"""Read a file of UTF-8 text in blocks.
 
     Args:
         path: the file.
-        block: how many bytes to read at a time.
 
     Yields:
         Its text, line ends unchanged. A character that lies across two blocks is in the
@@ -333,26 +333,44 @@ def read_text(path: str | os.PathLike[str], block: int = BLOCK) -> Iterator[str]
         ...         print(str(error).replace(folder, ""))
         /latin-1.txt is not UTF-8: byte 2 is 0xef, invalid continuation byte
     """
+    with Path(path).open("rb") as file:
+        yield from decode_blocks(file.read, path)
+
+
+def decode_blocks(
+    read: Callable[[int], bytes], name: str | os.PathLike[str]
+) -> Iterator[str]:
+    r"""Read UTF-8 text in blocks from a file that is open, such as standard input.
+
+    Args:
+        read: returns so many bytes of it, or fewer at its end.
+        name: what to call it in an error.
+
+    Yields:
+        Its text, as [`read_text`][minillm.bpe_source.read_text] does.
+
+    Raises:
+        ValueError: if the file is not UTF-8.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset = 0
-    with Path(path).open("rb") as file:
-        while True:
-            data = file.read(block)
-            # The decoder keeps the first bytes of a character that is not complete.
-            start = offset - len(decoder.getstate()[0])
-            try:
-                text = decoder.decode(data, final=not data)
-            except UnicodeDecodeError as error:
-                wrong = error.object[error.start]
-                raise ValueError(
-                    f"{path} is not UTF-8: byte {start + error.start} is "
-                    f"0x{wrong:02x}, {error.reason}"
-                ) from None
-            if text:
-                yield text
-            if not data:
-                return
-            offset += len(data)
+    while True:
+        data = read(BLOCK)
+        # The decoder keeps the first bytes of a character that is not complete.
+        start = offset - len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            wrong = error.object[error.start]
+            raise ValueError(
+                f"{name} is not UTF-8: byte {start + error.start} is "
+                f"0x{wrong:02x}, {error.reason}"
+            ) from None
+        if text:
+            yield text
+        if not data:
+            return
+        offset += len(data)
 
 
 def source_documents(
