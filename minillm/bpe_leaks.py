@@ -106,7 +106,7 @@ def show_merges(
     Args:
         tokenizer: the tokenizer.
         text: the text.
-        allowed_special: as for [`encode`][minillm.bpe.BPETokenizer.encode].
+        allowed_special: as for [`encode`][minillm.bpe_tokenizer.BPETokenizer.encode].
 
     Returns:
         For each pre-token its text, its tokens before the first merge and after each,

@@ -25,6 +25,7 @@ from minillm.bpe_patterns import (
     GPT4_PATTERN,
     LLAMA3_PATTERN,
     O200K_PATTERN,
+    pretokenize,
 )
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "report_shortage",
     "safe_pieces",
     "source_documents",
+    "source_words",
     "special_splitter",
     "split_specials",
 ]
@@ -400,3 +402,35 @@ def source_documents(
             "learn from a text itself, put it in a list"
         )
     return safe_pieces(read_text(source), pattern, specials, at_least=BLOCK)
+
+
+def source_words(
+    source: str | os.PathLike[str] | Iterable[str],
+    pattern: str,
+    specials: tuple[str, ...],
+) -> Iterator[bytes]:
+    r"""Cut what a trainer is given into pre-tokens, one by one.
+
+    Args:
+        source: a path, or an iterable of texts.
+        pattern: the pre-tokenizer.
+        specials: the special tokens, which are left out.
+
+    Yields:
+        The pre-tokens in UTF-8, at least one.
+
+    Raises:
+        ValueError: if there is no text.
+
+    Examples:
+        >>> list(source_words(["the cat<|end|>sat"], GPT2_PATTERN, ("<|end|>",)))
+        [b'the', b' cat', b'sat']
+    """
+    is_empty = True
+    for document in source_documents(source, pattern, specials):
+        for text in split_specials(document, specials)[::2]:
+            for word in pretokenize(text, pattern):
+                is_empty = False
+                yield word.encode()
+    if is_empty:
+        raise ValueError("there is no text to learn from: the source is empty")

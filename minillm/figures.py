@@ -229,11 +229,14 @@ def draw_all(folder: Path, data: Path = IMAGES / "data") -> list[Path]:
         ImportError: if matplotlib is missing.
     """
     # They are drawn in the style above, so they import it from here.
+    from minillm.bpe_figures import compression_curve
     from minillm.flops_figures import context_curve, roofline_curve, shares_curve
 
     run = json.loads((data / "demo.json").read_text(encoding="utf-8"))
+    points = json.loads((data / "compression.json").read_text(encoding="utf-8"))
     figures: dict[str, Callable[[Path], None]] = {
         "demo-loss.svg": lambda path: loss_curve(run, path),
+        "compression.svg": lambda path: compression_curve(points, path),
         "learning-rate.svg": schedule_curve,
         "flop-shares.svg": shares_curve,
         "flop-context.svg": context_curve,

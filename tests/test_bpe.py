@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fixtures import fixture
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from minillm import bpe_arrays, bpe_encode, bpe_fast, bpe_runs
@@ -32,6 +32,7 @@ from minillm.bpe import (
     merge,
     show_merges,
     train_bpe,
+    train_bpe_chunks,
     train_bpe_naive,
 )
 from minillm.bpe_patterns import DIGITS_PATTERN, LLAMA3_PATTERN, pretokenize
@@ -201,15 +202,17 @@ patterns = st.sampled_from([*PATTERNS.values(), r"\w+|\W+", r"[ab]+", r"x*", r"(
     st.sampled_from(TIE_BREAKS),
     st.sampled_from([(), ("<e>",), ("ab", "a"), ("b", "bb", "bbb")]),
 )
-def test_fast_training_is_naive_training(documents, n, pattern, tie_break, specials):
+def test_three_trainers_learn_the_same(documents, n, pattern, tie_break, specials):
     size = 256 + n + len(specials)
     options = {"pattern": pattern, "tie_break": tie_break}
     try:
         expected = train_bpe_naive(documents, size, specials, **options)
     except ValueError as error:
-        with pytest.raises(ValueError, match=re.escape(str(error))):
-            train_bpe(documents, size, specials, **options)
+        for train in (train_bpe_chunks, train_bpe):
+            with pytest.raises(ValueError, match=re.escape(str(error))):
+                train(documents, size, specials, **options)
         return
+    assert train_bpe_chunks(documents, size, specials, **options) == expected
     got = train_bpe(documents, size, specials, **options)
     assert got == expected
     vocab, merges = got
@@ -221,11 +224,17 @@ def test_fast_training_is_naive_training(documents, n, pattern, tie_break, speci
 
 @pytest.mark.parametrize("tie_break", TIE_BREAKS)
 @pytest.mark.parametrize("pattern", [GPT2_PATTERN, GPT4_PATTERN])
-def test_fast_training_is_naive_training_on_prose(tales, pattern, tie_break):
+def test_three_trainers_learn_the_same_from_prose(tales, pattern, tie_break):
     documents = [tale[:1000] for tale in tales[:3]]
     options = {"pattern": pattern, "tie_break": tie_break}
     expected = train_bpe_naive(documents, 306, **options)
+    assert train_bpe_chunks(documents, 306, **options) == expected
     assert train_bpe(documents, 306, **options) == expected
+    # The second reaches further in the same time, and so does the comparison.
+    options["special_tokens"] = [END]
+    documents = [END.join(tales[:2])]
+    expected = train_bpe_chunks(documents, 297, **options)
+    assert train_bpe(documents, 297, **options) == expected
 
 
 def test_three_rules_for_ties():
@@ -282,8 +291,7 @@ def test_same_merges_as_hugging_face_on_the_corpus(tales):
 @given(st.lists(any_text, min_size=1, max_size=4).filter(any))
 def test_same_merges_as_hugging_face_on_any_text(documents):
     documents = [settled(document) for document in documents]
-    if not any(documents):
-        return
+    assume(any(documents))
     theirs = their_merges(hugging_face_trainer(documents, 300))
     _, merges = train_bpe(documents, 300, tie_break="huggingface")
     assert in_characters(merges) == theirs
@@ -348,7 +356,7 @@ def test_progress_can_be_shown(capsys):
     assert "merging" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("train", [train_bpe, train_bpe_naive])
+@pytest.mark.parametrize("train", [train_bpe, train_bpe_chunks, train_bpe_naive])
 @pytest.mark.parametrize(
     ("source", "size", "specials", "options", "message"),
     [
@@ -370,7 +378,7 @@ def test_training_refuses(train, source, size, specials, options, message):
         train(source, size, specials, **options)
 
 
-@pytest.mark.parametrize("train", [train_bpe, train_bpe_naive])
+@pytest.mark.parametrize("train", [train_bpe, train_bpe_chunks, train_bpe_naive])
 def test_training_on_a_string_that_is_no_path(train):
     with pytest.raises(FileNotFoundError, match="put it in a list"):
         train("the cat in the hat", 300)
@@ -1059,3 +1067,25 @@ def test_importing_the_chapter_is_light():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.check
+def test_a_cluster_counts_like_one_process(tales, tmp_path, monkeypatch):
+    """Dask's workers are processes that share nothing with this one but a socket."""
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr("minillm.bpe_source.BLOCK", 50_000)
+    monkeypatch.setattr("minillm.bpe_fast.BLOCK", 50_000)
+    path = tmp_path / "tales.txt"
+    path.write_bytes(END.join(tales[:40]).encode())
+    alone = train_bpe(path, 1000, [END], tie_break="first")
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with (
+        distributed.LocalCluster(**options) as cluster,
+        distributed.Client(cluster) as client,
+        client.get_executor() as executor,
+    ):
+        workers = set(client.run(lambda: __import__("os").getpid()).values())
+        there = train_bpe(
+            path, 1000, [END], tie_break="first", executor=executor, workers=2
+        )
+    assert len(workers) == 2 and there == alone

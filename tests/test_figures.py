@@ -1,10 +1,14 @@
 """The committed figures are what the committed numbers give."""
 
+import json
 import xml.etree.ElementTree as ET
 
 import pytest
+from fixtures import fixture
 
-from minillm.figures import INK, draw_all, summarize
+from minillm.bpe import BPETokenizer
+from minillm.bpe_figures import compression_points
+from minillm.figures import IMAGES, INK, draw_all, summarize
 
 
 @pytest.fixture(scope="module")
@@ -14,8 +18,6 @@ def drawn(tmp_path_factory):
 
 
 def test_redrawing_gives_the_committed_files(drawn):
-    from minillm.figures import IMAGES
-
     committed = {path.name: path.read_bytes() for path in IMAGES.glob("*.svg")}
     assert {path.name: path.read_bytes() for path in drawn} == committed
 
@@ -53,3 +55,27 @@ def test_summary_converts_nats_to_bits_per_byte():
     assert summary["bits"] == [[1.0, round(4 * bit, 4)], [2.0, round(2 * bit, 4)]]
     assert summary["validation"] == [[2, round(3 * bit, 4)]]
     assert summary["baselines"] == {"uniform": 4.0}
+
+
+@pytest.fixture
+def compression():
+    return json.loads((IMAGES / "data" / "compression.json").read_bytes())
+
+
+@pytest.mark.check
+def test_points_of_compression_are_computed(compression):
+    files = fixture("gpt2/encoder.json"), fixture("gpt2/vocab.bpe")
+    assert compression_points(BPETokenizer.from_gpt2_files(*files)) == compression
+
+
+def test_what_the_chapter_says_of_its_figure(compression):
+    ratio = {size: compression["bytes"] / n for size, n in compression["ours"]}
+    doublings = [256 << k for k in range(7)]
+    gains = [ratio[2 * size] - ratio[size] for size in doublings[:-1]]
+    assert gains == sorted(gains, reverse=True) and gains[-1] > 0
+    assert max(ratio) == 19_468
+    size, n = compression["gpt2"]
+    assert size == 50_257
+    # Ours does as well between these two sizes, of which the first is nearer.
+    assert ratio[11_585] < compression["bytes"] / n < ratio[16_384]
+    assert 11_585 < size / 4 < 16_384
