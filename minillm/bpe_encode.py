@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 from minillm.bpe_fast import batches, check_workers, map_in_order, processes
 from minillm.bpe_patterns import compile_pattern, pretokenize
 from minillm.bpe_source import BLOCK, SAFE_CUT, read_text, safe_pieces
-from minillm.files import atomic_write
+from minillm.files import atomic_array
 
 if TYPE_CHECKING:
     from minillm.bpe import BPETokenizer
     from minillm.bpe_arrays import ArrayEncoder
 
-__all__ = ["Encoder", "encode_batch", "encode_file"]
+__all__ = ["Encoder", "encode_batch", "encode_each", "encode_file"]
 
 Pair = tuple[int, int]
 Merge = tuple[bytes, bytes]
@@ -212,7 +212,9 @@ def encode_batch(
     Returns:
         The tokens of each.
     """
-    return [list(map(int, ids)) for ids in _encoded(tokenizer, texts, workers, allowed)]
+    return [
+        list(map(int, ids)) for ids in encode_each(tokenizer, texts, workers, allowed)
+    ]
 
 
 _worker_tokenizer: "BPETokenizer"
@@ -233,12 +235,23 @@ def _encode_in_worker(task: tuple[list[str], tuple[str, ...]]) -> list[Any]:
     ]
 
 
-def _encoded(
+def encode_each(
     tokenizer: "BPETokenizer",
     texts: Iterable[str],
     workers: int | None,
     allowed: tuple[str, ...],
 ) -> Iterator[Any]:
+    r"""Encode texts one after the other, without reading all of them at once.
+
+    Args:
+        tokenizer: the tokenizer.
+        texts: the texts.
+        workers: how many processes to use.
+        allowed: the special tokens that may be found.
+
+    Yields:
+        The tokens of each, a list or an array.
+    """
     n_workers = check_workers(workers)
     if n_workers == 1:
         for text in texts:
@@ -272,16 +285,10 @@ def encode_file(
     import numpy as np
 
     dtype = np.min_scalar_type(max(tokenizer.vocab_size - 1, 0))
-    header = {"descr": dtype.str, "fortran_order": False, "shape": (0,)}
     pieces = safe_pieces(read_text(path), tokenizer.pattern, allowed, at_least=BLOCK)
-    with atomic_write(out) as file:
-        # The header says how many ids follow, which is known at the end. NumPy leaves
-        # room in it for any number, so it can be written again in the same place.
-        np.lib.format.write_array_header_1_0(file, header)
-        n_ids = 0
-        for ids in _encoded(tokenizer, pieces, workers, allowed):
-            file.write(np.asarray(ids, dtype).tobytes())
+    n_ids = 0
+    with atomic_array(out, dtype) as append:
+        for ids in encode_each(tokenizer, pieces, workers, allowed):
+            append(ids)
             n_ids += len(ids)
-        file.seek(0)
-        np.lib.format.write_array_header_1_0(file, header | {"shape": (n_ids,)})
     return n_ids

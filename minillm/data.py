@@ -16,26 +16,41 @@ translation of the nineteenth century, so that everything runs without a network
 A text is a list of *documents*, here one for each tale. Two things happen only between
 documents: the examination part is cut off there, and the token `<|endoftext|>` marks
 that what follows has nothing to do with what came before.
+
+Texts that do not fit into memory go the same way in [`minillm.data_prepare`][].
 """
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minillm.bpe import BPETokenizer
+from minillm.bpe_source import read_text
 
-__all__ = ["END_OF_TEXT", "andersen", "read_documents", "split", "tokenize"]
+__all__ = [
+    "END_OF_TEXT",
+    "andersen",
+    "end_of_text",
+    "read_documents",
+    "split",
+    "stream_documents",
+    "tokenize",
+]
 
 END_OF_TEXT = "<|endoftext|>"
 """The special token between two documents."""
 
 # Two blank lines stand between two documents, one blank line between two paragraphs.
-SEPARATOR = "\n\n\n"
+SEPARATOR: Final = "\n\n\n"
+
+# A document has to be held in memory, so one that is longer is cut in two.
+LONGEST: Final = 1 << 24
 
 
 def andersen() -> list[str]:
@@ -48,7 +63,8 @@ def andersen() -> list[str]:
         >>> andersen()[0].splitlines()[0]
         'A STORY'
     """
-    return _documents(_corpus().read_bytes(), "the embedded corpus")
+    text = (files("minillm") / "corpus" / "andersen.txt").read_text(encoding="utf-8")
+    return list(_cut([text], SEPARATOR, "the embedded corpus"))
 
 
 def read_documents(path: str | PathLike[str]) -> list[str]:
@@ -64,32 +80,84 @@ def read_documents(path: str | PathLike[str]) -> list[str]:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is empty or is not text.
     """
-    return _documents(Path(path).read_bytes(), str(path))
-
-
-def _corpus() -> Any:
-    return files("minillm") / "corpus" / "andersen.txt"
-
-
-def _documents(data: bytes, name: str) -> list[str]:
-    try:
-        # Some editors put an invisible mark before the first letter.
-        text = data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{name} is not UTF-8 text: byte {error.start} is "
-            f"{data[error.start]:#04x}; save it as UTF-8"
-        ) from error
-    if "\0" in text:
-        raise ValueError(
-            f"{name} is not text: byte {data.index(0)} is zero; bring a text file"
-        )
-    text = text.replace("\r\n", "\n")
-    documents = [part.strip("\n") for part in text.split(SEPARATOR)]
-    documents = [document for document in documents if document.strip()]
+    documents = list(stream_documents(path))
     if not documents:
-        raise ValueError(f"{name} is empty: bring some text")
+        raise ValueError(f"{path} is empty: bring some text")
     return documents
+
+
+def stream_documents(
+    path: str | PathLike[str], *, separator: str = SEPARATOR, field: str = "text"
+) -> Iterator[str]:
+    r"""Read the documents of a file one by one, whatever the size of the file.
+
+    Args:
+        path: a file of UTF-8 text; or one of JSON objects, one in each line, if its
+            name ends in `.jsonl`.
+        separator: what stands between two documents of a text.
+        field: under which name a JSON object holds its document.
+
+    Returns:
+        Each document that is not blank, as it is asked for.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not what it should be.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "tales.jsonl")
+        ...     _ = path.write_bytes(b'{"text": "One."}\n{"text": "Two."}\n')
+        ...     list(stream_documents(path))
+        ['One.', 'Two.']
+    """
+    if Path(path).suffix.lower() == ".jsonl":
+        return _json_documents(Path(path), field)
+    return _cut(read_text(path), separator, str(path))
+
+
+def _cut(pieces: Iterable[str], separator: str, name: str) -> Iterator[str]:
+    """Cut a text that comes in pieces into its documents."""
+    held, half, n_bytes = "", "", 0
+    for i, piece in enumerate(pieces):
+        if "\0" in piece:
+            at = n_bytes + len(piece[: piece.index("\0")].encode())
+            raise ValueError(
+                f"{name} is not text: byte {at} is zero; bring a text file"
+            )
+        n_bytes += len(piece.encode())
+        # Some editors put an invisible mark before the first letter.
+        new = half + (piece.removeprefix("\ufeff") if i == 0 else piece)
+        # Half a line end at the end of a piece waits for its other half.
+        half = "\r" if new.endswith("\r") else ""
+        held += new.removesuffix("\r").replace("\r\n", "\n")
+        *whole, held = held.split(separator)
+        while len(held) > LONGEST:
+            end = held.rfind("\n", 0, LONGEST) + 1 or LONGEST
+            whole.append(held[:end])
+            held = held[end:]
+        yield from filter(str.strip, (part.strip("\n") for part in whole))
+    if (held + half).strip():
+        yield (held + half).strip("\n")
+
+
+def _json_documents(path: Path, field: str) -> Iterator[str]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                document = json.loads(line)[field]
+                document.encode()
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(
+                    f"{path}, line {number} is no JSON object with a text under "
+                    f"{field!r} ({type(error).__name__}: {error}); another name can be "
+                    "given as the field"
+                ) from error
+            if document.strip():
+                yield document
 
 
 def split(
@@ -129,6 +197,25 @@ def split(
     return list(documents[:cut]), list(documents[cut:])
 
 
+def end_of_text(tokenizer: BPETokenizer) -> int:
+    """Look up the id of `<|endoftext|>`.
+
+    Args:
+        tokenizer: the tokenizer.
+
+    Returns:
+        The id.
+
+    Raises:
+        ValueError: if the tokenizer has no such special token.
+    """
+    if END_OF_TEXT not in tokenizer.special_tokens:
+        raise ValueError(
+            f"the tokenizer has no {END_OF_TEXT}: train it with that special token"
+        )
+    return tokenizer.special_tokens[END_OF_TEXT]
+
+
 def tokenize(documents: Iterable[str], tokenizer: BPETokenizer) -> NDArray[Any]:
     r"""Turn documents into one row of ids, with `<|endoftext|>` around each.
 
@@ -152,11 +239,7 @@ def tokenize(documents: Iterable[str], tokenizer: BPETokenizer) -> NDArray[Any]:
         >>> tokenize(["Hi", "yo"], tokenizer).tolist()
         [256, 72, 105, 256, 121, 111, 256]
     """
-    if END_OF_TEXT not in tokenizer.special_tokens:
-        raise ValueError(
-            f"the tokenizer has no {END_OF_TEXT}: train it with that special token"
-        )
-    end = tokenizer.special_tokens[END_OF_TEXT]
+    end = end_of_text(tokenizer)
     ids = [end]
     for document in documents:
         ids += tokenizer.encode(document)

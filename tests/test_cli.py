@@ -160,7 +160,7 @@ def test_damaged_weights(call, run, tmp_path):
     [
         (b"", "is empty"),
         (b" \n\n\n\n \n", "is empty"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00", "is not UTF-8 text: byte 0 is 0x89"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "is not UTF-8: byte 0 is 0x89"),
         (b"abc\x00def", "is not text: byte 3 is zero"),
         (b"one tale only", "one document cannot be split"),
     ],
