@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_all", "loss_curve", "new_figure", "save_figure", "schedule_curve"]
+__all__ = ["draw_all", "loss_curve", "new_figure", "save_figure"]
 
 IMAGES = Path(__file__).resolve().parent.parent / "images"
 
@@ -155,38 +155,6 @@ def loss_curve(run: dict[str, Any], path: Path) -> None:
     )
 
 
-def schedule_curve(path: Path) -> None:
-    r"""Draw the learning rate of the demo over its steps.
-
-    Args:
-        path: the SVG file to write.
-
-    Raises:
-        ImportError: if matplotlib is missing.
-    """
-    from minillm.optimizer import cosine_schedule
-    from minillm.train import TrainConfig
-
-    c = TrainConfig()
-    figure, axes = new_figure(height=2.6)
-    steps = range(0, c.steps + 1, 5)
-    rates = [
-        cosine_schedule(s, c.max_lr, c.min_lr, c.warmup_steps, c.steps) for s in steps
-    ]
-    axes.plot(steps, rates, color=BLUE)
-    axes.axvline(c.warmup_steps, color=ORANGE, lw=1, ls=(0, (5, 3)))
-    axes.annotate(
-        "end of the warm-up",
-        (c.warmup_steps, 0),
-        (5, 5),
-        textcoords="offset points",
-        color=ORANGE,
-    )
-    axes.set(xlabel="training step", ylabel="learning rate", xlim=(0, c.steps))
-    axes.grid(axis="y")
-    save_figure(figure, path, "Learning rate: a line up, then half a cosine down")
-
-
 def summarize(log: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Condense the log of a run to what its loss curve shows.
 
@@ -231,12 +199,14 @@ def draw_all(folder: Path, data: Path = IMAGES / "data") -> list[Path]:
     # They are drawn in the style above, so they import it from here.
     from minillm.bpe_figures import compression_curve
     from minillm.flops_figures import context_curve, roofline_curve, shares_curve
+    from minillm.training_figures import descent_curve, schedule_curve
 
     run = json.loads((data / "demo.json").read_text(encoding="utf-8"))
     points = json.loads((data / "compression.json").read_text(encoding="utf-8"))
     figures: dict[str, Callable[[Path], None]] = {
         "demo-loss.svg": lambda path: loss_curve(run, path),
         "compression.svg": lambda path: compression_curve(points, path),
+        "descent.svg": descent_curve,
         "learning-rate.svg": schedule_curve,
         "flop-shares.svg": shares_curve,
         "flop-context.svg": context_curve,

@@ -1,11 +1,12 @@
 r"""Steps: how far to move each weight, and when.
 
-**The question.** The gradient says in which direction the loss falls. It does not say
-how far to go, and a step of the same length in every direction, which is what plain
-gradient descent takes, is almost always wrong.
+**The question.** [`minillm.descent`][] found a rule that moves each weight by about the
+learning rate, whatever the size of its gradient. How is that computed for a million
+weights without wasting the time of the machine? How large should the rate be, when? And
+what if one gradient is absurdly long?
 
-**Before this:** the loss, in [`minillm.train`][], and its gradient, which PyTorch
-computes. **Next:** back to [`minillm.train`][], whose loop uses all three parts below.
+**Before this:** [`minillm.descent`][]. **Next:** back to [`minillm.train`][], whose
+loop uses all three parts below.
 """
 
 import math
@@ -15,51 +16,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minillm.descent import adamw
+
 __all__ = ["AdamW", "clip_gradients", "cosine_schedule"]
+
+# Where PyTorch has a kernel for the whole of a step.
+FUSED = {"cpu", "cuda"}
 
 
 class AdamW(torch.optim.Optimizer):
-    r"""Gradient steps with a memory, and of a length of their own for each weight.
+    r"""The rule [`adamw`][minillm.descent.adamw], for all weights of a model at once.
 
-    Plain descent has one step length for all weights. Where the loss is a narrow
-    valley, a length that is safe across it is far too short along it:
+    It is an optimizer of PyTorch's: with groups of weights that have settings of their
+    own, with a state that can be saved, and ready for PyTorch's learning rate
+    schedulers. Its results and its state are those of `torch.optim.AdamW`; unlike it,
+    it has no variants.
 
-    >>> def steps_needed(optimizer_class, lr):
-    ...     w = torch.tensor([1.0, 1.0], requires_grad=True)
-    ...     optimizer = optimizer_class([w], lr=lr)
-    ...     for step in range(10_000):
-    ...         loss = (1000 * w[0] ** 2 + w[1] ** 2) / 2
-    ...         if loss < 1e-6:
-    ...             return step
-    ...         optimizer.zero_grad()
-    ...         loss.backward()
-    ...         _ = optimizer.step()
-    >>> steps_needed(torch.optim.SGD, lr=0.001) > 6000
+    >>> from minillm.descent import adamw
+    >>> w = torch.tensor([1.0, -2.0], dtype=torch.float64, requires_grad=True)
+    >>> expected, memory = w.detach().clone(), {}
+    >>> optimizer = AdamW([w], lr=0.1)
+    >>> for _ in range(100):
+    ...     optimizer.zero_grad()
+    ...     (w**4).sum().backward()
+    ...     optimizer.step()
+    ...     expected = adamw(expected, 4 * expected**3, memory, lr=0.1)
+    >>> torch.allclose(w, expected, rtol=1e-12)
     True
-    >>> steps_needed(AdamW, lr=0.01) < 1000
-    True
-
-    AdamW keeps two running means for each weight: $m$ of its gradient $g$, which
-    smooths the direction, and $v$ of $g^2$, which tells how large gradients usually are
-    here. It moves by their quotient, so by about `lr` a step in every direction:
-
-    $$m \leftarrow \beta_1 m + (1 - \beta_1)\,g \qquad
-    v \leftarrow \beta_2 v + (1 - \beta_2)\,g^2$$
-
-    $$w \leftarrow w - \eta\lambda w - \eta\,\frac{m / (1 - \beta_1^t)}
-    {\sqrt{v / (1 - \beta_2^t)} + \epsilon}$$
-
-    Both means start at zero and are too small at first; dividing by $1 - \beta^t$ makes
-    up for it. (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1.) The term
-    $\eta\lambda w$ pulls every weight towards zero. It stands outside the quotient:
-    inside, as in Adam with L2, weights with large gradients would hardly be pulled at
-    all. (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2.)
-
-    Unlike `torch.optim.AdamW`, whose results it shares, it has no variants.
 
     Args:
         params: the weights, or groups of them with settings of their own.
-        lr: $\eta$, the length of a step.
+        lr: $\eta$, the learning rate.
         betas: $\beta_1$ and $\beta_2$, how much of the old means is kept, in $[0, 1)$.
         eps: $\epsilon$, which keeps the quotient finite.
         weight_decay: $\lambda$, the pull towards zero.
@@ -105,42 +92,50 @@ class AdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            weights = [w for w in group["params"] if w.grad is not None]
-            if weights:
-                self._move(weights, group)
+            self._move(group)
         return loss
 
-    def _move(self, weights: list[Tensor], group: dict[str, Any]) -> None:
-        for w in weights:
-            if not self.state[w]:
-                self.state[w]["step"] = torch.tensor(0.0)
-                self.state[w]["exp_avg"] = torch.zeros_like(w)
-                self.state[w]["exp_avg_sq"] = torch.zeros_like(w)
-        states = [self.state[w] for w in weights]
-        g = [w.grad for w in weights if w.grad is not None]
-        m = [state["exp_avg"] for state in states]
-        v = [state["exp_avg_sq"] for state in states]
-        for state in states:
-            state["step"] += 1
-        t = [state["step"].item() for state in states]
-        lr, eps, (beta1, beta2) = group["lr"], group["eps"], group["betas"]
-
-        # A model has dozens of weight tensors, many of them tiny. PyTorch's `_foreach_`
-        # functions do the same to each tensor of a list in one call.
-        #
-        # $w \leftarrow w - \eta\lambda w$
-        torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
-        # $m \leftarrow \beta_1 m + (1 - \beta_1)\,g$
-        torch._foreach_lerp_(m, g, 1 - beta1)
-        # $v \leftarrow \beta_2 v + (1 - \beta_2)\,g^2$
-        torch._foreach_mul_(v, beta2)
-        torch._foreach_addcmul_(v, g, g, 1 - beta2)
-        # $\sqrt{v / (1 - \beta_2^t)} + \epsilon$
-        root = torch._foreach_sqrt(v)
-        torch._foreach_div_(root, [math.sqrt(1 - beta2**n) for n in t])
-        torch._foreach_add_(root, eps)
-        # $w \leftarrow w - \eta\, \frac{m}{1 - \beta_1^t} \,/\, (\dots)$
-        torch._foreach_addcdiv_(weights, m, root, [-lr / (1 - beta1**n) for n in t])
+    def _move(self, group: dict[str, Any]) -> None:
+        # A model has dozens of weight tensors, many of them tiny. PyTorch has a kernel
+        # that computes the rule for a list of them in one call, in one pass over
+        # memory. It wants them to be of one kind, and laid out plainly.
+        alike: dict[tuple[torch.device, torch.dtype], list[tuple[Tensor, ...]]] = {}
+        for w in group["params"]:
+            g, device = w.grad, w.device
+            if g is None:
+                continue
+            state = self.state[w]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+                state["exp_avg"] = torch.zeros_like(w)
+                state["exp_avg_sq"] = torch.zeros_like(w)
+            if device.type in FUSED and w.is_contiguous() and g.is_contiguous():
+                t = state["step"]
+                if t.device != device:  # as loading may leave it
+                    t = state["step"] = t.to(device)
+                row = (w, g, state["exp_avg"], state["exp_avg_sq"], t)
+                alike.setdefault((device, w.dtype), []).append(row)
+            else:
+                rule = {name: group[name] for name in ("betas", "eps", "weight_decay")}
+                w.copy_(adamw(w, g, state, group["lr"], **rule))
+        for rows in alike.values():
+            weights, gradients, m, v, steps = map(list, zip(*rows, strict=True))
+            torch._foreach_add_(steps, 1)
+            torch._fused_adamw_(
+                weights,
+                gradients,
+                m,
+                v,
+                [],  # for a variant that we do not have
+                steps,
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+            )
 
 
 def cosine_schedule(
@@ -171,9 +166,17 @@ def cosine_schedule(
         The learning rate.
 
     Examples:
-        >>> rate = lambda step: cosine_schedule(step, 1.0, 0.1, 10, 110)
-        >>> [round(rate(step), 3) for step in (0, 5, 10, 60, 110, 500)]
-        [0.0, 0.5, 1.0, 0.55, 0.1, 0.1]
+        Ten steps up, a hundred down. The corners, each with its neighbours:
+
+        >>> rate = lambda step: round(cosine_schedule(step, 1.0, 0.1, 10, 110), 4)
+        >>> [rate(step) for step in (0, 1, 2)]  # the loop's first step asks for 1
+        [0.0, 0.1, 0.2]
+        >>> [rate(step) for step in (9, 10, 11)]
+        [0.9, 1.0, 0.9998]
+        >>> [rate(step) for step in (109, 110, 111)]
+        [0.1002, 0.1, 0.1]
+        >>> rate(60)  # halfway down
+        0.55
     """
     if step < warmup_steps:
         return max_lr * step / warmup_steps

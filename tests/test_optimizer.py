@@ -97,6 +97,87 @@ def test_the_same_defaults_as_torch() -> None:
     assert ours.defaults == {name: theirs.defaults[name] for name in ours.defaults}
 
 
+@pytest.mark.parametrize("peer", [{"foreach": True}, {"fused": True}, {}])
+def test_against_each_of_torchs_implementations(peer: dict[str, bool]) -> None:
+    ours, theirs = weights(5), weights(5)
+    step_both([AdamW(ours), torch.optim.AdamW(theirs, **peer)], seed=5, steps=100)
+    assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_of_several_kinds_in_one_group(dtype: torch.dtype) -> None:
+    ours, theirs = (
+        [
+            w.detach().to(kind).requires_grad_()
+            for w, kind in zip(weights(6), kinds, strict=True)
+        ]
+        for kinds in [[dtype, torch.float64, dtype, torch.float64]] * 2
+    )
+    optimizers = [AdamW(ours, lr=0.01), torch.optim.AdamW(theirs, lr=0.01, fused=True)]
+    random = torch.Generator().manual_seed(6)
+    for _ in range(20):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=random).to(one.dtype)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    # The same kernel gives the same bits; what differs is how we come to it.
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+        state = optimizers[0].state[one]
+        assert state["exp_avg"].dtype == state["exp_avg_sq"].dtype == one.dtype
+        assert state["step"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("which", ["weight", "gradient", "both"])
+def test_any_layout(which: str) -> None:
+    """The kernel reads memory in order, so it must not see what lies otherwise."""
+    turned = torch.arange(12, dtype=torch.float64).view(4, 3).T - 5
+    straight = turned.contiguous()
+    assert not turned.is_contiguous()
+    w, peer = (straight.clone().requires_grad_() for _ in range(2))
+    if which in {"weight", "both"}:
+        w = turned.clone(memory_format=torch.preserve_format).requires_grad_()
+        assert not w.is_contiguous()
+    optimizers = [AdamW([w], lr=0.1), torch.optim.AdamW([peer], lr=0.1, foreach=False)]
+    for step in range(3):
+        g = torch.roll(straight, step, 0)
+        peer.grad, w.grad = g, g.clone()
+        if which in {"gradient", "both"}:
+            w.grad = g.T.contiguous().T
+        for optimizer in optimizers:
+            optimizer.step()
+    assert_close([w], [peer])
+    # Turning plain in the middle changes nothing either.
+    for x, optimizer in zip((w, peer), optimizers, strict=True):
+        x.grad = straight.clone()
+        optimizer.step()
+    assert_close([w], [peer])
+    assert optimizers[0].state[w]["step"].item() == 4
+
+
+def test_where_there_is_no_kernel_the_formula_serves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = weights(7), weights(7)
+    optimizers = [
+        kind([{"params": ws[:2], "lr": 0.03}, {"params": ws[2:]}], eps=1e-3)
+        for kind, ws in ((AdamW, ours), (torch.optim.AdamW, theirs))
+    ]
+    # With the kernel, without it, and with it again: one state serves both.
+    step_both(optimizers, seed=1, steps=10)
+    with monkeypatch.context() as patched:
+        patched.setattr("minillm.optimizer.FUSED", set())
+        patched.setattr(torch, "_fused_adamw_", None)
+        step_both(optimizers, seed=2, steps=10)
+    step_both(optimizers, seed=3, steps=10)
+    assert_close(ours, theirs)
+    state, expected = (optimizer.state_dict()["state"] for optimizer in optimizers)
+    for i in state:
+        assert_close([*state[i].values()], [*expected[i].values()])
+
+
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_one_goes_on_where_the_other_stopped(ours_first: bool) -> None:
     classes = (AdamW, torch.optim.AdamW) if ours_first else (torch.optim.AdamW, AdamW)
