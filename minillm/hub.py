@@ -39,6 +39,7 @@ from os import PathLike
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -46,9 +47,17 @@ from minillm.bpe import BPETokenizer
 from minillm.checkpoint import compare
 from minillm.config import ModelConfig
 from minillm.files import atomic_write
+from minillm.hub_gguf import read_gguf
 from minillm.model import TransformerLM
 
-__all__ = ["load_llama", "read_config", "save_llama", "to_halves", "to_pairs"]
+__all__ = [
+    "load_gguf",
+    "load_llama",
+    "read_config",
+    "save_llama",
+    "to_halves",
+    "to_pairs",
+]
 
 # Our names and theirs, for what every model has once …
 TOP_NAMES = {
@@ -200,15 +209,65 @@ def load_llama(folder: str | PathLike[str]) -> TransformerLM:
     ours = {name: theirs.pop(file) for name, file, _ in names if file in theirs}
     # What is left has no place in this model, and is named as it stands in the file.
     ours |= theirs
-    model = TransformerLM(config)
-    if config.tie_embeddings and "token_embedding.weight" in ours:
-        ours["lm_head.weight"] = ours["token_embedding.weight"]
-    compare(ours, model.state_dict(), f"{folder}: weights and config.json")
-    # Only rows of the right number can be put into another order.
-    for name, _, n_heads in names:
-        if n_heads:
-            ours[name] = to_pairs(ours[name], n_heads)
-    model.to(next(iter(ours.values())).dtype).load_state_dict(ours)
+    model = assemble(ours, config, f"{folder}: weights and config.json")
+    # Only now is it known that the rows are as many as the heads need.
+    with torch.no_grad():
+        for name, _, n_heads in names:
+            if n_heads:
+                weight = model.get_parameter(name)
+                weight.copy_(to_pairs(weight, n_heads))
+    return model
+
+
+def load_gguf(file: str | PathLike[str]) -> tuple[TransformerLM, BPETokenizer]:
+    r"""Read a model and its tokenizer from a GGUF file; see [`minillm.hub_gguf`][].
+
+    Args:
+        file: the file.
+
+    Returns:
+        The model, in evaluation mode, on the CPU, with 32 bits a weight; the tokenizer.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ImportError: if the package `gguf` is missing.
+        ValueError: if the file is damaged, or the model is of a kind that
+            [`TransformerLM`][minillm.model.TransformerLM] cannot be.
+    """
+    contents = read_gguf(file)
+    where = f"{file}: weights and table"
+    return assemble(contents.tensors, contents.config, where), contents.tokenizer
+
+
+def assemble(
+    tensors: dict[str, Tensor], config: ModelConfig, where: str
+) -> TransformerLM:
+    """Make a model of weights.
+
+    Args:
+        tensors: the weights by our names; a tied head may be missing.
+        config: the shape.
+        where: what the two come from, for an error.
+
+    Returns:
+        The model, in evaluation mode. Its weights are copies, all of one type.
+
+    Raises:
+        ValueError: if a weight is missing, has another shape, or has no place.
+    """
+    # On the device "meta" tensors have shapes but no numbers: there is no point in
+    # drawing 135 million of them by chance only to replace each.
+    with torch.device("meta"):
+        model = TransformerLM(config)
+    embedding = tensors.get("token_embedding.weight")
+    if config.tie_embeddings and embedding is not None:
+        tensors = tensors | {"lm_head.weight": embedding}
+    compare(tensors, model.state_dict(), where)
+    dtype = tensors["token_embedding.weight"].dtype
+    copies = {name: tensor.to(dtype, copy=True) for name, tensor in tensors.items()}
+    model.to(dtype).load_state_dict(copies, assign=True)
+    if config.tie_embeddings:
+        model.lm_head.weight = model.token_embedding.weight
     return model.eval()
 
 
