@@ -220,6 +220,7 @@ class RotaryEmbedding(nn.Module):
         cos, sin = self.tables()
         self.register_buffer("cos", cos.to(torch.get_default_dtype()), persistent=False)
         self.register_buffer("sin", sin.to(torch.get_default_dtype()), persistent=False)
+        self.turns = torch.complex(self.cos, self.sin)  # $e^{i m \theta_j}$
 
     def tables(self) -> tuple[Tensor, Tensor]:
         """Cosines and sines of every angle, in float64: (T, d_h / 2) each."""
@@ -243,29 +244,38 @@ class RotaryEmbedding(nn.Module):
         dtype = torch.promote_types(self.cos.dtype, torch.float32)
         self.cos = cos.to(self.cos.device, dtype)
         self.sin = sin.to(self.sin.device, dtype)
+        self.turns = torch.complex(self.cos, self.sin)
         return self
 
     def forward(
         self,
         x: Float[Tensor, "*batch seq d_head"],
         positions: Int[Tensor, "*pos seq"] | None = None,
+        start: int = 0,
     ) -> Float[Tensor, "*batch seq d_head"]:
-        """Turn `x`, whose rows stand at `positions`, by default 0, 1, 2 and so on."""
-        if positions is None:
-            cos, sin = self.cos[: x.shape[-2]], self.sin[: x.shape[-2]]
-        else:
-            cos, sin = self.cos[positions], self.sin[positions]
-        if cos.ndim > 2:
-            # One row of positions per sequence: they serve all its heads.
-            while cos.ndim < x.ndim:
-                cos, sin = cos.unsqueeze(-3), sin.unsqueeze(-3)
+        """Turn `x`, whose rows stand at `positions`, or else at `start` and after."""
+        at = slice(start, start + x.shape[-2]) if positions is None else positions
+        wide = torch.promote_types(x.dtype, self.cos.dtype)
+        if torch.compiler.is_compiling():
+            # A compiler makes one loop of the formula as it stands, and has no code for
+            # complex numbers.
+            a, b = x.to(wide).unflatten(-1, (-1, 2)).unbind(-1)
+            cos, sin = _for_all_heads(self.cos[at], x), _for_all_heads(self.sin[at], x)
+            turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)
+            return turned.flatten(-2).to(x.dtype)  # (..., T, d_h)
         # The copy lies in memory as complex numbers must, wherever `x` came from.
-        wide = torch.promote_types(x.dtype, cos.dtype)
         x_copy = x.to(wide, copy=True, memory_format=torch.contiguous_format)
         pairs = torch.view_as_complex(x_copy.unflatten(-1, (-1, 2)))
-        # $x' = x\, e^{i m \theta_j} = x\, (\cos m\theta_j + i \sin m\theta_j)$
-        turned = pairs * torch.complex(cos, sin)  # (..., T, d_h / 2)
+        # $x' = x\, e^{i m \theta_j}$
+        turned = pairs * _for_all_heads(self.turns[at], x)  # (..., T, d_h / 2)
         return torch.view_as_real(turned).flatten(-2).to(x.dtype)  # (..., T, d_h)
+
+
+def _for_all_heads(table: Tensor, x: Tensor) -> Tensor:
+    """Give a table that has a row of positions per sequence an axis for heads."""
+    while 2 < table.ndim < x.ndim:
+        table = table.unsqueeze(-3)
+    return table
 
 
 class Linear(nn.Module):
@@ -406,15 +416,13 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Tensor, "batch seq d_model"]:
         """Let each position of `x` gather from those before it, and from the cache."""
         start = cache.length if cache is not None else 0
-        if start and positions is None:
-            positions = torch.arange(start, start + x.shape[1], device=x.device)
         # Cut the last axis into heads, and let the heads lead: (B, H, T, d_h).
         q, k, v = (
             proj(x).unflatten(-1, (-1, self.d_head)).transpose(1, 2)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.rope is not None:
-            q, k = self.rope(q, positions), self.rope(k, positions)
+            q, k = self.rope(q, positions, start), self.rope(k, positions, start)
         mask = None
         if cache is not None:
             k, v = cache.append(k, v)  # (B, H_kv, S, d_h), S = everything read so far

@@ -345,12 +345,9 @@ class TransformerLM(nn.Module):
                 f"the model reads at most {self.config.context_length} tokens; got "
                 f"{start} cached and {ids.shape[1]} new: pass only the last of them"
             )
-        positions = None
-        if start:
-            positions = torch.arange(start, start + ids.shape[1], device=ids.device)
         layers: Sequence[LayerCache | None]
         layers = cache.layers if cache is not None else [None] * len(self.blocks)
         x = self.token_embedding(ids)  # (B, T, d)
         for block, layer in zip(self.blocks, layers, strict=True):
-            x = block(x, positions, layer)
+            x = block(x, cache=layer)
         return self.lm_head(self.final_norm(x))  # (B, T, V)

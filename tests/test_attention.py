@@ -188,6 +188,23 @@ def test_rope_in_halves_is_one_permutation_away():
     assert close(halves * cos + swapped * sin, rope(x)[:, to_halves])
 
 
+def test_rope_is_the_same_for_a_compiler(monkeypatch):
+    # What is compiled has no complex numbers in it; here it runs without a compiler.
+    rope, x = RotaryEmbedding(4, 50).double(), randn(2, 3, 5, 4)
+    rows = torch.tensor([[0, 1, 2, 3, 4], [40, 3, 3, 0, 49]])
+    calls = [(x,), (x, rows), (x, rows[1]), (x[0, 0], rows[1]), (x, None, 45)]
+    expected = [rope(*call) for call in calls]
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    for call, turned in zip(calls, expected, strict=True):
+        assert close(rope(*call), turned)
+
+
+def test_rope_can_start_anywhere():
+    rope, x = RotaryEmbedding(4, 50).double(), randn(2, 3, 5, 4)
+    for start in (0, 1, 45):
+        assert torch.equal(rope(x, start=start), rope(x, torch.arange(5) + start))
+
+
 def test_rope_takes_any_layout_and_leaves_its_input_alone():
     rope = RotaryEmbedding(4, 9).double()
     for x in (randn(4, 5).T, randn(5, 9)[:, 1:5], randn(5, 8)[:, ::2], randn(1, 4)):

@@ -444,13 +444,15 @@ def test_other_devices_give_the_same(device):
 # In a process of its own: the type checker that tests put behind every annotation
 # cannot be compiled.
 COMPILED = """
-import sys, torch
+import sys, torch, warnings
 from minillm.config import ModelConfig
 from minillm.hub import load_llama, save_llama
 from minillm.model import TransformerLM
 
 lm = TransformerLM(ModelConfig(37, 11, 24, 2, 6, n_kv_heads=2))
 ids = torch.randint(37, (2, 11))
+# Inductor warns of what it cannot make code for, as of complex numbers.
+warnings.filterwarnings("error", message=".*code generation")
 compiled = torch.compile(lm, fullgraph=True)
 torch.testing.assert_close(compiled(ids), lm(ids))
 compiled(ids).logsumexp(-1).sum().backward()
