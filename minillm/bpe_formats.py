@@ -44,8 +44,9 @@ __all__ = [
 Merge = tuple[bytes, bytes]
 
 # The largest vocabularies in use have 2^18 tokens and files of some 30 MB. A file
-# beyond these bounds is broken or meant to harm.
-MAX_BYTES = 1 << 28
+# beyond these bounds is broken or meant to harm: what is read takes many times its size
+# in memory.
+MAX_BYTES = 1 << 26
 MAX_ID = 1 << 24
 
 
@@ -173,13 +174,20 @@ def _refuse(what: str, value: object) -> NoReturn:
     )
 
 
-def _load_json(path: str | os.PathLike[str]) -> Any:
+_TOO_DEEP = "it is nested deeper than any tokenizer is"
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
     size = Path(path).stat().st_size
     _check(size <= MAX_BYTES, f"{size} bytes are more than any tokenizer needs")
+    return Path(path).read_bytes()
+
+
+def _load_json(path: str | os.PathLike[str]) -> Any:
     try:
-        return json.loads(Path(path).read_bytes())
+        return json.loads(_read(path))
     except RecursionError:
-        raise ValueError("it is nested deeper than any tokenizer is") from None
+        raise ValueError(_TOO_DEEP) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -258,7 +266,18 @@ def _read_merges(entries: Any, tokens: Mapping[str, bytes]) -> list[Merge]:
     return merges
 
 
-# What may stand in a tokenizer.json without changing what we would do.
+# All that may stand in a tokenizer.json. What a later version may add would not be
+# understood, so it is refused.
+_KEYS = {
+    *("version", "truncation", "padding", "added_tokens", "normalizer"),
+    *("pre_tokenizer", "post_processor", "decoder", "model"),
+}
+_MODEL_KEYS = {
+    *("type", "dropout", "unk_token", "continuing_subword_prefix", "fuse_unk"),
+    *("end_of_word_suffix", "byte_fallback", "ignore_merges", "vocab", "merges"),
+}
+
+# What may stand in its model without changing what we would do.
 _HARMLESS: dict[str, tuple[object, ...]] = {
     "dropout": (None, 0, 0.0),
     "continuing_subword_prefix": (None, ""),
@@ -268,7 +287,17 @@ _HARMLESS: dict[str, tuple[object, ...]] = {
 
 
 def _parse(data: Any) -> Parts:
+    # What the reader of JSON lets pass may still be too deep to be looked through.
+    try:
+        return _parse_document(data)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+
+
+def _parse_document(data: Any) -> Parts:
     _check(isinstance(data, dict), "it is not an object")
+    for key in data.keys() - _KEYS:
+        _refuse(f"the entry {key!r:.80} with", data[key])
     for key in ("normalizer", "truncation", "padding"):
         if data.get(key) is not None:
             _refuse(f"the {key}", data[key])
@@ -281,6 +310,8 @@ def _parse(data: Any) -> Parts:
     _check(isinstance(model, dict), "its model is not an object")
     if model.get("type", "BPE") != "BPE":
         _refuse("the model type", model["type"])
+    for key in model.keys() - _MODEL_KEYS:
+        _refuse(f"the model's entry {key!r:.80} with", model[key])
     for key, allowed in _HARMLESS.items():
         if model.get(key) not in allowed:
             _refuse(f"the model's {key}", model[key])
@@ -446,9 +477,11 @@ def read_gpt2_files(
     except ValueError as error:
         raise ValueError(f"{vocab_json} cannot be read: {error}") from None
     try:
-        lines = Path(merges_txt).read_text(encoding="utf-8").splitlines()
+        lines = _read(merges_txt).decode().splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{merges_txt} is not UTF-8 at byte {error.start}") from None
+    except ValueError as error:
+        raise ValueError(f"{merges_txt} cannot be read: {error}") from None
     if lines and lines[0].startswith("#version"):
         del lines[0]
     document = {
@@ -536,14 +569,18 @@ def read_tiktoken_file(
         ValueError: if a line is not a token and a rank.
     """
     ranks: dict[bytes, int] = {}
-    size = Path(path).stat().st_size
-    _check(size <= MAX_BYTES, f"{path}: {size} bytes are more than any tokenizer needs")
-    for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
+    try:
+        lines = _read(path).splitlines()
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    for number, line in enumerate(lines, start=1):
         if not line:
             continue
         try:
-            token, rank = line.split()
-            ranks[base64.b64decode(token, validate=True)] = int(rank)
+            encoded, rank = line.split()
+            token = base64.b64decode(encoded, validate=True)
+            _check(0 <= int(rank) < MAX_ID and token not in ranks, "out of range")
+            ranks[token] = int(rank)
         except ValueError:
             message = f"{path}, line {number}: {line!r:.80} is not a token and a rank"
             raise ValueError(message) from None
