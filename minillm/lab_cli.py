@@ -1,0 +1,60 @@
+r"""The command `minillm lab`: repeat an experiment of [`minillm.emergence`][].
+
+The course does not explain this module: it hands the arguments to [`minillm.labs`][].
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["lab"]
+
+
+def lab(
+    name: Annotated[str, typer.Argument(help="context, digits or scaling.")],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A reduced version, of a few minutes.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The file of results; what it has is not done again."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE changes a number in all configurations."),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Leave out models whose training takes more FLOPs."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; by default one for each core.")
+    ] = None,
+) -> None:
+    """Train many little models, and say when an ability appeared."""
+    import os
+
+    from rich.console import Console
+
+    from minillm.emergence import LABS
+    from minillm.labs import change, run_lab
+
+    if name not in LABS:
+        raise ValueError(f"no lab {name!r}: there are {', '.join(LABS)}")
+    chosen = LABS[name]
+    points = chosen.points(quick)
+    for setting in settings or []:
+        points = change(points, setting)
+    if out is None:
+        out = Path("runs/labs") / f"{name}{'-quick' if quick else ''}.json"
+    results = run_lab(
+        chosen,
+        points,
+        out,
+        workers=(os.cpu_count() or 1) if workers is None else workers,
+        budget=budget,
+        console=Console(stderr=True),
+    )
+    print(chosen.report(results))
+    print(f"kept in {out}; to continue a run that was stopped, start it again")
