@@ -9,6 +9,7 @@ Read the chapters in this order; each is a module, and each runs:
 4. [`minillm.train`][]: learning, from the loss to the loop
 5. [`minillm.generate`][]: sampling, from probabilities back to text
 6. [`minillm.flops`][]: accounting: where the FLOPs, the bytes and the hours go
+7. [`minillm.emergence`][]: more is different: what small models cannot tell
 
 Around them stand [`minillm.data`][] (the corpus), [`minillm.baselines`][] (what a model
 has to beat), [`minillm.hub`][] (folders that other programs read) and the command line.

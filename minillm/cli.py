@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from minillm import data_cli, flops_cli, tokenizer_cli
+from minillm import data_cli, flops_cli, lab_cli, tokenizer_cli
 
 __all__ = ["app", "main"]
 
@@ -138,7 +138,7 @@ def generate(
     print()
 
 
-for command in (flops_cli.flops, flops_cli.cost, flops_cli.disclose):
+for command in (flops_cli.flops, flops_cli.cost, flops_cli.disclose, lab_cli.lab):
     app.command()(command)
 app.add_typer(tokenizer_cli.app)
 app.add_typer(data_cli.app)

@@ -199,6 +199,7 @@ def draw_all(folder: Path, data: Path = IMAGES / "data") -> list[Path]:
     # They are drawn in the style above, so they import it from here.
     from minillm.bpe_figures import compression_curve
     from minillm.flops_figures import context_curve, roofline_curve, shares_curve
+    from minillm.lab_figures import LAB_FIGURES
     from minillm.training_figures import descent_curve, schedule_curve
 
     run = json.loads((data / "demo.json").read_text(encoding="utf-8"))
@@ -211,6 +212,7 @@ def draw_all(folder: Path, data: Path = IMAGES / "data") -> list[Path]:
         "flop-shares.svg": shares_curve,
         "flop-context.svg": context_curve,
         "roofline.svg": roofline_curve,
+        **LAB_FIGURES,
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in figures.items():

@@ -181,9 +181,10 @@ def attention_maps(
         (True, [1.0, 0.0, 0.0, 0.0])
     """
     inputs: list[Tensor] = []
+    attentions: list[Any] = [block.attn for block in model.blocks]
     hooks = [
-        block.attn.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-        for block in model.blocks
+        attn.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+        for attn in attentions
     ]
     with torch.no_grad():
         model(ids)
@@ -191,8 +192,7 @@ def attention_maps(
             hook.remove()
         maps = []
         past = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
-        for block, x in zip(model.blocks, inputs, strict=True):
-            attn = block.attn
+        for attn, x in zip(attentions, inputs, strict=True):
             q, k = (
                 attn.rope(proj(x).unflatten(-1, (-1, attn.d_head)).transpose(1, 2))
                 for proj in (attn.q_proj, attn.k_proj)

@@ -353,5 +353,4 @@ LAB_FIGURES = {
     "lab-context-heads.svg": context_heads,
     "lab-context-maps.svg": context_maps,
     "lab-digits.svg": digits_rulers,
-    "lab-scaling.svg": scaling_law,
 }

@@ -255,10 +255,11 @@ def _run(config: Config, seed: int) -> dict[str, Any]:
 
 
 def _points(quick: bool) -> list[Point]:
-    widths = (8, 12, 16, 24)
-    small = {1e10: widths, 2e10: widths, 4e10: widths}
+    small: dict[float, tuple[int, ...]]
+    small = {1e10: (6, 8, 12, 16), 2e10: (6, 8, 12, 16), 4e10: (8, 12, 16, 24)}
     if not quick:
         small[8e10] = (12, 16, 24, 32)
+    largest: dict[float, tuple[int, ...]]
     largest = {2e11: (24,)} if quick else {8e11: (32,)}
 
     def configs(sizes: dict[float, tuple[int, ...]]) -> list[Config]:

@@ -49,7 +49,6 @@ __all__ = [
     "by_config",
     "change",
     "learn",
-    "mean_and_error",
     "plan",
     "read_results",
     "run_lab",
@@ -342,27 +341,3 @@ def by_config(
     for result in results:
         groups.setdefault(_key(result["config"], 0), []).append(result)
     return [(same[0]["config"], same) for same in groups.values()]
-
-
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    r"""The mean over seeds, and how far it may be off.
-
-    Args:
-        values: one for each seed, at least two.
-
-    Returns:
-        The mean, and its standard error: $s / \sqrt n$, with $s^2$ the squared
-        differences from the mean summed and divided by $n - 1$.
-
-    Raises:
-        ValueError: if there are fewer than two.
-
-    Examples:
-        >>> mean_and_error([1.0, 2.0, 3.0])
-        (2.0, 0.5773502691896258)
-    """
-    n = len(values)
-    if n < 2:
-        raise ValueError(f"an error needs at least two values; got {n}: add seeds")
-    mean = sum(values) / n
-    return mean, (sum((v - mean) ** 2 for v in values) / (n - 1) / n) ** 0.5
