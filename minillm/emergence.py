@@ -4,10 +4,10 @@ r"""More is different: what a small model cannot tell you, and what it can.
 those you read about, and so are most models that anybody outside a few companies can
 train. When one of them fails at something, will a larger one fail too?
 
-**Before this:** the whole course. What follows are experiments with its parts, a few
-hundred models in all, each of which trains in seconds to minutes. Every number below is
-read from their committed results; `minillm lab NAME --quick` repeats them on your
-machine in a few minutes.
+**Before this:** the whole course. What follows are experiments with its parts, on many
+models, each of which trains in seconds to minutes. Every number below is read from the
+results that lie beside the figures ([`committed`][minillm.lab_figures.committed]);
+`minillm lab NAME --quick` repeats them on your machine in a few minutes.
 
 # 1. Absent, until it is not
 
@@ -24,9 +24,11 @@ while they train, each colour a width, each band the range over seeds:
 </div>
 
 Everybody soon finds the upper line. Then nothing happens, for most of the training. A
-researcher whose budget ends there sees a model of width 32 that learned to count and
-stopped, and the curve is flat:
+researcher whose budget ends there sees a model of width 32
+([`BASE`][minillm.lab_context.BASE]) that learned to count and stopped, and the curve is
+flat:
 
+>>> from statistics import mean
 >>> runs = [r for r in committed(LABS["context"]) if r["config"] == BASE]
 >>> poor, rich = 2e11, 8e11
 >>> for budget in (poor / 2, poor):
@@ -39,8 +41,8 @@ stopped, and the curve is flat:
 >>> print(f"{rich:.0e} FLOPs: loss {mean(within(r, rich) for r in runs):.2f}")
 8e+11 FLOPs: loss 0.87
 
-**The failure, as a number.** Fit a power law to what the poor researcher saw, and let
-it predict:
+**The failure, as a number.** Fit a power law to what the poor researcher saw
+([`power_law`][minillm.lab_scaling.power_law]), and let it predict:
 
 >>> run = runs[0]
 >>> seen = [row for row in curve(run) if 2e10 < row[0] < poor]
@@ -49,7 +51,8 @@ it predict:
 >>> print(f"predicted {loss:.2f}, at least {low:.2f}; came {within(run, rich):.2f}")
 predicted 0.97, at least 0.96; came 0.87
 
-One layer never gets there, at any width that we tried, and not for want of compute:
+One layer never gets there ([`jump`][minillm.lab_context.jump]), at any width that we
+tried, and not for want of compute:
 
 >>> one = [r for r in committed(LABS["context"]) if r["config"]["layers"] == 1]
 >>> any(jump(r) for r in one), min(r["curve"][-1][1] for r in one) > 0.95
@@ -162,6 +165,9 @@ have nothing else to do.
 3. *Does a budget find the code's jump?* Guess first which models remain, and what you
    would have reported. `minillm lab digits --quick --budget 1.5e10`: 1 minute.
 
+The third lab's results are read with [`forecast`][minillm.lab_scaling.forecast], which
+fits the small budgets and keeps the largest for the examination.
+
 # What we leave out
 
 One recipe for all: one learning rate for each lab, no search. Another would move the
@@ -177,24 +183,21 @@ al. 2022, arXiv:2209.11895. Schaeffer et al. 2023, arXiv:2304.15004. Wei et al. 
 arXiv:2206.07682.
 """
 
-from statistics import mean
 from typing import Any
 
 from minillm import lab_context, lab_digits, lab_scaling
 from minillm.lab_context import BASE, jump
 from minillm.lab_figures import committed
 from minillm.lab_scaling import forecast, power_law
-from minillm.labs import Lab, by_config
+from minillm.labs import Lab
 
 __all__ = [
     "BASE",
     "LABS",
-    "by_config",
     "committed",
     "curve",
     "forecast",
     "jump",
-    "mean",
     "power_law",
     "within",
 ]

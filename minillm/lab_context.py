@@ -64,6 +64,7 @@ from minillm.model import TransformerLM
 from minillm.train import cross_entropy
 
 __all__ = [
+    "BASE",
     "LAB",
     "HeadScores",
     "Score",
