@@ -4,6 +4,7 @@ One module for the three, since they are read together; the style is that of
 [`minillm.figures`][].
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from minillm.figures import (
     new_figure,
     save_figure,
 )
+from minillm.files import atomic_write
 from minillm.lab_scaling import forecast
 from minillm.labs import Lab, by_config, read_results
 
@@ -43,6 +45,16 @@ def committed(lab: Lab) -> list[dict[str, Any]]:
         [`read_results`][minillm.labs.read_results].
     """
     return read_results(IMAGES / "data" / f"lab-{lab.name}.json", lab)
+
+
+def _save(figure: "Figure", path: Path, title: str) -> None:
+    """Write a figure that is light: a page holds six, with hundreds of points."""
+    for axes in figure.axes:
+        axes.minorticks_off()
+    save_figure(figure, path, title)
+    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", path.read_text(encoding="utf-8"))
+    with atomic_write(path) as file:
+        file.write(svg.encode())
 
 
 def _panels(columns: int, height: float = 3.4) -> "tuple[Figure, list[Axes]]":
@@ -108,7 +120,7 @@ def context_steps(path: Path) -> None:
     panels[0].set_ylim(0.84, 1.06)
     panels[1].set_ylim(0.44, 0.63)
     panels[1].legend(frameon=False, fontsize=8, loc="center left")
-    save_figure(
+    _save(
         figure,
         path,
         "Loss and accuracy against compute within each run: two layers fall from one "
@@ -146,7 +158,7 @@ def context_models(path: Path) -> None:
         if at == len(WIDTHS) - 1:
             axes.plot([], [], "o", color=INK, mfc="none", label="one layer")
     axes.legend(frameon=False, fontsize=8, loc="center left")
-    save_figure(
+    _save(
         figure,
         path,
         "Final accuracy of many models against the compute of their training",
@@ -176,7 +188,7 @@ def context_heads(path: Path) -> None:
     axes.axhline(even, color=ORANGE, lw=1, ls=DASHED)
     axes.set(xlabel="training step", ylim=(0, 1), ylabel="share", xlim=(0, x[-1]))
     axes.legend(frameon=False, fontsize=8, loc="upper left")
-    save_figure(
+    _save(
         figure,
         path,
         "Attention to the previous place and to places after the same state, rising "
@@ -210,27 +222,24 @@ def context_maps(path: Path) -> None:
     ]
     for axes, (title, weights) in zip(panels, shots, strict=True):
         # All squares of one shade in one outline: vector graphics of bearable size.
-        for shade in range(1, 11):
+        for shade in range(1, 6):
             corners = [
                 (j + x, t + y)
                 for t, row in enumerate(weights)
                 for j, percent in enumerate(row)
-                if round(percent / 10) == shade
+                if round(percent / 20) == shade
                 for x, y in ((0, 0), (1, 0), (1, 1), (0, 1), (0, 0))
             ]
             if corners:
                 codes = [Outline.MOVETO, *[Outline.LINETO] * 3, Outline.CLOSEPOLY]
                 outline = Outline(corners, codes * (len(corners) // 5))
-                axes.add_patch(PathPatch(outline, fc=BLUE, alpha=shade / 10, lw=0))
+                axes.add_patch(PathPatch(outline, fc=BLUE, alpha=shade / 5, lw=0))
         size = len(weights)
         axes.set(xlim=(0, size), ylim=(size, 0), aspect="equal")
         axes.set_title(title, fontsize=9)
-        marks = [i + 0.5 for i in range(size)]
-        letters = ["ABCDEFGH"[state] for state in run["chain"]]
-        axes.set_xticks(marks, letters, fontsize=5)
-        axes.set_yticks(marks, letters, fontsize=5)
-        axes.tick_params(length=0, pad=1)
-    save_figure(
+        axes.set_xticks([])
+        axes.set_yticks([])
+    _save(
         figure,
         path,
         "Attention of both layers before and after the jump: even rows become a line "
@@ -277,7 +286,7 @@ def digits_rulers(path: Path) -> None:
         axes.set(xscale="log", xlabel="FLOPs of the whole training", ylabel=name)
     panels[1].set_ylim(0, 1)
     panels[0].legend(frameon=False, fontsize=8, loc="upper left")
-    save_figure(
+    _save(
         figure,
         path,
         "Share of right answers, share of right symbols and likelihood of the same "
@@ -338,8 +347,7 @@ def scaling_law(path: Path) -> None:
     right.legend(frameon=False, fontsize=8, loc="lower left")
     ticks = [3, 3.5, 4, 4.5, 5]
     right.set_yticks(ticks, [str(tick) for tick in ticks])
-    right.minorticks_off()
-    save_figure(
+    _save(
         figure,
         path,
         "Loss against size for several budgets, and the best loss against the budget "

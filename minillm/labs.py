@@ -333,9 +333,10 @@ def by_config(
         Each configuration, in the order of its first result, with all of its results.
 
     Examples:
-        >>> results = [{"config": {"width": w}, "seed": s} for w, s in plan("ab", 2)]
+        >>> points = plan([{"width": 16}, {"width": 32}], seeds=3)
+        >>> results = [{"config": config, "seed": seed} for config, seed in points]
         >>> [(config, len(same)) for config, same in by_config(results)]
-        [({'width': 'a'}, 2), ({'width': 'b'}, 2)]
+        [({'width': 16}, 3), ({'width': 32}, 3)]
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     for result in results:
