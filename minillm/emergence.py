@@ -34,7 +34,7 @@ flat:
 >>> for budget in (poor / 2, poor):
 ...     print(f"{budget:.0e} FLOPs: loss {mean(within(r, budget) for r in runs):.2f}")
 1e+11 FLOPs: loss 0.99
-2e+11 FLOPs: loss 0.98
+2e+11 FLOPs: loss 0.99
 
 "Does not work", says the report. Four times the compute, the same model:
 

@@ -32,7 +32,7 @@ of the sequence, where there is something to count:
 >>> print(f"unigram {unigram.loss:.2f}, bigram {bigram.loss:.2f}")
 unigram 1.00, bigram 0.87
 >>> print(f"unigram {unigram.accuracy:.2f}, bigram {bigram.accuracy:.2f}")
-unigram 0.49, bigram 0.60
+unigram 0.49, bigram 0.59
 
 A guess among three at random has a loss of $\ln 3 = 1.10$. (Over *all* positions the
 count of single states is hardly better: at first it has nothing to count.)
