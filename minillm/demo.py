@@ -25,11 +25,9 @@ not explain.
 """
 
 import json
-import math
 import platform
 import re
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -37,8 +35,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBar
 
 from minillm.baselines import KneserNey, uniform_loss, unigram_loss
 from minillm.bpe import BPETokenizer
@@ -58,6 +54,7 @@ from minillm.train import (
     measure_peak_flops,
     train,
 )
+from minillm.training_display import training_display
 
 __all__ = ["known_words", "read_log", "run_demo"]
 
@@ -191,7 +188,13 @@ def _learn(
         f"{param_count(SHAPE).total:,} weights; this machine multiplies matrices at "
         f"{peak / 1e9:.0f} GFLOP/s"
     )
-    with _training_display(console, config, peak) as (log, report):
+    log: list[dict[str, Any]] = []
+    with training_display(console, SHAPE, config, peak) as show:
+
+        def report(p: Progress) -> None:
+            log.append({"event": "step", **asdict(p)})
+            show(p)
+
         train(model, text.tokens, config, validation=text.unseen, report=report)
     console.print(text.score("the model", log[-1]["validation_loss"]))
     return model, log, peak
@@ -262,40 +265,6 @@ def read_log(folder: str | PathLike[str]) -> list[dict[str, Any]]:
 
 def _step_flops(config: TrainConfig) -> int:
     return training_flops(SHAPE, config.batch_size, SHAPE.context_length)
-
-
-@contextmanager
-def _training_display(
-    console: Console, config: TrainConfig, peak: float
-) -> Generator[Any]:
-    """Show a progress bar, and collect the log."""
-    log: list[dict[str, Any]] = []
-    columns = (
-        TextColumn("step {task.completed}/{task.total}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[figures]}"),
-        TimeRemainingColumn(),
-    )
-    flops = _step_flops(config)
-    smooth = math.nan
-    with ProgressBar(*columns, console=console) as bar:
-        task = bar.add_task("training", total=config.steps, figures="")
-
-        def report(p: Progress) -> None:
-            nonlocal smooth
-            log.append({"event": "step", **asdict(p)})
-            smooth = p.loss if math.isnan(smooth) else 0.95 * smooth + 0.05 * p.loss
-            # Speed over the last steps, which forgives a slow first one.
-            before = log[-51]["seconds"] if len(log) > 50 else 0.0
-            rate = min(len(log), 50) / (p.seconds - before)
-            figures = (
-                f"loss {smooth:.3f}  "
-                f"{rate * config.batch_size * SHAPE.context_length:,.0f} tokens/s  "
-                f"MFU {mfu(flops * rate, 1, peak):.0%}"
-            )
-            bar.update(task, completed=p.step, figures=figures)
-
-        yield log, report
 
 
 def _save(

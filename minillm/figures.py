@@ -137,7 +137,7 @@ def loss_curve(run: dict[str, Any], path: Path) -> None:
             color=BLUE,
         )
     for (name, bits), colour in zip(
-        run["baselines"].items(), (PURPLE, GREEN, ORANGE), strict=True
+        run["baselines"].items(), (PURPLE, GREEN, ORANGE), strict=False
     ):
         axes.axhline(bits, color=colour, lw=1, ls=(0, (5, 3)))
         axes.annotate(

@@ -1,0 +1,458 @@
+r"""A run: what a training leaves behind, and how it goes on after an interruption.
+
+**The question.** A training of a week will be interrupted: by a power cut, a full disk,
+a colleague, or a loss that runs away. What has to lie on the disk, and in which state,
+so that nothing but the last minutes is lost?
+
+A run is a folder. From its first moment it is one that other programs can load
+([`minillm.hub`][]), and it stays one:
+
+| file | what it holds |
+| --- | --- |
+| `config.json`, `tokenizer.json` | the shape of the model, the tokenizer |
+| `model.safetensors` | the weights that did best on the validation text |
+| `last.safetensors` | the newest checkpoint: weights, optimizer, chance, step |
+| `best.safetensors` | the checkpoint that did best |
+| `train.toml` | the settings |
+| `log.jsonl` | one line for each step, and for each sample |
+| `loss.svg` | the loss curve, drawn at the end |
+
+Each is written under another name and then renamed ([`minillm.files`][]), so whenever
+the power fails there is a whole checkpoint. Going on from it is *exact*: on a CPU, in
+float32, sixty steps, a crash and forty more give the same weights as a hundred, to the
+last bit. That takes more than weights: the two means of AdamW, the state of whatever
+draws the pieces, and the step, on which the learning rate depends.
+
+A run is started and resumed by `minillm train`, and by torchrun on several machines
+([`minillm.distributed`][]). Then process 0 alone writes.
+"""
+
+import json
+import math
+import platform
+import signal
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from minillm.baselines import KneserNey, uniform_loss, unigram_loss
+from minillm.bpe import BPETokenizer
+from minillm.config import ModelConfig
+from minillm.data_prepare import Corpus
+from minillm.distributed import any_of_us, rank, world_size
+from minillm.figures import loss_curve, summarize
+from minillm.files import atomic_folder, atomic_write
+from minillm.flops import param_count, training_flops
+from minillm.generate import stream_text
+from minillm.hub import read_config, save_llama
+from minillm.model import TransformerLM
+from minillm.run_checks import check_memory, judge_first_loss
+from minillm.train import (
+    Progress,
+    TrainConfig,
+    Trainer,
+    bits_per_byte,
+    measure_peak_flops,
+)
+from minillm.train_config import differences, read_toml, to_toml
+from minillm.training_display import training_display
+
+__all__ = ["Run", "is_run", "locked", "resume", "start"]
+
+CHECKPOINTS = ("last.safetensors", "best.safetensors")
+SAMPLING = {"temperature": 0.8, "top_p": 0.95, "seed": 0}
+
+# Counting trigrams takes memory of its own, which a long text would not leave.
+LONGEST_FOR_TRIGRAMS = 2_000_000
+
+
+def is_run(folder: str | PathLike[str]) -> bool:
+    """Say whether a folder holds a run that can go on.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        Whether there is a checkpoint in it.
+    """
+    return any((Path(folder) / name).is_file() for name in CHECKPOINTS)
+
+
+@contextmanager
+def locked(folder: str | PathLike[str]) -> Generator[None, None, None]:
+    """Keep other processes away from a run, for as long as the block runs.
+
+    Args:
+        folder: the run.
+
+    Yields:
+        Nothing. The system ends the lock with the process, however that ends.
+
+    Raises:
+        BlockingIOError: if another process trains in this folder.
+    """
+    if rank():
+        yield
+        return
+    lock = FileLock(Path(folder) / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BlockingIOError(
+            f"another process is training in {folder}: let it end, or choose another "
+            "folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def start(
+    folder: str | PathLike[str],
+    corpus: Corpus,
+    shape: ModelConfig,
+    config: TrainConfig,
+    *,
+    device: str = "cpu",
+) -> "Run":
+    """Begin a run, and put everything into its folder that a program could ask for.
+
+    Args:
+        folder: where to; it appears complete, with a checkpoint of step 0.
+        corpus: the text.
+        shape: the shape of the model.
+        config: how to train.
+        device: where to compute.
+
+    Returns:
+        The run.
+
+    Raises:
+        FileExistsError: if the folder exists and is not empty.
+        ValueError: if the text does not fit the model.
+    """
+    torch.manual_seed(config.seed)
+    model = TransformerLM(shape).to(device)
+    run = Run(Path(folder), corpus, Trainer(model, corpus.training, config))
+    if rank() == 0:
+        with atomic_folder(folder) as unfinished:
+            run.folder = unfinished
+            save_llama(model, unfinished, corpus.tokenizer)
+            run.write_settings()
+            run.log({"event": "config", **asdict(config)})
+            run.save("last.safetensors")
+        run.folder = Path(folder)
+    return run
+
+
+def resume(
+    folder: str | PathLike[str],
+    corpus: Corpus,
+    given: Mapping[str, Mapping[str, Any]],
+    *,
+    device: str = "cpu",
+    force: bool = False,
+) -> "Run":
+    """Go on with a run from its newest checkpoint.
+
+    Args:
+        folder: the run.
+        corpus: the same text as before.
+        given: settings that must be as they were; see
+            [`read_toml`][minillm.train_config.read_toml].
+        device: where to compute.
+        force: whether to go on although settings or text differ.
+
+    Returns:
+        The run.
+
+    Raises:
+        ValueError: if there is no whole checkpoint, it has reached its last step, or
+            something differs that must not.
+    """
+    folder = Path(folder)
+    shape, saved = read_config(folder), read_toml(folder / "train.toml")
+    there = TrainConfig(**saved["train"])
+    config = replace(there, **given.get("train", {}))
+    wanted = replace(shape, **given.get("model", {}))
+    tokenizer = BPETokenizer.load(folder / "tokenizer.json")
+    if (tokenizer.vocab, tokenizer.merges) != (
+        corpus.tokenizer.vocab,
+        corpus.tokenizer.merges,
+    ):
+        raise ValueError(
+            f"{folder} has another tokenizer than the text, so the same ids mean other "
+            "tokens: prepare the text with --tokenizer " + str(folder)
+        )
+    if changes := list(differences(shape, wanted)):
+        raise ValueError(
+            f"{folder} holds a model of another shape: {'; '.join(changes)}. That "
+            "cannot be changed: start another run"
+        )
+    run = Run(
+        folder,
+        corpus,
+        Trainer(TransformerLM(shape).to(device), corpus.training, config),
+    )
+    extra = run.load()
+    texts = [f"the text is {extra['text']} there, {run.text()} here"]
+    changes = [*differences(there, config), *texts * (extra["text"] != run.text())]
+    if changes and not force:
+        raise ValueError(
+            f"{folder} was trained differently: {'; '.join(changes)}. Leave it out to "
+            "go on as before, or go on with what is new by --force"
+        )
+    if run.trainer.done >= config.steps:
+        raise ValueError(
+            f"{folder} has reached its last step, {config.steps}: to go on, give more "
+            "--steps, and --force"
+        )
+    if rank() == 0:
+        run.write_settings()
+        run.shorten_log()
+    return run
+
+
+class Run:
+    """A run under way: a folder, a text, and a trainer.
+
+    Args:
+        folder: the folder.
+        corpus: the text.
+        trainer: what takes the steps.
+
+    Attributes:
+        folder: the folder.
+        trainer: what takes the steps.
+        best: the lowest loss on the validation text, in nats per token.
+        saved: of which step the newest checkpoint is.
+    """
+
+    def __init__(self, folder: Path, corpus: Corpus, trainer: Trainer) -> None:
+        self.folder, self.corpus, self.trainer = folder, corpus, trainer
+        self.best, self.saved = math.inf, 0
+        # What is looked at, and how many bytes of text that is.
+        self.looked_at = corpus.validation[: trainer.config.eval_tokens]
+        self.n_bytes = corpus.n_bytes(self.looked_at[1:])
+
+    def text(self) -> list[Any]:
+        """What identifies the text: its name and the sizes of its parts."""
+        corpus = self.corpus
+        return [corpus.name, len(corpus.training), len(corpus.validation)]
+
+    def write_settings(self) -> None:
+        """Write down how the model is trained."""
+        tables = {"model": self.trainer.model.config, "train": self.trainer.config}
+        with atomic_write(self.folder / "train.toml") as file:
+            file.write(to_toml(tables).encode())
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint.
+
+        Args:
+            name: of the file.
+
+        Raises:
+            OSError: if it cannot be written. The file that was there before is.
+        """
+        # JSON has no infinity.
+        best = None if math.isinf(self.best) else self.best
+        try:
+            self.trainer.save(self.folder / name, best=best, text=self.text())
+        except OSError as error:
+            raise OSError(
+                f"{self.folder / name} could not be written ({error.strerror}); the "
+                f"checkpoint of step {self.saved} is still whole: make room, and go on "
+                "with --resume"
+            ) from error
+        self.saved = self.trainer.done
+
+    def load(self) -> dict[str, Any]:
+        """Load the newest checkpoint.
+
+        Returns:
+            What was kept beside model and optimizer.
+
+        Raises:
+            ValueError: if it is not whole. The message names one that may be.
+        """
+        paths = [self.folder / name for name in CHECKPOINTS]
+        newest, *older = [path for path in paths if path.is_file()]
+        try:
+            extra = self.trainer.load(newest)
+        except ValueError as error:
+            advice = f": remove it to go on from {older[0].name}" if older else ""
+            raise ValueError(f"{error}{advice}") from error
+        self.saved = self.trainer.done
+        self.best = math.inf if extra["best"] is None else extra["best"]
+        return extra
+
+    def log(self, event: Mapping[str, Any]) -> None:
+        """Append a line to the log.
+
+        Args:
+            event: what happened.
+        """
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+
+    def shorten_log(self) -> None:
+        """Take out what happened after the checkpoint; it will happen again."""
+        path = self.folder / "log.jsonl"
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                event = json.loads(line)
+            except json.JSONDecodeError:  # the line during which the process ended
+                continue
+            if event["event"] != "result" and event.get("step", 0) <= self.saved:
+                kept.append(line + "\n")
+        with atomic_write(path) as file:
+            file.write("".join(kept).encode())
+
+    def go(
+        self, console: Console, prompt: str = "", device: str = "cpu"
+    ) -> dict[str, Any] | None:
+        """Take the steps that are left.
+
+        Args:
+            console: where to show what happens.
+            prompt: how samples begin.
+            device: the device of this process.
+
+        Returns:
+            The result, as it stands in the log; `None` if the user has interrupted.
+
+        Raises:
+            FloatingPointError: if the loss is no number, or has risen. The message
+                names the step, and the checkpoints that are left.
+        """
+        trainer = self.trainer
+        shape, config = trainer.model.config, trainer.config
+        memory = check_memory(shape, config, device)
+        console.print(f"{param_count(shape).total:,} weights; {memory}")
+        peak = world_size() * measure_peak_flops()
+        with (
+            training_display(console, shape, config, peak) as show,
+            _interruptible() as interrupted,
+        ):
+            try:
+                for progress in trainer.run(self.corpus.validation):
+                    show(progress)
+                    self._record(progress, console, prompt)
+                    done = progress.step == config.steps
+                    if not done and any_of_us(interrupted(), trainer.device):
+                        if rank() == 0 and self.saved < progress.step:
+                            self.save("last.safetensors")
+                        return None
+            except FloatingPointError as error:
+                raise FloatingPointError(
+                    f"{error}. {self.folder} keeps {self._kept()}: go on from there "
+                    "with --resume, a lower --max-lr and --force"
+                ) from error
+        if rank():
+            return None
+        return self._finish(peak, console)
+
+    def _kept(self) -> str:
+        """Name the checkpoints that are left."""
+        newest = f"last.safetensors, of step {self.saved}"
+        if math.isinf(self.best):
+            return newest
+        return f"{newest}, and best.safetensors, of validation loss {self.best:.3f}"
+
+    def _record(self, progress: Progress, console: Console, prompt: str) -> None:
+        """Log a step; and after a look at the validation text, keep the weights."""
+        if rank():
+            return
+        if progress.step == 1:
+            good, sentence = judge_first_loss(
+                progress.loss, self.trainer.model.config.vocab_size
+            )
+            console.print(sentence if good else f"[bold red]warning:[/] {sentence}")
+        self.log({"event": "step", **asdict(progress)})
+        loss = progress.validation_loss
+        if loss is None:
+            return
+        console.print(
+            f"step {progress.step}: {loss:.3f} nats per token, "
+            f"{self._bits(loss):.3f} bits per byte on text not seen"
+        )
+        model, tokenizer = self.trainer.model, self.corpus.tokenizer
+        sample = prompt + "".join(stream_text(model, tokenizer, prompt, 40, **SAMPLING))
+        console.print(sample, style="dim", markup=False, highlight=False)
+        self.log({"event": "sample", "step": progress.step, "text": sample})
+        if loss < self.best:
+            self.best = loss
+            save_llama(model, self.folder)
+            self.save("best.safetensors")
+        # The last file to be written is the first that is read.
+        self.save("last.safetensors")
+
+    def _bits(self, loss: float) -> float:
+        return bits_per_byte(loss, len(self.looked_at) - 1, self.n_bytes)
+
+    def _finish(self, peak: float, console: Console) -> dict[str, Any]:
+        """Log the result, and draw the loss curve."""
+        shape, config = self.trainer.model.config, self.trainer.config
+        training, vocab_size = self.corpus.training, shape.vocab_size
+        losses = {
+            "uniform": uniform_loss(vocab_size),
+            "unigram": unigram_loss(training, self.looked_at, vocab_size),
+        }
+        if len(training) <= LONGEST_FOR_TRIGRAMS:
+            trigrams = KneserNey(training, vocab_size)
+            losses["Kneser-Ney trigram"] = trigrams.loss(self.looked_at)
+        step_flops = training_flops(shape, config.batch_size, shape.context_length)
+        result = {
+            "event": "result",
+            "loss": self.best,
+            "bits_per_byte": self._bits(self.best),
+            "baselines": {name: self._bits(loss) for name, loss in losses.items()},
+            "tokens_per_byte": (len(self.looked_at) - 1) / self.n_bytes,
+            "corpus": self.corpus.name,
+            "documents": self.corpus.documents,
+            "machine": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "processes": world_size(),
+            "parameters": param_count(shape).total,
+            "tokens": config.steps * config.batch_size * shape.context_length,
+            "flops": config.steps * step_flops,
+            "seconds": self.trainer.seconds,
+            "peak_flops": peak,
+        }
+        self.log(result)
+        lines = (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        try:
+            loss_curve(summarize([*map(json.loads, lines)]), self.folder / "loss.svg")
+        except ImportError as error:
+            console.print(f"no loss curve: {error}")
+        return result
+
+
+@contextmanager
+def _interruptible() -> Generator[Callable[[], bool], None, None]:
+    """Turn Ctrl-C into a question that is asked between two steps."""
+    pressed = 0
+
+    def handler(signum: int, frame: Any) -> None:
+        nonlocal pressed
+        pressed += 1
+        # Who presses it twice does not want to wait. torchrun passes it on, so each of
+        # its processes sees it twice.
+        if pressed > 1 and world_size() == 1:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: pressed > 0
+    finally:
+        signal.signal(signal.SIGINT, before)

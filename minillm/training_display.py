@@ -1,0 +1,68 @@
+r"""What is shown while a model learns: a bar, the loss, the speed, the time left.
+
+The course does not explain this module: it brings the numbers of
+[`Progress`][minillm.train.Progress] to a terminal through the library `rich`. MFU is
+the share of the FLOPs that this machine could do ([`minillm.flops.mfu`][]).
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
+
+from minillm.config import ModelConfig
+from minillm.flops import mfu, training_flops
+from minillm.train import Progress, TrainConfig
+
+__all__ = ["training_display"]
+
+# The speed is that of the last steps, which forgives a slow first one.
+WINDOW = 50
+
+
+@contextmanager
+def training_display(
+    console: Console, shape: ModelConfig, config: TrainConfig, peak_flops: float
+) -> Generator[Callable[[Progress], None], None, None]:
+    """Show a progress bar for as long as the block runs.
+
+    Args:
+        console: where.
+        shape: the shape of the model.
+        config: how it is trained.
+        peak_flops: FLOP/s of all processes together, at best.
+
+    Yields:
+        A function to call after each step.
+    """
+    columns = (
+        TextColumn("step {task.completed}/{task.total}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    n_tokens = config.batch_size * shape.context_length
+    flops = training_flops(shape, config.batch_size, shape.context_length)
+    times: deque[tuple[int, float]] = deque(maxlen=WINDOW + 1)
+    smooth = math.nan
+    # Drawing costs about as much as a step of a very small model, so: not often.
+    with ProgressBar(*columns, console=console, refresh_per_second=4) as bar:
+        task = bar.add_task("training", total=config.steps, figures="")
+
+        def show(p: Progress) -> None:
+            nonlocal smooth
+            smooth = p.loss if math.isnan(smooth) else 0.95 * smooth + 0.05 * p.loss
+            times.append((p.step, p.seconds))
+            (first, before), (last, now) = times[0], times[-1]
+            rate = (last - first) / (now - before) if last > first else 1 / p.seconds
+            figures = (
+                f"loss {smooth:.3f}  {rate * n_tokens:,.0f} tokens/s  "
+                f"MFU {mfu(flops * rate, 1, peak_flops):.0%}"
+            )
+            bar.update(task, completed=p.step, figures=figures)
+
+        yield show
