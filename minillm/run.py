@@ -23,7 +23,8 @@ float32, sixty steps, a crash and forty more give the same weights as a hundred,
 last bit. That takes more than weights: the two means of AdamW, the state of whatever
 draws the pieces, and the step, on which the learning rate depends.
 
-A run is started and resumed by `minillm train`, and by torchrun on several machines
+A run is started and resumed by `minillm train` ([`minillm.run_start`][]), and by
+torchrun on several machines
 ([`minillm.distributed`][]). Then process 0 alone writes.
 """
 
@@ -33,192 +34,41 @@ import platform
 import signal
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from os import PathLike
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from minillm.baselines import KneserNey, uniform_loss, unigram_loss
-from minillm.bpe import BPETokenizer
-from minillm.config import ModelConfig
+from minillm.batches import check_ids
 from minillm.data_prepare import Corpus
 from minillm.distributed import any_of_us, rank, world_size
 from minillm.figures import loss_curve, summarize
-from minillm.files import atomic_folder, atomic_write
+from minillm.files import atomic_write
 from minillm.flops import param_count, training_flops
 from minillm.generate import stream_text
-from minillm.hub import read_config, save_llama
-from minillm.model import TransformerLM
+from minillm.hub import save_llama
 from minillm.run_checks import check_memory, judge_first_loss
 from minillm.train import (
     Progress,
-    TrainConfig,
     Trainer,
     bits_per_byte,
     measure_peak_flops,
 )
-from minillm.train_config import differences, read_toml, to_toml
+from minillm.train_config import to_toml
 from minillm.training_display import training_display
 
-__all__ = ["Run", "is_run", "locked", "resume", "start"]
+__all__ = ["CHECKPOINTS", "Run"]
 
 CHECKPOINTS = ("last.safetensors", "best.safetensors")
+"""The checkpoints of a run; the first that is there is the newest."""
+
 SAMPLING = {"temperature": 0.8, "top_p": 0.95, "seed": 0}
 
 # Counting trigrams takes memory of its own, which a long text would not leave.
 LONGEST_FOR_TRIGRAMS = 2_000_000
-
-
-def is_run(folder: str | PathLike[str]) -> bool:
-    """Say whether a folder holds a run that can go on.
-
-    Args:
-        folder: the folder.
-
-    Returns:
-        Whether there is a checkpoint in it.
-    """
-    return any((Path(folder) / name).is_file() for name in CHECKPOINTS)
-
-
-@contextmanager
-def locked(folder: str | PathLike[str]) -> Generator[None, None, None]:
-    """Keep other processes away from a run, for as long as the block runs.
-
-    Args:
-        folder: the run.
-
-    Yields:
-        Nothing. The system ends the lock with the process, however that ends.
-
-    Raises:
-        BlockingIOError: if another process trains in this folder.
-    """
-    if rank():
-        yield
-        return
-    lock = FileLock(Path(folder) / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise BlockingIOError(
-            f"another process is training in {folder}: let it end, or choose another "
-            "folder"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def start(
-    folder: str | PathLike[str],
-    corpus: Corpus,
-    shape: ModelConfig,
-    config: TrainConfig,
-    *,
-    device: str = "cpu",
-) -> "Run":
-    """Begin a run, and put everything into its folder that a program could ask for.
-
-    Args:
-        folder: where to; it appears complete, with a checkpoint of step 0.
-        corpus: the text.
-        shape: the shape of the model.
-        config: how to train.
-        device: where to compute.
-
-    Returns:
-        The run.
-
-    Raises:
-        FileExistsError: if the folder exists and is not empty.
-        ValueError: if the text does not fit the model.
-    """
-    torch.manual_seed(config.seed)
-    model = TransformerLM(shape).to(device)
-    run = Run(Path(folder), corpus, Trainer(model, corpus.training, config))
-    if rank() == 0:
-        with atomic_folder(folder) as unfinished:
-            run.folder = unfinished
-            save_llama(model, unfinished, corpus.tokenizer)
-            run.write_settings()
-            run.log({"event": "config", **asdict(config)})
-            run.save("last.safetensors")
-        run.folder = Path(folder)
-    return run
-
-
-def resume(
-    folder: str | PathLike[str],
-    corpus: Corpus,
-    given: Mapping[str, Mapping[str, Any]],
-    *,
-    device: str = "cpu",
-    force: bool = False,
-) -> "Run":
-    """Go on with a run from its newest checkpoint.
-
-    Args:
-        folder: the run.
-        corpus: the same text as before.
-        given: settings that must be as they were; see
-            [`read_toml`][minillm.train_config.read_toml].
-        device: where to compute.
-        force: whether to go on although settings or text differ.
-
-    Returns:
-        The run.
-
-    Raises:
-        ValueError: if there is no whole checkpoint, it has reached its last step, or
-            something differs that must not.
-    """
-    folder = Path(folder)
-    shape, saved = read_config(folder), read_toml(folder / "train.toml")
-    there = TrainConfig(**saved["train"])
-    config = replace(there, **given.get("train", {}))
-    wanted = replace(shape, **given.get("model", {}))
-    tokenizer = BPETokenizer.load(folder / "tokenizer.json")
-    if (tokenizer.vocab, tokenizer.merges) != (
-        corpus.tokenizer.vocab,
-        corpus.tokenizer.merges,
-    ):
-        raise ValueError(
-            f"{folder} has another tokenizer than the text, so the same ids mean other "
-            "tokens: prepare the text with --tokenizer " + str(folder)
-        )
-    if changes := list(differences(shape, wanted)):
-        raise ValueError(
-            f"{folder} holds a model of another shape: {'; '.join(changes)}. That "
-            "cannot be changed: start another run"
-        )
-    run = Run(
-        folder,
-        corpus,
-        Trainer(TransformerLM(shape).to(device), corpus.training, config),
-    )
-    extra = run.load()
-    texts = [f"the text is {extra['text']} there, {run.text()} here"]
-    changes = [*differences(there, config), *texts * (extra["text"] != run.text())]
-    if changes and not force:
-        raise ValueError(
-            f"{folder} was trained differently: {'; '.join(changes)}. Leave it out to "
-            "go on as before, or go on with what is new by --force"
-        )
-    if run.trainer.done >= config.steps:
-        raise ValueError(
-            f"{folder} has reached its last step, {config.steps}: to go on, give more "
-            "--steps, and --force"
-        )
-    if rank() == 0:
-        run.write_settings()
-        run.shorten_log()
-    return run
 
 
 class Run:
@@ -234,6 +84,9 @@ class Run:
         trainer: what takes the steps.
         best: the lowest loss on the validation text, in nats per token.
         saved: of which step the newest checkpoint is.
+
+    Raises:
+        ValueError: if the validation text has an id that the model does not know.
     """
 
     def __init__(self, folder: Path, corpus: Corpus, trainer: Trainer) -> None:
@@ -241,6 +94,7 @@ class Run:
         self.best, self.saved = math.inf, 0
         # What is looked at, and how many bytes of text that is.
         self.looked_at = corpus.validation[: trainer.config.eval_tokens]
+        check_ids(self.looked_at, trainer.model.config.vocab_size)
         self.n_bytes = corpus.n_bytes(self.looked_at[1:])
 
     def text(self) -> list[Any]:

@@ -127,7 +127,8 @@ class Trainer:
         done: how many steps are done.
 
     Raises:
-        ValueError: if the text has an id that the model does not know.
+        ValueError: if the text is too short for one piece or has an id that the model
+            does not know, or a batch cannot be divided as it should.
 
     Examples:
         A batch too large for the memory goes through the model in parts. The gradients
@@ -151,6 +152,14 @@ class Trainer:
         self, model: TransformerLM, tokens: Tokens, config: TrainConfig
     ) -> None:
         check_ids(tokens, model.config.vocab_size)
+        # What the first step would refuse is refused now.
+        starts = draw_starts(
+            len(tokens),
+            config.batch_size,
+            model.config.context_length,
+            torch.Generator(),
+        )
+        distributed.share(starts, config.grad_accum)
         self.model, self.tokens, self.config = model, tokens, config
         self.device = next(model.parameters()).device
         weights = list(model.parameters())
@@ -183,7 +192,6 @@ class Trainer:
         Raises:
             FloatingPointError: if the loss is no longer a number, or has risen. The
                 weights are then those after the step before.
-            ValueError: if the text is too short for one piece.
         """
         start = time.perf_counter()
         c, step = self.config, self.done + 1
@@ -254,8 +262,7 @@ class Trainer:
 
         Raises:
             FloatingPointError: as `step`.
-            ValueError: as `step`; or if the validation text has an id that the model
-                does not know.
+            ValueError: if the validation text has an id that the model does not know.
         """
         if validation is not None:
             validation = validation[: self.config.eval_tokens]

@@ -10,7 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,7 +35,7 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[
-                _option_type(setting) | None,
+                setting.kind | None,
                 typer.Option(help=_help(setting), rich_help_panel=f"Settings: {table}"),
             ],
         )
@@ -44,10 +44,6 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     ]
     command.__signature__ = inspect.Signature([*own, *made])  # type: ignore[attr-defined]
     return command
-
-
-def _option_type(setting: Setting) -> Any:
-    return str if get_origin(setting.kind) is Literal else setting.kind
 
 
 def _help(setting: Setting) -> str:
@@ -134,7 +130,7 @@ def _train(
     import torch
 
     from minillm.distributed import any_of_us, rank, was_restarted
-    from minillm.run import is_run, locked, resume, start
+    from minillm.run_start import is_run, locked, resume, start
     from minillm.train_config import TrainConfig
 
     # Process 0 decides for all: when another looks, the folder may be there already.
