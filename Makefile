@@ -75,6 +75,7 @@ figures: $(VENV)/has-plots
 pages: $(VENV)/has-plots
 	$(RUN) -m typer minillm.cli utils docs --name minillm --title "The commands" \
 		--output docs/commands.md
+	$(RUN) -m minillm.widgets
 
 bench: $(VENV)/has-bench
 	$(RUN) -m benchmarks

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from minillm import data_cli, flops_cli, lab_cli, tokenizer_cli, train_cli
+from minillm import data_cli, flops_cli, lab_cli, lecture_cli, tokenizer_cli, train_cli
 
 __all__ = ["app", "main"]
 
@@ -143,3 +143,4 @@ for command in (flops_cli.flops, flops_cli.cost, flops_cli.disclose, lab_cli.lab
 app.command()(train_cli.train)
 app.add_typer(tokenizer_cli.app)
 app.add_typer(data_cli.app)
+app.command()(lecture_cli.lecture)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -196,3 +197,229 @@ def test_axe_finds_nothing_serious(browser: Any, site: Path, scheme: str) -> Non
                 targets = [node["target"] for node in violation["nodes"][:3]]
                 found.append((name, violation["id"], targets))
     assert found == []
+
+
+# The widgets: what they compute is what the package computes
+
+PAGES_WITH_WIDGETS = {
+    "watch": "watch.html",
+    "tokenize": "tokenize.html",
+    "flops": "where_flops_go.html",
+    "sampling": "sample.html",
+}
+
+
+@pytest.fixture
+def widget(browser: Any, site: Path) -> Any:
+    reader = Reader(browser, site, viewport=WIDE)
+
+    def open_page(name: str) -> Any:
+        page = reader.open(PAGES_WITH_WIDGETS[name])
+        page.locator(f"[data-widget={name}][data-ready]").wait_for()
+        return page
+
+    yield open_page
+    assert reader.complaints == []
+    reader.context.close()
+
+
+def texts_to_encode() -> list[str]:
+    from minillm.data import andersen
+
+    random = Random(0)
+    alphabet = (
+        " \t\n\r\x0b\x1c\x85\xa0\u2003\u3000\ufeff'’.,!?019٣Ⅷ²aszñéñ好ह\u093fи🌍\x00"
+    )
+    alphabet += "ABCthe "
+    made = [
+        "".join(random.choices(alphabet, k=random.randint(0, 40))) for _ in range(400)
+    ]
+    tale = max(andersen(), key=len)
+    cut = [tale[i : i + 200] for i in range(0, 20_000, 200)]
+    return ["", "don't DON'T it'll 've", "  two  spaces  ", "a\n\n b\r\n", *cut, *made]
+
+
+def test_the_page_tokenizes_as_the_package_does(widget: Any) -> None:
+    from minillm.bpe import BPETokenizer
+    from minillm.widgets import VOCAB_SIZES, read
+
+    page, texts = widget("tokenize"), texts_to_encode()
+    flat = read("tokenize")["merges"]
+    vocab, merges = {i: bytes([i]) for i in range(256)}, []
+    for a, b in zip(flat[::2], flat[1::2], strict=True):
+        merges.append((vocab[a], vocab[b]))
+        vocab[len(vocab)] = vocab[a] + vocab[b]
+    for size in VOCAB_SIZES:
+        tokenizer = BPETokenizer(
+            {i: vocab[i] for i in range(size)}, merges[: size - 256]
+        )
+        theirs = page.evaluate(
+            "([texts, size]) => {"
+            " const ranks = minillm.ranks(minillm.data.tokenize.merges);"
+            " return texts.map(text => minillm.encode(text, ranks, size)) }",
+            [texts, size],
+        )
+        for text, ids in zip(texts, theirs, strict=True):
+            assert ids == tokenizer.encode(text), (size, text)
+
+
+def test_the_sentence_can_be_changed(widget: Any) -> None:
+    page = widget("tokenize")
+    counts = page.locator(".w-count")
+    assert counts.count() == 6
+    page.get_by_label("Your text").fill("the cat xyzzy")
+    assert counts.nth(0).inner_text().startswith("13 tokens, 1.00 bytes each")
+    assert counts.nth(1).inner_text().startswith("13 tokens, 1.00")
+    assert "3 tokens" in counts.nth(2).inner_text()
+    assert "lost, there is no way back" in counts.nth(2).inner_text()
+    assert page.locator(".w-unknown").count() == 1
+    page.get_by_label("Your text").fill("")
+    assert counts.nth(3).inner_text() == "0 tokens"
+
+
+def test_the_page_counts_flops_as_the_package_does(widget: Any) -> None:
+    from dataclasses import asdict
+
+    from minillm.flops import (
+        PRESETS,
+        Architecture,
+        forward_flops,
+        inference_memory,
+        param_count,
+        training_memory,
+    )
+
+    random = Random(0)
+    cases = [(shape, 1, shape.context_length) for shape in PRESETS.values()]
+    for _ in range(300):
+        heads, kv = random.choice([(1, 1), (4, 2), (8, 8), (12, 3), (32, 8)])
+        shape = Architecture(
+            random.randint(1, 100_000),
+            random.randint(1, 10_000),
+            heads * 2 * random.randint(1, 128),
+            random.randint(1, 100),
+            heads,
+            kv,
+            random.randint(1, 10_000),
+            mlp_matrices=random.choice([2, 3]),
+            tie_embeddings=random.random() < 0.5,
+            biases=random.random() < 0.5,
+            position_rows=random.choice([0, random.randint(1, 5000)]),
+        )
+        cases.append((shape, random.randint(1, 64), random.randint(1, 10_000)))
+    theirs = widget("flops").evaluate(
+        "cases => cases.map(([c, b, t]) => ["
+        " minillm.forwardFlops(c, b, t), minillm.paramCount(c),"
+        " minillm.trainingMemory(c, b, t), minillm.inferenceMemory(c, b, t)])",
+        [(asdict(shape), b, t) for shape, b, t in cases],
+    )
+    for (shape, b, t), found in zip(cases, theirs, strict=True):
+        mixed = {"weight_bytes": 2, "gradient_bytes": 2, "optimizer_bytes": 12}
+        ours = [
+            forward_flops(shape, b, t),
+            param_count(shape),
+            training_memory(shape, b, t, **mixed, activation_bytes=2),
+            inference_memory(shape, b, t),
+        ]
+        for count, other in zip(ours, found, strict=True):
+            expected = count.as_dict()
+            assert "total" in other
+            for name, value in other.items():
+                # Above 2^53 a number of JavaScript is rounded.
+                assert value == pytest.approx(expected[name], rel=1e-14), (shape, name)
+
+
+def test_model_and_context_can_be_chosen(widget: Any) -> None:
+    from minillm.flops import forward_flops, preset
+
+    page = widget("flops")
+    page.get_by_label("Model").select_option("llama3-8b")
+    for power in (10, 20):
+        slider = page.get_by_label("Context")
+        slider.fill(str(power))
+        shares = forward_flops(preset("llama3-8b"), 1, 2**power).shares()
+        shown = page.locator(".widget table td:nth-child(2)").all_inner_texts()
+        assert shown == [f"{100 * share:.1f} %" for share in shares.values()]
+    assert "more than it was made for" in page.locator(".widget").inner_text()
+    # A keyboard does as well.
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    assert "524,288 tokens" in page.locator(".widget").inner_text()
+
+
+def test_the_page_filters_as_the_package_does(widget: Any) -> None:
+    import torch
+
+    from minillm.generate import apply_temperature, top_k_filter, top_p_filter
+    from minillm.widgets import read
+
+    random, page = Random(0), widget("sampling")
+    prompts = read("sampling")["prompts"]
+    for _ in range(60):
+        prompt = random.choice([*prompts])
+        t, p = random.uniform(0.1, 3), random.choice([1, random.uniform(0.05, 1)])
+        k = random.choice([2048, random.randint(1, 60)])
+        theirs = page.evaluate(
+            "([prompt, temperature, topK, topP]) => minillm.distribution("
+            "minillm.data.sampling.prompts[prompt], {temperature, topK, topP})",
+            [prompt, t, k, p],
+        )
+        logits = torch.tensor(prompts[prompt], dtype=torch.float64)
+        logits = top_p_filter(top_k_filter(apply_temperature(logits, t), k), p)
+        ours = logits.softmax(0)
+        found = torch.tensor(theirs["probabilities"], dtype=torch.float64)
+        assert torch.equal(found > 0, ours > 0)
+        torch.testing.assert_close(found, ours, rtol=1e-9, atol=1e-15)
+
+
+def test_sliders_change_what_is_drawn_from(widget: Any) -> None:
+    page = widget("sampling")
+    status = page.locator(".w-status")
+    assert status.inner_text().startswith("2048 of 2048 tokens")
+    page.get_by_label("Top-k").fill("2")
+    assert status.inner_text().startswith("4 of 2048 tokens")
+    page.get_by_label("Temperature").fill("0.1")
+    page.get_by_text("Draw twenty").click()
+    drawn = page.locator(".w-made .w-token")
+    assert drawn.count() == 20
+    kept = page.locator("tbody tr:not(.w-gone) .w-token").all_inner_texts()
+    assert len(kept) == 4 and set(drawn.all_inner_texts()) <= set(kept)
+    page.get_by_text("As the model says").click()
+    assert status.inner_text().startswith("2048 of 2048 tokens")
+
+
+def test_merges_go_forward_and_back(widget: Any) -> None:
+    from minillm.widgets import read
+
+    page = widget("watch")
+    title, story = next(iter(read("watch").items()))
+    assert page.get_by_label("Text").input_value() == title
+    forward, back = page.get_by_label("Next merge"), page.get_by_label("One merge back")
+
+    def shown() -> list[int]:
+        return page.locator(".w-piece").evaluate_all(
+            "pieces => pieces.map(piece => piece.children.length)"
+        )
+
+    def expected(step: int) -> list[int]:
+        return [len(piece) for piece in story["states"][step]["pieces"]]
+
+    assert back.is_disabled() and shown() == expected(0)
+    for step in range(1, len(story["states"])):
+        assert forward.is_enabled()
+        forward.focus()
+        page.keyboard.press("Enter")
+        assert shown() == expected(step)
+        counts = page.locator(".w-columns td:nth-child(2)").all_inner_texts()
+        assert counts == [str(n) for _, _, n in story["states"][step]["pairs"]]
+    assert forward.is_disabled()
+    back.click()
+    assert shown() == expected(len(story["states"]) - 2)
+
+
+def test_without_scripts_the_widgets_are_tables(browser: Any, site: Path) -> None:
+    reader = Reader(browser, site, java_script_enabled=False)
+    for page_name in PAGES_WITH_WIDGETS.values():
+        reader.page.goto((site / page_name).as_uri())
+        fallback = reader.page.locator(".widget :is(table, svg)")
+        assert fallback.count() == 1 and fallback.is_visible(), page_name

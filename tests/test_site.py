@@ -217,6 +217,36 @@ def test_the_chapters_stand_in_the_order_of_the_syllabus() -> None:
         assert text.startswith(f"# {number}. "), name
 
 
+def test_every_chapter_says_what_it_gives_and_what_it_builds_on(
+    pages: dict[str, Page],
+) -> None:
+    shown = shown_modules()
+    for name in chapters():
+        text = (DOCS / f"{shown[name]}.md").read_text(encoding="utf-8")
+        before, after = text.split(f"::: minillm.{name}\n")
+        assert "{ .goals }" in before or name == "config", name
+        assert "## Summary" in after and "## Exercises" in after, name
+        assert re.search(r"^Next: \[.+\]\(\w+\.md\)", after, re.MULTILINE), name
+        html = pages[f"{shown[name]}.html"].html
+        minutes = re.search(r"<p>About (\d+) minutes? to read", html)
+        assert minutes and 1 <= int(minutes[1]) <= 90, name
+        assert ("Before this:" in html) == (name != "config"), name
+        # It stands at the top, and not in the text again.
+        assert "<strong>Before this:</strong>" not in html
+
+
+def test_reading_time_grows_with_the_text() -> None:
+    literate = load(DOCS / "_ext" / "literate.py")
+    prose, code = "word " * 400, "\n".join(f"x = {i}" for i in range(48))
+    for text, expected in {
+        f'"""{prose}"""': 2,
+        f"# {prose}": 2,
+        f'"""{prose}"""\n{code}': 6,
+        f'"""{prose}\n\n' + ">>> 1 + 1\n2\n" * 24 + '"""': 4,
+    }.items():
+        assert literate.minutes(literate.Source(text)) == expected, text[:30]
+
+
 def test_every_module_has_a_page() -> None:
     modules = {path.stem for path in (ROOT / "minillm").glob("[a-z]*.py")}
     assert modules == set(shown_modules())
@@ -239,7 +269,8 @@ def test_every_public_name_is_on_the_page_of_its_module(pages: dict[str, Page]) 
 def test_every_paper_that_a_chapter_cites_is_listed() -> None:
     cited = {
         paper
-        for path in (ROOT / "minillm").glob("*.py")
+        for path in [*(ROOT / "minillm").rglob("*.py"), *DOCS.glob("*.md")]
+        if path.name != "references.md"
         for paper in re.findall(
             r"arXiv[: ]\s*(\d{4}\.\d{4,5})", path.read_text(encoding="utf-8")
         )

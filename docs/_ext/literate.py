@@ -351,6 +351,7 @@ def prepare(module: griffe.Module) -> None:
     source = Source("\n".join(module.lines))
     paths = import_paths(module)
     fence_docstring(module)
+    module.extra["literate"] |= {"minutes": minutes(source), "before": before(module)}
     docstring = docstring_node(source.tree)
     told = docstring.end_lineno or 0 if docstring else 0  # the last line on the page
     loose: list[ast.stmt] = []
@@ -383,6 +384,53 @@ def prepare(module: griffe.Module) -> None:
         last = len(source.lines) - 1
         tail = source.rows(told + 1, last, names=names(loose, paths))
         obj.extra["literate"]["tail"] = tail
+
+
+def minutes(source: Source) -> int:
+    """Estimate how long a module takes to read.
+
+    Args:
+        source: the module.
+
+    Returns:
+        Minutes: 200 words of prose in each, or twelve lines of code or of an example;
+        that is slow, since such code is read to be understood.
+    """
+    sessions = "\n".join(
+        node.value
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if "\n" in node.value or " " in node.value
+    ).split("\n")
+    example = re.compile(r"\s*(>>>|\.\.\.)")
+    words = sum(len(line.split()) for line in sessions if not example.match(line))
+    words += sum(len(text.split()) for text in source.prose.values())
+    lines = sum(1 for line in sessions if example.match(line))
+    code = [line for line in source.raw if line.strip()]
+    lines += len(code) - len(source.prose) - sum(1 for line in sessions if line.strip())
+    return max(1, round(words / 200 + max(lines, 0) / 12))
+
+
+def before(module: griffe.Module) -> str:
+    """Take what comes before a chapter out of its docstring: it stands at the top.
+
+    Args:
+        module: the module.
+
+    Returns:
+        Markdown; empty where the docstring does not say.
+    """
+    for section in module.docstring.parsed if module.docstring else ():
+        if section.kind is griffe.DocstringSectionKind.text:
+            found = re.search(
+                r"\*\*Before this:\*\*\s+(.*?)\s*(?=\*\*|\n\n|$)",
+                section.value,
+                re.DOTALL,
+            )
+            if found:
+                section.value = section.value.replace(found[0], "", 1)
+                return found[1]
+    return ""
 
 
 def prepare_object(
