@@ -72,10 +72,11 @@ figures: $(VENV)/has-plots
 	$(RUN) -m minillm.figures
 
 # Pages that are written by a program; a test compares them.
-pages: $(VENV)/has-plots
+pages: $(VENV)/has-dev
 	$(RUN) -m typer minillm.cli utils docs --name minillm --title "The commands" \
 		--output docs/commands.md
 	$(RUN) -m minillm.widgets
+	$(RUN) -m minillm.exercises.pages
 
 bench: $(VENV)/has-bench
 	$(RUN) -m benchmarks

@@ -12,7 +12,8 @@ Read the chapters in this order; each is a module, and each runs:
 7. [`minillm.emergence`][]: more is different: what small models cannot tell
 
 Around them stand [`minillm.data`][] (the corpus), [`minillm.baselines`][] (what a model
-has to beat), [`minillm.hub`][] (folders that other programs read) and the command line.
+has to beat), [`minillm.hub`][] (folders that other programs read), the command line and
+[`minillm.exercises`][], which grade themselves.
 """
 
 from typing import TYPE_CHECKING

@@ -11,7 +11,15 @@ from typing import Annotated
 
 import typer
 
-from minillm import data_cli, flops_cli, lab_cli, lecture_cli, tokenizer_cli, train_cli
+from minillm import (
+    data_cli,
+    exercises_cli,
+    flops_cli,
+    lab_cli,
+    lecture_cli,
+    tokenizer_cli,
+    train_cli,
+)
 
 __all__ = ["app", "main"]
 
@@ -144,3 +152,4 @@ app.command()(train_cli.train)
 app.add_typer(tokenizer_cli.app)
 app.add_typer(data_cli.app)
 app.command()(lecture_cli.lecture)
+app.add_typer(exercises_cli.app, name="exercises")

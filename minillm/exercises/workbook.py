@@ -1,0 +1,183 @@
+r"""A learner's folder: the files of stubs, the progress, the hints, the solutions."""
+
+import ast
+import inspect
+import json
+import textwrap
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import minillm
+from minillm.exercises import EXERCISES
+from minillm.exercises.exercise import CHAPTERS, Exercise, chapter_text
+from minillm.exercises.grader import Report
+from minillm.files import atomic_write
+
+__all__ = ["Progress", "place", "solution", "start", "workbook", "workbooks"]
+
+PROGRESS = "progress.json"
+"""The file in a learner's folder that says what is done."""
+
+
+def start(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Write the files of stubs, and leave alone every file that is there.
+
+    Args:
+        folder: where; made if need be.
+
+    Returns:
+        The files that were written, and those that were there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    written, kept = [], []
+    for chapter in used_chapters():
+        path = folder / f"{chapter}.py"
+        try:
+            # Mode "x" makes the file or fails: nobody's work is overwritten, not even
+            # if it appears at this moment.
+            with path.open("x", encoding="utf-8", newline="\n") as file:
+                file.write(chapter_text(chapter))
+            written.append(path)
+        except FileExistsError:
+            kept.append(path)
+    return written, kept
+
+
+def used_chapters() -> list[str]:
+    """The chapters that have exercises."""
+    return [c for c in CHAPTERS if any(e.chapter == c for e in EXERCISES.values())]
+
+
+def workbook(folder: Path) -> Path:
+    """Make sure that a folder has exercises in it.
+
+    Args:
+        folder: a learner's folder.
+
+    Returns:
+        The same folder.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if not _has_exercises(folder):
+        raise ValueError(
+            f"no exercises in {folder.resolve()}: `minillm exercises start DIR` writes "
+            "them, and the folder is named behind the exercises"
+        )
+    return folder
+
+
+def workbooks(folder: Path) -> list[Path]:
+    """Find the folders with exercises: this one, or those in it, one for a learner.
+
+    Args:
+        folder: a learner's folder, or a teacher's folder of these.
+
+    Returns:
+        The folders, in the order of their names.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    found = [p for p in sorted(folder.glob("*")) if p.is_dir() and _has_exercises(p)]
+    return found if found and not _has_exercises(folder) else [workbook(folder)]
+
+
+def _has_exercises(folder: Path) -> bool:
+    # The chapters of the course have the same names, and are nobody's exercises.
+    if folder.resolve() == Path(minillm.__file__).resolve().parent:
+        return False
+    return any((folder / f"{chapter}.py").is_file() for chapter in used_chapters())
+
+
+class Progress:
+    """What is done, and how many hints have been read.
+
+    Args:
+        folder: the learner's folder, where the file is, or will be.
+
+    Raises:
+        ValueError: if the file is not what this class writes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / PROGRESS
+        self.records: dict[str, dict[str, Any]] = {}
+        if self.path.exists():
+            try:
+                self.records = json.loads(self.path.read_text(encoding="utf-8"))
+                for record in self.records.values():
+                    _ = record.get("status")
+            except (ValueError, AttributeError) as error:
+                raise ValueError(
+                    f"{self.path} is not a record of progress: delete it, and check all"
+                ) from error
+
+    def status(self, name: str) -> str:
+        """`passed`, `wrong`, or `todo`."""
+        return self.records.get(name, {}).get("status", "todo")
+
+    def note(self, report: Report) -> None:
+        """Write down what the grader said."""
+        record = self.records.setdefault(report.name, {})
+        when = datetime.now().astimezone().isoformat(timespec="seconds")
+        record |= {"status": report.status, "checked": when}
+        record["says"] = "" if report.passed else report.mistake or report.headline
+        self.save()
+
+    def next_hint(self, exercise: Exercise) -> list[str]:
+        """The hints read so far, and one more."""
+        record = self.records.setdefault(exercise.name, {})
+        record["hints"] = min(record.get("hints", 0) + 1, len(exercise.hints))
+        self.save()
+        return list(exercise.hints[: record["hints"]])
+
+    def save(self) -> None:
+        """Write the file, in the order of the course."""
+        ordered = {n: self.records[n] for n in EXERCISES if n in self.records}
+        text = json.dumps(ordered, indent=2, ensure_ascii=False)
+        with atomic_write(self.path) as file:
+            file.write(f"{text}\n".encode())
+
+
+def place(thing: Any) -> tuple[str, int, int]:
+    """Say where something of the course stands: module, first and last line."""
+    plain = inspect.unwrap(thing)
+    lines, first = inspect.getsourcelines(plain)
+    return plain.__module__, first, first + len(lines) - 1
+
+
+def solution(exercise: Exercise) -> str:
+    """Show our own function: the source without its docstring, and where it stands.
+
+    Args:
+        exercise: the exercise.
+
+    Returns:
+        Python source, with a comment above each part.
+    """
+    shown = [exercise.answer[0]]
+    if exercise.reference.__module__.startswith(__package__) and (
+        exercise.reference.__name__ != "<lambda>"
+    ):
+        shown.insert(0, exercise.reference)
+    return "\n\n".join(_source(thing) for thing in shown)
+
+
+def _source(thing: Any) -> str:
+    module, first, last = place(thing)
+    text = textwrap.dedent(inspect.getsource(inspect.unwrap(thing)))
+    lines = text.splitlines()
+    for start_, end in sorted(_docstrings(ast.parse(text)), reverse=True):
+        del lines[start_ - 1 : end]
+    source = "\n".join(lines)
+    return f"# {module.replace('.', '/')}.py, lines {first} to {last}\n{source}"
+
+
+def _docstrings(tree: ast.AST) -> Iterable[tuple[int, int]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            yield node.body[0].lineno, node.body[0].end_lineno or 0

@@ -1,0 +1,180 @@
+r"""The commands `minillm exercises list`, `start` and `check`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from minillm.exercises.exercise import Exercise
+    from minillm.exercises.grader import Report
+    from minillm.exercises.workbook import Progress
+
+__all__ = ["app", "check", "list_exercises", "start"]
+
+app = typer.Typer(
+    help="Exercises that grade themselves, and tell you why.", no_args_is_help=True
+)
+MARKS = {"passed": "done", "wrong": "wrong", "todo": "-"}
+
+
+@app.command("list")
+def list_exercises(
+    folder: Annotated[
+        Path, typer.Argument(help="A folder of yours, for what is done.")
+    ] = Path(),
+) -> None:
+    """List all exercises, with minutes, and what is done of them."""
+    from minillm.exercises import EXERCISES
+    from minillm.exercises.exercise import CHAPTERS
+    from minillm.exercises.workbook import Progress, used_chapters
+
+    progress = Progress(folder)
+    for chapter in used_chapters():
+        print(f"{CHAPTERS[chapter]}")
+        for exercise in EXERCISES.values():
+            if exercise.chapter == chapter:
+                mark = MARKS[progress.status(exercise.name)]
+                print(
+                    f"  {exercise.name:<24} {exercise.minutes:>2} min  {mark:<5}  "
+                    f"{exercise.title}"
+                )
+    print(_bar(progress))
+
+
+@app.command()
+def start(
+    folder: Annotated[Path, typer.Argument(help="Where to write the files.")],
+) -> None:
+    """Write the files to work in; a file that is there is left alone."""
+    from minillm.exercises.workbook import start as write
+
+    written, kept = write(folder)
+    for path in written:
+        print(f"wrote  {path}")
+    for path in kept:
+        print(f"kept   {path}, which was there")
+    print(f"Next: open {(written + kept)[0]}, then `minillm exercises check {folder}`.")
+
+
+@app.command()
+def check(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]... [DIR]",
+            help="Exercises (bpe.merge) or chapters (bpe), and the folder.",
+        ),
+    ] = None,
+    hint: Annotated[
+        bool, typer.Option("--hint", help="Show a hint; again, and it is one more.")
+    ] = False,
+    reveal: Annotated[
+        bool, typer.Option("--reveal", help="Show the course's own solution.")
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one record for each exercise and learner."),
+    ] = False,
+) -> None:
+    """Grade your functions: what is right, what is wrong, and why.
+
+    Without a name all exercises are graded, without DIR those in this folder. With
+    --json, DIR may hold many folders, one for each learner.
+
+    Raises:
+        ValueError: if hints are asked for without a name.
+    """
+    chosen, folder, named = _arguments(names or [])
+    if hint or reveal:
+        if len(chosen) != 1:
+            raise ValueError("name one exercise, like bpe.merge, to see its hints")
+        if reveal:
+            _reveal(chosen[0])
+        else:
+            _hint(chosen[0], folder)
+        return
+    from minillm.exercises.runner import grade_folder
+    from minillm.exercises.workbook import Progress, workbook, workbooks
+
+    if as_json:
+        records = [
+            {"learner": work.name if work != folder else "", **report.as_dict()}
+            for work in workbooks(folder)
+            for report in grade_folder(work, chosen)
+        ]
+        print(json.dumps(records, indent=2, ensure_ascii=False))
+        return
+    own = workbook(folder)
+    progress = Progress(own)
+    for report in grade_folder(own, chosen):
+        progress.note(report)
+        _print(report, show_todo=named)
+    print(_bar(progress))
+
+
+def _arguments(words: list[str]) -> tuple[list["Exercise"], Path, bool]:
+    """Tell names from the folder, which may come first or last."""
+    from minillm.exercises import EXERCISES, find_exercises
+    from minillm.exercises.exercise import CHAPTERS
+
+    names = [word for word in words if word in EXERCISES or word in CHAPTERS]
+    others = [word for word in words if word not in names]
+    folders = [word for word in others if Path(word).is_dir()]
+    for word in others:
+        if word not in folders:
+            if len(Path(word).parts) > 1:
+                raise ValueError(f"no folder {word}")
+            find_exercises([word])  # raises, with the nearest names
+    if len(folders) > 1:
+        raise ValueError(f"one folder at a time; got {' and '.join(folders)}")
+    folder = Path(folders[0]) if folders else Path()
+    return find_exercises(names), folder, bool(names)
+
+
+def _print(report: "Report", show_todo: bool) -> None:
+    if report.status == "todo" and not show_todo:
+        return
+    words = {"passed": f"passed, {report.inputs} inputs", "todo": "not yet written"}
+    if report.inputs == 1 and report.passed:
+        words["passed"] = "passed"
+    print(f"{report.name:<24} {words.get(report.status) or report.headline}")
+    if report.status == "wrong":
+        for line in report.details():
+            print(f"  {line}")
+        print(f"    hint?      minillm exercises check {report.name} --hint")
+
+
+def _bar(progress: "Progress") -> str:
+    from minillm.exercises import EXERCISES
+
+    done = sum(progress.status(name) == "passed" for name in EXERCISES)
+    filled = 40 * done // len(EXERCISES)
+    return f"[{'#' * filled}{'.' * (40 - filled)}] {done} of {len(EXERCISES)} done"
+
+
+def _hint(exercise: "Exercise", folder: Path) -> None:
+    from minillm.exercises.workbook import Progress, place, workbook
+
+    hints = Progress(workbook(folder)).next_hint(exercise)
+    print(f"{exercise.name}: {exercise.title}")
+    for number, text in enumerate(hints, 1):
+        print(f"  {number}. {text}")
+    if len(hints) < len(exercise.hints):
+        print("The same command again gives the next one.")
+    else:
+        module, first, last = place(exercise.answer[0])
+        print(f"Read: {module.replace('.', '/')}.py, lines {first} to {last}.")
+        print("The solution is behind --reveal.")
+
+
+def _reveal(exercise: "Exercise") -> None:
+    from rich.console import Console
+    from rich.syntax import Syntax
+
+    from minillm.exercises.workbook import solution
+
+    Console().print(
+        Syntax(solution(exercise), "python", background_color="default", word_wrap=True)
+    )
