@@ -1,7 +1,8 @@
-r"""Tokenizers as other programs write them: three file formats, read with suspicion.
+r"""Tokenizers as other programs write them: files, read with suspicion.
 
 A tokenizer is a table of tokens, a list of merges, a pattern and a few special tokens
-(`Parts`). Three programs have given it three shapes:
+(`Parts`). Three programs have given it three shapes. This page reads the last two, and
+holds what all three need; [`minillm.bpe_json`][] reads and writes the first.
 
 | file | written by | holds |
 | --- | --- | --- |
@@ -17,28 +18,26 @@ right gives a model that is quietly wrong.
 import base64
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-from minillm.bpe_patterns import (
-    BYTE_TO_CHAR,
-    CHAR_TO_BYTE,
-    DIGITS_PATTERN,
-    GPT2_PATTERN,
-    compile_pattern,
-)
+from minillm.bpe_patterns import BYTE_TO_CHAR, CHAR_TO_BYTE, GPT2_PATTERN
 from minillm.bpe_source import check_specials
 from minillm.files import atomic_write
 
 __all__ = [
     "Parts",
+    "load_json",
     "place_specials",
     "read_gpt2_files",
+    "read_tables",
     "read_tiktoken_file",
-    "read_tokenizer_json",
+    "to_bytes",
+    "to_characters",
     "write_gpt2_files",
-    "write_tokenizer_json",
+    "written_merges",
 ]
 
 Merge = tuple[bytes, bytes]
@@ -159,35 +158,46 @@ def to_bytes(characters: str) -> bytes:
         ) from None
 
 
-# tokenizer.json
+# Reading with suspicion.
 
 
-def _check(condition: bool, message: str) -> None:
+def check(condition: bool, message: str) -> None:
+    """Refuse a file unless a condition holds."""
     if not condition:
         raise ValueError(message)
 
 
-def _refuse(what: str, value: object) -> NoReturn:
-    shown = json.dumps(value)[:80]
-    raise ValueError(
-        f"{what} {shown} cannot be represented here: this package reads byte-level BPE"
-    )
+@contextmanager
+def shallow() -> Generator[None, None, None]:
+    """Refuse what is nested so deep that Python cannot look through it."""
+    try:
+        yield
+    except RecursionError:
+        raise ValueError("it is nested deeper than any tokenizer is") from None
 
 
-_TOO_DEEP = "it is nested deeper than any tokenizer is"
-
-
-def _read(path: str | os.PathLike[str]) -> bytes:
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Read a file, unless it is larger than any tokenizer."""
     size = Path(path).stat().st_size
-    _check(size <= MAX_BYTES, f"{size} bytes are more than any tokenizer needs")
+    check(size <= MAX_BYTES, f"{size} bytes are more than any tokenizer needs")
     return Path(path).read_bytes()
 
 
-def _load_json(path: str | os.PathLike[str]) -> Any:
+def load_json(path: str | os.PathLike[str]) -> Any:
+    r"""Read a JSON file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        ValueError: if it is too large, nested too deep, not UTF-8 or not JSON.
+    """
     try:
-        return json.loads(_read(path))
-    except RecursionError:
-        raise ValueError(_TOO_DEEP) from None
+        with shallow():
+            return json.loads(read_file(path))
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -195,62 +205,50 @@ def _load_json(path: str | os.PathLike[str]) -> Any:
         raise ValueError(message) from None
 
 
-def _read_pattern(pre_tokenizer: Any) -> str:
-    r"""Translate the `pre_tokenizer` of a tokenizer.json into one pattern."""
-    steps = pre_tokenizer
-    if isinstance(steps, dict) and steps.get("type") == "Sequence":
-        steps = steps.get("pretokenizers")
-    else:
-        steps = [steps]
-    _check(
-        isinstance(steps, list) and all(isinstance(step, dict) for step in steps),
-        "its pre_tokenizer is not an object",
-    )
-    kinds = [step.get("type") for step in steps]
-    if not kinds or kinds[-1] != "ByteLevel":
-        _refuse("the pre_tokenizer", pre_tokenizer)
-    last = steps[-1]
-    if last.get("add_prefix_space"):
-        _refuse("add_prefix_space in", last)
-    # `use_regex` was added later; where it is missing it is meant.
-    with_gpt2 = last.get("use_regex", True)
-    if kinds == ["ByteLevel"] and with_gpt2:
-        return GPT2_PATTERN
-    if (
-        kinds == ["Digits", "ByteLevel"]
-        and with_gpt2
-        and steps[0].get("individual_digits")
-    ):
-        return DIGITS_PATTERN
-    if kinds == ["Split", "ByteLevel"] and not with_gpt2:
-        split = steps[0]
-        pattern = split.get("pattern")
-        regular = isinstance(pattern, dict) and isinstance(pattern.get("Regex"), str)
-        if regular and split.get("behavior") == "Isolated" and not split.get("invert"):
-            compile_pattern(pattern["Regex"])
-            return pattern["Regex"]
-    _refuse("the pre_tokenizer", pre_tokenizer)
+def read_tables(
+    tokens: Any, entries: Any, specials: Mapping[str, int]
+) -> tuple[dict[int, bytes], list[Merge]]:
+    r"""Read a table of tokens and a list of merges.
 
+    Args:
+        tokens: an object from tokens, in GPT-2's characters, to ids.
+        entries: the merges; each is a list of two tokens, or a string with a space
+            between them.
+        specials: special tokens, which stand for their own characters.
 
-def _read_added(entries: Any) -> dict[str, int]:
-    _check(isinstance(entries, list), "its added_tokens are not a list")
-    specials: dict[str, int] = {}
-    for entry in entries:
-        valid = (
-            isinstance(entry, dict)
-            and isinstance(entry.get("content"), str)
-            and type(entry.get("id")) is int
+    Returns:
+        The vocabulary and the merges.
+
+    Raises:
+        ValueError: if one of them is not what it should be.
+
+    Examples:
+        >>> read_tables({"Ġ": 0, "a": 1, "Ġa": 2, "<e>": 3}, ["Ġ a"], {"<e>": 3})
+        ({0: b' ', 1: b'a', 2: b' a', 3: b'<e>'}, [(b' ', b'a')])
+    """
+    check(isinstance(tokens, dict), "its vocab is not an object")
+    for id_ in [*tokens.values(), *specials.values()]:
+        if type(id_) is not int or not 0 <= id_ < MAX_ID:
+            raise ValueError(
+                f"the id {id_!r:.80} is not an integer from 0 to {MAX_ID - 1}"
+            )
+    for token, id_ in specials.items():
+        check(
+            tokens.get(token, id_) == id_,
+            f"the added token {token!r:.80} has the id {id_}, but the vocabulary gives "
+            f"it {tokens.get(token)}",
         )
-        _check(valid, f"an added token lacks its id or content: {entry!r:.80}")
-        for flag in ("single_word", "lstrip", "rstrip"):
-            if entry.get(flag):
-                _refuse(f"{flag} in the added token", entry)
-        specials[entry["content"]] = entry["id"]
-    return specials
+    meaning = {
+        token: token.encode() if token in specials else to_bytes(token)
+        for token in tokens | specials
+    }
+    vocab = {id_: meaning[token] for token, id_ in (tokens | specials).items()}
+    check(len(vocab) == len(meaning), "two of its tokens have the same id")
+    return vocab, _read_merges(entries, meaning)
 
 
 def _read_merges(entries: Any, tokens: Mapping[str, bytes]) -> list[Merge]:
-    _check(isinstance(entries, list), "its merges are not a list")
+    check(isinstance(entries, list), "its merges are not a list")
     merges = []
     for number, entry in enumerate(entries):
         pair = entry.split(" ") if isinstance(entry, str) else entry
@@ -266,188 +264,10 @@ def _read_merges(entries: Any, tokens: Mapping[str, bytes]) -> list[Merge]:
     return merges
 
 
-# All that may stand in a tokenizer.json. What a later version may add would not be
-# understood, so it is refused.
-_KEYS = {
-    *("version", "truncation", "padding", "added_tokens", "normalizer"),
-    *("pre_tokenizer", "post_processor", "decoder", "model"),
-}
-_MODEL_KEYS = {
-    *("type", "dropout", "unk_token", "continuing_subword_prefix", "fuse_unk"),
-    *("end_of_word_suffix", "byte_fallback", "ignore_merges", "vocab", "merges"),
-}
-
-# What may stand in its model without changing what we would do.
-_HARMLESS: dict[str, tuple[object, ...]] = {
-    "dropout": (None, 0, 0.0),
-    "continuing_subword_prefix": (None, ""),
-    "end_of_word_suffix": (None, ""),
-    "byte_fallback": (None, False),
-}
-
-
-def _parse(data: Any) -> Parts:
-    # What the reader of JSON lets pass may still be too deep to be looked through.
-    try:
-        return _parse_document(data)
-    except RecursionError:
-        raise ValueError(_TOO_DEEP) from None
-
-
-def _parse_document(data: Any) -> Parts:
-    _check(isinstance(data, dict), "it is not an object")
-    for key in data.keys() - _KEYS:
-        _refuse(f"the entry {key!r:.80} with", data[key])
-    for key in ("normalizer", "truncation", "padding"):
-        if data.get(key) is not None:
-            _refuse(f"the {key}", data[key])
-    decoder = data.get("decoder")
-    if not isinstance(decoder, dict) or decoder.get("type") != "ByteLevel":
-        _refuse("the decoder", decoder)
-    _check_post_processor(data.get("post_processor"))
-    pattern = _read_pattern(data.get("pre_tokenizer"))
-    model = data.get("model")
-    _check(isinstance(model, dict), "its model is not an object")
-    if model.get("type", "BPE") != "BPE":
-        _refuse("the model type", model["type"])
-    for key in model.keys() - _MODEL_KEYS:
-        _refuse(f"the model's entry {key!r:.80} with", model[key])
-    for key, allowed in _HARMLESS.items():
-        if model.get(key) not in allowed:
-            _refuse(f"the model's {key}", model[key])
-    tokens = model.get("vocab")
-    _check(isinstance(tokens, dict), "its vocab is not an object")
-    specials = _read_added(data.get("added_tokens", []))
-    ids = [*tokens.values(), *specials.values()]
-    for id_ in ids:
-        if type(id_) is not int or not 0 <= id_ < MAX_ID:
-            raise ValueError(
-                f"the id {id_!r:.80} is not an integer from 0 to {MAX_ID - 1}"
-            )
-    for token, id_ in specials.items():
-        _check(
-            tokens.get(token, id_) == id_,
-            f"the added token {token!r:.80} has the id {id_}, but the vocabulary gives "
-            f"it {tokens.get(token)}",
-        )
-    meaning = {
-        token: token.encode() if token in specials else to_bytes(token)
-        for token in tokens | specials
-    }
-    vocab = {id_: meaning[token] for token, id_ in (tokens | specials).items()}
-    _check(len(vocab) == len(meaning), "two of its tokens have the same id")
-    merges = _read_merges(model.get("merges"), meaning)
-    return Parts(vocab, merges, specials, pattern, model.get("ignore_merges") is True)
-
-
-def _check_post_processor(processor: Any) -> None:
-    r"""Let pass what leaves ordinary text alone.
-
-    A template puts special tokens around a text. That is for whoever builds the prompt
-    to do, and is left out here.
-    """
-    if processor is None:
-        return
-    inner = processor.get("processors") if isinstance(processor, dict) else None
-    if isinstance(inner, list):
-        for step in inner:
-            _check_post_processor(step)
-        return
-    kind = processor.get("type") if isinstance(processor, dict) else None
-    if kind not in {"ByteLevel", "TemplateProcessing"}:
-        _refuse("the post_processor", processor)
-
-
-def read_tokenizer_json(path: str | os.PathLike[str]) -> Parts:
-    r"""Read the `tokenizer.json` of Hugging Face's `tokenizers`.
-
-    Args:
-        path: the file. Byte-level BPE is read, with the pre-tokenizers `ByteLevel`
-            alone (GPT-2), `Sequence[Split, ByteLevel]` (Llama 3) and
-            `Sequence[Digits, ByteLevel]` (SmolLM2).
-
-    Returns:
-        The parts of the tokenizer. Every added token is taken for a special one. What a
-        post-processor puts around a text is left out.
-
-    Raises:
-        ValueError: if the file is cut short, is not what it says, or holds something
-            that cannot be represented here.
-    """
-    try:
-        return _parse(_load_json(path))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read as a tokenizer: {error}") from None
-
-
-def _written_merges(parts: Parts) -> list[list[str]]:
+def written_merges(parts: Parts) -> list[list[str]]:
+    """Write the merges in GPT-2's characters."""
     written = {token: to_characters(token) for token in parts.vocab.values()}
     return [[written[left], written[right]] for left, right in parts.merges]
-
-
-def write_tokenizer_json(path: str | os.PathLike[str], parts: Parts) -> None:
-    r"""Write the `tokenizer.json` of Hugging Face's `tokenizers`.
-
-    Args:
-        path: where to write.
-        parts: the parts of the tokenizer.
-
-    Raises:
-        ValueError: if a special token is spelled like an ordinary one, which the format
-            cannot express.
-    """
-    special_ids = {id_: token for token, id_ in parts.special_tokens.items()}
-    vocab: dict[str, int] = {}
-    for id_, token in sorted(parts.vocab.items()):
-        written = special_ids.get(id_) or to_characters(token)
-        _check(
-            written not in vocab,
-            f"the token {written!r} has two ids, {vocab.get(written)} and {id_}; "
-            "tokenizer.json can express only one",
-        )
-        vocab[written] = id_
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-    pre_tokenizer: dict[str, Any] = byte_level | {"use_regex": True}
-    if parts.pattern != GPT2_PATTERN:
-        split = {
-            "type": "Split",
-            "pattern": {"Regex": parts.pattern},
-            "behavior": "Isolated",
-            "invert": False,
-        }
-        pre_tokenizer = {
-            "type": "Sequence",
-            "pretokenizers": [split, byte_level | {"use_regex": False}],
-        }
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    document = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": id_, "content": token, **flags, "special": True}
-            for id_, token in sorted(special_ids.items())
-        ],
-        "normalizer": None,
-        "pre_tokenizer": pre_tokenizer,
-        "post_processor": None,
-        "decoder": byte_level | {"use_regex": True},
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": None,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": parts.ignore_merges,
-            "vocab": vocab,
-            "merges": _written_merges(parts),
-        },
-    }
-    text = json.dumps(document, ensure_ascii=False, indent=1)
-    with atomic_write(path) as file:
-        file.write(text.encode() + b"\n")
 
 
 # GPT-2
@@ -471,30 +291,26 @@ def read_gpt2_files(
     """
     end = "<|endoftext|>"
     try:
-        tokens = _load_json(vocab_json)
-        _check(isinstance(tokens, dict), "it is not an object")
+        tokens = load_json(vocab_json)
+        check(isinstance(tokens, dict), "it is not an object")
         specials = {end: tokens[end]} if end in tokens else {}
     except ValueError as error:
         raise ValueError(f"{vocab_json} cannot be read: {error}") from None
     try:
-        lines = _read(merges_txt).decode().splitlines()
+        lines = read_file(merges_txt).decode().splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{merges_txt} is not UTF-8 at byte {error.start}") from None
     except ValueError as error:
         raise ValueError(f"{merges_txt} cannot be read: {error}") from None
     if lines and lines[0].startswith("#version"):
         del lines[0]
-    document = {
-        "pre_tokenizer": {"type": "ByteLevel"},
-        "decoder": {"type": "ByteLevel"},
-        "added_tokens": [{"content": end, "id": id_} for id_ in specials.values()],
-        "model": {"vocab": tokens, "merges": list(filter(None, lines))},
-    }
     try:
-        return _parse(document)._replace(ignore_merges=True)
+        with shallow():
+            vocab, merges = read_tables(tokens, list(filter(None, lines)), specials)
     except ValueError as error:
         message = f"{vocab_json} and {merges_txt} do not make a tokenizer: {error}"
         raise ValueError(message) from None
+    return Parts(vocab, merges, specials, GPT2_PATTERN, ignore_merges=True)
 
 
 def write_gpt2_files(
@@ -514,7 +330,7 @@ def write_gpt2_files(
         special_ids.get(id_) or to_characters(token): id_
         for id_, token in sorted(parts.vocab.items())
     }
-    lines = ["#version: 0.2", *map(" ".join, _written_merges(parts))]
+    lines = ["#version: 0.2", *map(" ".join, written_merges(parts))]
     with atomic_write(vocab_json) as file:
         file.write(json.dumps(vocab, ensure_ascii=False).encode())
     with atomic_write(merges_txt) as file:
@@ -570,7 +386,7 @@ def read_tiktoken_file(
     """
     ranks: dict[bytes, int] = {}
     try:
-        lines = _read(path).splitlines()
+        lines = read_file(path).splitlines()
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     for number, line in enumerate(lines, start=1):
@@ -579,13 +395,13 @@ def read_tiktoken_file(
         try:
             encoded, rank = line.split()
             token = base64.b64decode(encoded, validate=True)
-            _check(0 <= int(rank) < MAX_ID and token not in ranks, "out of range")
+            check(0 <= int(rank) < MAX_ID and token not in ranks, "out of range")
             ranks[token] = int(rank)
         except ValueError:
             message = f"{path}, line {number}: {line!r:.80} is not a token and a rank"
             raise ValueError(message) from None
     vocab = {rank: token for token, rank in ranks.items()}
-    _check(len(vocab) == len(ranks), f"{path}: two tokens have the same rank")
+    check(len(vocab) == len(ranks), f"{path}: two tokens have the same rank")
     if not isinstance(special_tokens, Mapping):
         first = max(vocab, default=-1) + 1
         special_tokens = {t: first + i for i, t in enumerate(special_tokens)}

@@ -103,6 +103,8 @@ def show_merges(
 ) -> list[ShownWord]:
     r"""Show how each word of a text becomes tokens, merge by merge.
 
+    `minillm tokenizer show FOLDER TEXT --merges` prints the same in colours.
+
     Args:
         tokenizer: the tokenizer.
         text: the text.

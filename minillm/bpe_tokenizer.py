@@ -102,10 +102,9 @@ from minillm.bpe_formats import (
     place_specials,
     read_gpt2_files,
     read_tiktoken_file,
-    read_tokenizer_json,
     write_gpt2_files,
-    write_tokenizer_json,
 )
+from minillm.bpe_json import read_tokenizer_json, write_tokenizer_json
 from minillm.bpe_patterns import GPT2_PATTERN, pretokenize
 from minillm.bpe_source import safe_pieces, split_specials
 

@@ -197,6 +197,12 @@ def test_merge_is_replacement_of_text(ids, a, b):
 patterns = st.sampled_from([*PATTERNS.values(), r"\w+|\W+", r"[ab]+", r"x*", r"(a)|b"])
 
 
+@given(any_text, patterns)
+def test_no_pattern_loses_text(text, pattern):
+    pieces = pretokenize(text, pattern)
+    assert "".join(pieces) == text and all(pieces)
+
+
 @settings(deadline=None, max_examples=300)
 @given(
     st.lists(small_text | text_at_turns, min_size=1, max_size=5).filter(any),
@@ -283,10 +289,11 @@ def in_characters(merges):
     return [(to_characters(left), to_characters(right)) for left, right in merges]
 
 
-def test_same_merges_as_hugging_face_on_the_corpus(tales):
-    theirs = hugging_face_trainer(tales, 3000)
-    _, merges = train_bpe(tales, 3000, tie_break="huggingface")
-    assert len(merges) == 3000 - 256
+@pytest.mark.parametrize("size", [3000, pytest.param(16_000, marks=pytest.mark.check)])
+def test_same_merges_as_hugging_face_on_the_corpus(tales, size):
+    theirs = hugging_face_trainer(tales, size, [END])
+    _, merges = train_bpe(tales, size, [END], tie_break="huggingface")
+    assert len(merges) == size - 257
     assert in_characters(merges) == their_merges(theirs)
 
 
