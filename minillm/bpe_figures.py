@@ -3,7 +3,9 @@ r"""The figure of the tokenizer chapter: compression against the size of the voc
 The points are in `images/data/compression.json`. They are computed from the embedded
 tales, with GPT-2's two files for its own point, by
 
-    python -m minillm.bpe_figures encoder.json vocab.bpe
+```sh
+python -m minillm.bpe_figures encoder.json vocab.bpe
+```
 
 and nothing in them depends on the machine.
 """

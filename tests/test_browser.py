@@ -179,6 +179,28 @@ def test_code_of_88_columns_fits_on_a_wide_screen(browser: Any, site: Path) -> N
         assert wide == [], name
 
 
+def test_a_printed_page_has_all_of_the_text_and_nothing_to_click(
+    browser: Any, site: Path
+) -> None:
+    # A sheet of A4 without its margins is about 670 pixels wide.
+    reader = Reader(browser, site, viewport={"width": 670, "height": 950})
+    reader.page.emulate_media(media="print")
+    for name in ("index.html", "bpe.html", "flops.html", "watch.html"):
+        page = reader.open(name)
+        for part in (".md-header", ".md-sidebar", ".md-footer", ".md-code__nav"):
+            found = page.locator(part).evaluate_all(
+                "all => all.filter(part => part.offsetParent !== null).length"
+            )
+            assert found == 0, (name, part)
+        cut = page.eval_on_selector_all(
+            "article pre > code",
+            "all => all.filter(code => code.scrollWidth > code.clientWidth + 1).length",
+        )
+        assert cut == 0, name
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= 670, (name, width)
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser: Any, site: Path, scheme: str) -> None:

@@ -186,6 +186,15 @@ def test_back_and_jump_start_from_a_clean_state(sample, monkeypatch):
     assert "TypeError" in text and "Box(3)" not in text
 
 
+def test_an_example_starts_from_what_came_before_it_and_nothing_else(sample):
+    from minillm.lecture import told
+
+    lecture, _ = given("sample")
+    _, count = told(">>> n = 0\n>>> n = n + 1; n\n1\n")
+    for _ in range(2):  # the second time, from the beginning
+        assert lecture.run(count) == ("1\n", True)
+
+
 def test_sections_are_listed_and_nonsense_is_answered(sample, monkeypatch):
     lecture, output = given("sample", monkeypatch, ["s", "xyz", "99"])
     lecture.speak()
@@ -198,6 +207,8 @@ def test_long_lines_continue_behind_a_sign():
     assert all(len(line) <= 40 for line in folded)
     assert all(line.startswith("      ↪ abc,") for line in folded[1:])
     assert "".join(folded).count("abc,") == 30
+    wide = Lecture._folded("你" * 50, 21).splitlines()
+    assert max(map(cell_len, wide)) <= 21 and "".join(wide).count("你") == 50
     assert Lecture._folded("é" * 100, 30).replace("  ↪ ", "").replace("\n", "") == (
         "é" * 100
     )
