@@ -32,8 +32,9 @@ def load(folder: "str | PathLike[str]") -> "tuple[TransformerLM, BPETokenizer]":
     r"""Load a model and its tokenizer, ready to generate.
 
     Args:
-        folder: a run of this package, or any Llama folder in the layout of Hugging
-            Face: `config.json`, `model.safetensors`, `tokenizer.json`.
+        folder: a run of this package, any Llama folder in the layout of Hugging Face
+            (`config.json`, `model.safetensors`, `tokenizer.json`), a GGUF file, or a
+            name on the hub; see [`minillm.hub_load`][].
 
     Returns:
         The model, in evaluation mode, and its tokenizer.
@@ -43,9 +44,6 @@ def load(folder: "str | PathLike[str]") -> "tuple[TransformerLM, BPETokenizer]":
         ValueError: if a file is not what it should be.
     """
     # Imported here, so that `import minillm` costs nothing.
-    from pathlib import Path
+    from minillm.hub_load import open_model
 
-    from minillm.bpe import BPETokenizer
-    from minillm.hub import load_llama
-
-    return load_llama(folder), BPETokenizer.load(Path(folder) / "tokenizer.json")
+    return open_model(folder)[:2]

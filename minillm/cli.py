@@ -108,7 +108,12 @@ def demo(
 
 @app.command()
 def generate(
-    folder: Annotated[Path, typer.Argument(help="A run, or any Llama folder.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A run, any Llama folder, a GGUF file, or a name on the hub."
+        ),
+    ],
     prompt: Annotated[str, typer.Argument(help="How the text begins.")] = "",
     max_new_tokens: Annotated[int, typer.Option(min=0, help="When to stop.")] = 200,
     temperature: Annotated[
@@ -126,15 +131,17 @@ def generate(
     ] = None,
 ) -> None:
     """Continue PROMPT with a trained model, and print the text as it is written."""
-    from minillm import load
     from minillm.generate import stream_text
+    from minillm.hub_load import open_model
 
-    model, tokenizer = load(folder)
+    model, tokenizer, begin_ids, stop_ids = open_model(source)
     pieces = stream_text(
         model,
         tokenizer,
         prompt,
         max_new_tokens,
+        begin_ids=begin_ids,
+        stop_ids=stop_ids,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,

@@ -383,6 +383,8 @@ def stream_text(
     tokenizer: BPETokenizer,
     prompt: str,
     max_new_tokens: int,
+    *,
+    begin_ids: Sequence[int] = (),
     **settings: Any,
 ) -> Iterator[str]:
     r"""Continue a text, and yield the new pieces of it as they are drawn.
@@ -397,6 +399,7 @@ def stream_text(
         prompt: the beginning; an empty one stands for the beginning of a text, if the
             tokenizer marks that with `<|endoftext|>`.
         max_new_tokens: when to stop at the latest.
+        begin_ids: what the model has to read before any text.
         **settings: those of [`stream`][minillm.generate.stream].
 
     Returns:
@@ -406,7 +409,7 @@ def stream_text(
         ValueError: see [`stream`][minillm.generate.stream].
     """
     end_of_text = tokenizer.special_tokens.get("<|endoftext|>")
-    ids = tokenizer.encode(prompt)
+    ids = [*begin_ids, *tokenizer.encode(prompt)]
     if not ids and end_of_text is not None:
         ids = [end_of_text]
     if end_of_text is not None:

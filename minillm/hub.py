@@ -32,6 +32,12 @@ everything after it is garbage.
 [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]
 >>> torch.equal(to_pairs(to_halves(rows, n_heads=2), n_heads=2), rows)
 True
+
+The files of llama.cpp are in our order, so [`minillm.hub_gguf`][] reorders nothing.
+
+What is in the three files, and what is refused in them, is the subject of
+[`minillm.hub_files`][].
+[`minillm.hub_load`][] makes of such a folder something that writes.
 """
 
 import json
@@ -47,6 +53,7 @@ from minillm.bpe import BPETokenizer
 from minillm.checkpoint import compare
 from minillm.config import ModelConfig
 from minillm.files import atomic_write
+from minillm.hub_files import describe, read_config, read_weights
 from minillm.hub_gguf import read_gguf
 from minillm.model import TransformerLM
 
@@ -129,23 +136,7 @@ def save_llama(
         tensor = model.get_parameter(ours).detach().cpu()
         tensors[theirs] = (to_halves(tensor, n_heads) if n_heads else tensor).clone()
     end_of_text = tokenizer and tokenizer.special_tokens.get("<|endoftext|>")
-    description = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": config.vocab_size,
-        "max_position_embeddings": config.context_length,
-        "hidden_size": config.d_model,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
-        "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.d_head,
-        "intermediate_size": config.d_ff,
-        "rope_theta": config.rope_theta,
-        "rms_norm_eps": config.norm_eps,
-        "tie_word_embeddings": config.tie_embeddings,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
+    description = describe(config) | {
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
         "torch_dtype": str(model.token_embedding.weight.dtype).removeprefix("torch."),
@@ -170,7 +161,7 @@ def load_llama(folder: str | PathLike[str]) -> TransformerLM:
         The model, in evaluation mode, on the CPU.
 
     Raises:
-        FileNotFoundError: if the folder or one of its two files is missing.
+        FileNotFoundError: if the folder or one of its files is missing.
         ValueError: if a file is damaged, or the model is of a kind that
             [`TransformerLM`][minillm.model.TransformerLM] cannot be.
 
@@ -189,19 +180,8 @@ def load_llama(folder: str | PathLike[str]) -> TransformerLM:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}: train a model first")
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"{folder} has no {name}, so it is no complete model: train it again, "
-                "or fetch the missing file"
-            )
     config = read_config(folder)
-    try:
-        theirs = safetensors.torch.load_file(folder / "model.safetensors")
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"{folder / 'model.safetensors'} is damaged ({error}): write it again"
-        ) from error
+    theirs = read_weights(folder)
     names = _names(config)
     # Tied heads are stored once; some programs store them twice.
     if config.tie_embeddings:
@@ -286,66 +266,3 @@ def _names(config: ModelConfig) -> list[tuple[str, str, int]]:
             for ours, theirs in BLOCK_NAMES.items()
         ]
     return names
-
-
-def read_config(path: str | PathLike[str]) -> ModelConfig:
-    """Read the shape of a model from the description of a Llama folder.
-
-    Args:
-        path: the folder, or its `config.json`.
-
-    Returns:
-        The shape.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, or the model is of a kind that
-            [`TransformerLM`][minillm.model.TransformerLM] cannot be.
-    """
-    path = Path(path)
-    if path.is_dir():
-        path /= "config.json"
-    try:
-        c = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}): write it again") from error
-    if not isinstance(c, dict):
-        raise ValueError(f"{path} must hold a JSON object; got {type(c).__name__}")
-    # The base of the rotation has been spelled in two ways.
-    rope = c.get("rope_parameters") or c.get("rope_scaling") or {}
-    rope_kind = rope.get("rope_type", rope.get("type", "default"))
-    wanted = {
-        "model_type": ("llama", c.get("model_type")),
-        "hidden_act": ("silu", c.get("hidden_act", "silu")),
-        "attention_bias": (False, c.get("attention_bias", False)),
-        "mlp_bias": (False, c.get("mlp_bias", False)),
-        "rope_type": ("default", rope_kind),
-    }
-    for key, (supported, found) in wanted.items():
-        if found != supported:
-            raise ValueError(
-                f"{path}: {key} is {found!r}; only {supported!r} can be read here"
-            )
-    try:
-        config = ModelConfig(
-            vocab_size=c["vocab_size"],
-            context_length=c["max_position_embeddings"],
-            d_model=c["hidden_size"],
-            n_layers=c["num_hidden_layers"],
-            n_heads=c["num_attention_heads"],
-            n_kv_heads=c.get("num_key_value_heads") or c["num_attention_heads"],
-            d_ff=c["intermediate_size"],
-            rope_theta=float(c.get("rope_theta") or rope.get("rope_theta", 10000.0)),
-            norm_eps=c["rms_norm_eps"],
-            tie_embeddings=c.get("tie_word_embeddings", False),
-        )
-    except KeyError as error:
-        raise ValueError(f"{path} does not say {error}: it is not complete") from error
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    if c.get("head_dim") not in {None, config.d_head}:
-        raise ValueError(
-            f"{path}: head_dim is {c['head_dim']}; only hidden_size / "
-            f"num_attention_heads = {config.d_head} can be read here"
-        )
-    return config
