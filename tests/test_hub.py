@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from minillm import hub, load
 from minillm.bpe import BPETokenizer
-from minillm.config import ModelConfig
+from minillm.config import ModelConfig, RopeScaling
 from minillm.generate import generate
 from minillm.hub import load_llama, save_llama, to_halves, to_pairs
 from minillm.model import TransformerLM
@@ -36,7 +36,15 @@ CONFIGS = {
     "mqa-tied": ModelConfig(
         **SHAPE, n_kv_heads=1, rope_theta=100000.0, tie_embeddings=True
     ),
+    # Of the four pairs, one is fast, two are between, and one is slow.
+    "llama3": ModelConfig(
+        **SHAPE,
+        n_kv_heads=2,
+        rope_theta=60.0,
+        rope_scaling=RopeScaling(6.0, 1.5, 7.0, 90),
+    ),
 }
+THEIR_OPTIONS = {"local_files_only": True}
 shapes = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 
 
@@ -153,6 +161,22 @@ def test_nothing_here_needs_transformers():
 # Against Hugging Face
 
 
+def their_rope(config):
+    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+    scaling = config.rope_scaling
+    return rope | (
+        {}
+        if scaling is None
+        else {
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_context_length,
+        }
+    )
+
+
 def theirs_from(transformers, config, **extra):
     return make_loud(
         transformers.LlamaForCausalLM(
@@ -166,10 +190,7 @@ def theirs_from(transformers, config, **extra):
                 intermediate_size=config.d_ff,
                 rms_norm_eps=config.norm_eps,
                 tie_word_embeddings=config.tie_embeddings,
-                rope_parameters={
-                    "rope_type": "default",
-                    "rope_theta": config.rope_theta,
-                },
+                rope_parameters=their_rope(config),
                 **extra,
             )
         )
@@ -183,10 +204,24 @@ class ExactAngles(torch.nn.Module):
         super().__init__()
         self.config = config
 
-    def forward(self, x, position_ids):
+    def speeds(self):
         j = torch.arange(self.config.d_head // 2, dtype=torch.float64)
         speeds = self.config.rope_theta ** (-2 * j / self.config.d_head)
-        angles = (position_ids[..., None].double() * speeds).tile(2)
+        s = self.config.rope_scaling
+        if s is None:
+            return speeds
+        # As in Llama 3.1's own `apply_scaling`, by wavelengths.
+        length = 2 * math.pi / speeds
+        longest = s.original_context_length / s.low_freq_factor
+        shortest = s.original_context_length / s.high_freq_factor
+        smooth = s.original_context_length / length - s.low_freq_factor
+        smooth /= s.high_freq_factor - s.low_freq_factor
+        between = (1 - smooth) * speeds / s.factor + smooth * speeds
+        slow = torch.where(length > longest, speeds / s.factor, between)
+        return torch.where(length < shortest, speeds, slow)
+
+    def forward(self, x, position_ids):
+        angles = (position_ids[..., None].double() * self.speeds()).tile(2)
         return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
 
 
@@ -204,15 +239,20 @@ def exact(theirs, config):
 
 @torch.no_grad()
 def assert_same(ours, theirs, length=200):
-    """Equal as far as float32 goes, and in float64 but for its rounding."""
+    """Equal as far as float32 goes, and in float64 but for its rounding.
+
+    Their model in float64 keeps angles of 32 bits: some 1e-7 of an angle, which at
+    position 1000 is 1e-4 of a turn. So what they compute is compared with what they
+    would compute, were the angles exact; that is their error in float32.
+    """
     ids = some_ids(ours.config, length)
     found, expected = ours(ids), theirs(ids).logits
     assert found.dtype == expected.dtype == torch.float32
-    theirs.double()
-    allowed = max(1e-5, 2 * relative(expected, theirs(ids).logits))
-    assert relative(found, expected) <= allowed
-    theirs = exact(theirs, ours.config)
-    assert relative(ours.double()(ids), theirs(ids).logits) <= 1e-12
+    truth = exact(theirs, ours.config)(ids).logits
+    their_error, our_error = relative(expected, truth), relative(found, truth)
+    assert relative(found, expected) <= max(1e-5, 2 * their_error)
+    assert our_error <= max(1e-5, their_error)
+    assert relative(ours.double()(ids), truth) <= 1e-12
 
 
 @shapes
@@ -247,13 +287,31 @@ def test_the_comparison_sees_a_wrong_permutation(transformers, tmp_path, monkeyp
     assert relative(found[:, 1:], expected[:, 1:]) > 0.1
 
 
-def test_far_positions_are_the_same(transformers, tmp_path):
-    config = ModelConfig(97, 2000, 32, 2, 4, n_kv_heads=2, rope_theta=10000.0)
-    theirs = exact(theirs_from(transformers, config), config)
-    theirs.save_pretrained(tmp_path)
-    ids = some_ids(config, 2000)
+@pytest.mark.parametrize("theta", [700.0, 10000.0, 500000.0])
+def test_far_positions_are_the_same(transformers, tmp_path, theta):
+    scaling = RopeScaling(8.0, 1.0, 4.0, 300) if theta > 1e5 else None
+    config = ModelConfig(97, 2000, 32, 2, 4, 2, 96, theta, rope_scaling=scaling)
+    theirs = theirs_from(transformers, config)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = load_llama(tmp_path / "theirs")
+    assert ours.config == config
+    assert_same(ours, theirs, 2000)
+    save_llama(loud(config), tmp_path / "ours")
+    again = transformers.LlamaForCausalLM.from_pretrained(
+        tmp_path / "ours", local_files_only=True
+    )
+    assert_same(loud(config), again.eval(), 2000)
+
+
+def test_stretched_positions_are_others(tmp_path):
+    """What the comparison would not see if the scaling were ignored by both."""
+    config = CONFIGS["llama3"]
+    ids = some_ids(config)
     with torch.no_grad():
-        assert relative(load_llama(tmp_path)(ids), theirs(ids).logits) <= 1e-12
+        stretched = loud(config)(ids)
+        plain = loud(replace(config, rope_scaling=None))(ids)
+    assert relative(stretched[:, :1], plain[:, :1]) < 1e-5
+    assert relative(stretched, plain) > 0.1
 
 
 def test_a_model_in_bfloat16_stays_one(transformers, tmp_path):
@@ -304,6 +362,8 @@ def test_greedy_text_is_theirs_token_by_token(transformers, tmp_path):
         {"rope_theta": 700.5, "rope_scaling": {"type": "default"}},
         {"rope_parameters": {"rope_type": "default", "rope_theta": 700.5}},
         {"rope_parameters": {"rope_theta": 700.5}},
+        {"rope_parameters": {"rope_theta": 700.5}, "rope_theta": 800.0},
+        {"rope_scaling": {"type": "default"}, "rope_theta": 700.5, "head_dim": 8},
     ],
     ids=str,
 )
@@ -337,6 +397,152 @@ def test_a_tied_head_may_be_stored_twice(tmp_path):
     assert torch.equal(load_llama(tmp_path)(ids), lm(ids))
 
 
+def test_a_stretched_rotation_is_read_in_both_spellings(folder):
+    scaling = CONFIGS["llama3"].rope_scaling
+    wanted = replace(CONFIGS["gqa"], rope_theta=700.5, rope_scaling=scaling)
+    rope = their_rope(wanted)
+    rewrite(folder, rope_theta=None, rope_parameters=rope)
+    assert load_llama(folder).config == wanted
+    del rope["rope_theta"]
+    rewrite(folder, rope_theta=700.5, rope_parameters=None, rope_scaling=rope)
+    assert load_llama(folder).config == wanted
+    rope["type"] = rope.pop("rope_type")
+    rope["factor"] = int(rope["factor"])
+    rewrite(folder, rope_scaling=rope)
+    assert load_llama(folder).config == wanted
+
+
+# Shards
+
+
+@pytest.fixture
+def shards(transformers, tmp_path):
+    """A folder of theirs in several files, and the model in it."""
+    theirs = theirs_from(transformers, CONFIGS["gqa"])
+    theirs.save_pretrained(tmp_path, max_shard_size="60KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) >= 3
+    return tmp_path, theirs
+
+
+INDEX = "model.safetensors.index.json"
+
+
+def rewrite_index(folder, change):
+    path = folder / INDEX
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    change(entries["weight_map"])
+    path.write_text(json.dumps(entries), encoding="utf-8")
+
+
+def test_shards_are_read(shards):
+    folder, theirs = shards
+    assert not (folder / "model.safetensors").exists()
+    assert_same(load_llama(folder), theirs)
+
+
+def test_a_whole_file_goes_before_shards(shards):
+    folder, _ = shards
+    other = loud(CONFIGS["gqa"])
+    with torch.no_grad():
+        other.final_norm.weight.fill_(3.0)
+    save_llama(other, folder)
+    assert torch.equal(load_llama(folder).final_norm.weight, other.final_norm.weight)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.safetensors",
+        "/etc/secret.safetensors",
+        "sub/secret.safetensors",
+        "..\\secret.safetensors",
+        "C:secret.safetensors",
+        "pytorch_model.bin",
+        "..",
+        "",
+        7,
+        None,
+    ],
+)
+def test_an_index_cannot_leave_its_folder(shards, name):
+    folder, _ = shards
+    save_llama(loud(CONFIGS["gqa"]), folder / "sub")
+    for place in (folder / "sub", folder.parent):
+        model = folder / "sub" / "model.safetensors"
+        (place / "secret.safetensors").write_bytes(model.read_bytes())
+    rewrite_index(folder, lambda places: places.update({"model.norm.weight": name}))
+    with pytest.raises(ValueError, match="only a safetensors file of the same folder"):
+        load_llama(folder)
+
+
+def test_a_missing_shard_is_named(shards):
+    folder, _ = shards
+    shard = sorted(folder.glob("model-*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match=f"has no {shard.name}"):
+        load_llama(folder)
+
+
+def test_a_shard_cut_short_is_named(shards):
+    folder, _ = shards
+    shard = sorted(folder.glob("model-*.safetensors"))[1]
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=f"{shard.name} is damaged"):
+        load_llama(folder)
+
+
+def test_an_index_that_promises_too_much_or_too_little(shards):
+    folder, _ = shards
+    first = sorted(folder.glob("model-*.safetensors"))[0].name
+    rewrite_index(folder, lambda places: places.update(mystery=first))
+    with pytest.raises(ValueError, match=f"{first} lacks mystery, which the index"):
+        load_llama(folder)
+    rewrite_index(
+        folder, lambda places: (places.pop("mystery"), places.pop("model.norm.weight"))
+    )
+    with pytest.raises(ValueError, match=r"final_norm.weight is missing there"):
+        load_llama(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "must hold a JSON object; got list"),
+        ("{}", "has no weight_map"),
+        ('{"weight_map": {}}', "has no weight_map"),
+        ('{"weight_map": ["a"]}', "has no weight_map"),
+        ("[" * 100_000, "is not JSON"),
+    ],
+    ids=range(6),
+)
+def test_a_damaged_index_is_refused(shards, text, message):
+    folder, _ = shards
+    (folder / INDEX).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{INDEX} {message}"):
+        load_llama(folder)
+
+
+def test_weights_of_two_types_become_one(folder):
+    def half(tensors):
+        tensors["model.norm.weight"] = tensors["model.norm.weight"].half()
+
+    rewrite_weights(folder, half)
+    assert {w.dtype for w in load_llama(folder).parameters()} == {torch.float32}
+
+
+def test_a_loaded_model_holds_no_file(folder):
+    """On Windows a file that is mapped into memory could not be replaced."""
+    model = load_llama(folder)
+    ids = some_ids(model.config, 9)
+    expected = model(ids)
+    path = folder / "model.safetensors"
+    with path.open("r+b") as file:
+        file.seek(-4000, 2)
+        file.write(bytes(4000))
+    assert torch.equal(model(ids), expected)
+
+
 # Refusals
 
 
@@ -351,6 +557,11 @@ def test_a_tied_head_may_be_stored_twice(tmp_path):
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "rope_type is 'yarn'"),
         ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_type is 'linear'"),
         ({"rope_parameters": {"rope_type": "dynamic"}}, "rope_type is 'dynamic'"),
+        ({"rope_scaling": "llama3"}, "rope parameters must be an object; got 'llama3'"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "does not say 'factor'"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5; only 1.0"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config is .*; only None"),
         ({"head_dim": 16}, "head_dim is 16; only hidden_size / .* = 8"),
         ({"hidden_size": None}, "does not say 'hidden_size'"),
         ({"vocab_size": 0}, "vocab_size must be a positive int; got 0"),
@@ -426,9 +637,16 @@ def test_a_damaged_config_is_refused(folder, text, message):
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
-    # Weights in the pickled format do not stand in: reading them could run code.
-    (folder / "pytorch_model.bin").write_bytes(b"\x80\x02")
     with pytest.raises(FileNotFoundError, match=f"has no {name}.*train it again"):
+        load_llama(folder)
+
+
+def test_pickled_weights_are_refused_by_name(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x02")
+    with pytest.raises(
+        FileNotFoundError, match=r"pytorch_model.bin is pickled, .* could run code"
+    ):
         load_llama(folder)
 
 
