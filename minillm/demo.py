@@ -60,7 +60,7 @@ __all__ = ["known_words", "read_log", "run_demo"]
 
 VOCAB_SIZE = 2048
 SHAPE = ModelConfig(VOCAB_SIZE, context_length=128, d_model=128, n_layers=4, n_heads=4)
-SAMPLING: dict[str, Any] = {"temperature": 0.8, "top_p": 0.95}
+SAMPLING = {"temperature": 0.8, "top_p": 0.95}
 
 
 def run_demo(

@@ -383,8 +383,6 @@ def stream_text(
     tokenizer: BPETokenizer,
     prompt: str,
     max_new_tokens: int,
-    *,
-    begin_ids: Sequence[int] = (),
     **settings: Any,
 ) -> Iterator[str]:
     r"""Continue a text, and yield the new pieces of it as they are drawn.
@@ -399,8 +397,8 @@ def stream_text(
         prompt: the beginning; an empty one stands for the beginning of a text, if the
             tokenizer marks that with `<|endoftext|>`.
         max_new_tokens: when to stop at the latest.
-        begin_ids: what the model has to read before any text.
-        **settings: those of [`stream`][minillm.generate.stream].
+        **settings: those of [`stream`][minillm.generate.stream]; and `begin_ids`, ids
+            that the model has to read before any text.
 
     Returns:
         An iterator over strings, none of them empty.
@@ -409,7 +407,7 @@ def stream_text(
         ValueError: see [`stream`][minillm.generate.stream].
     """
     end_of_text = tokenizer.special_tokens.get("<|endoftext|>")
-    ids = [*begin_ids, *tokenizer.encode(prompt)]
+    ids = [*settings.pop("begin_ids", ()), *tokenizer.encode(prompt)]
     if not ids and end_of_text is not None:
         ids = [end_of_text]
     if end_of_text is not None:
