@@ -35,27 +35,51 @@ the product is largest, and at nothing else.
 That is not what it looked for: a long vector matches everything, and what a position
 *seeks*, what it *is found by* and what it *has to tell* are one and the same. Third
 attempt: give it three vectors, each a learned product with its own, the *query*, the
-*key* and the *value*. That is attention, and the rest of this chapter builds it.
+*key* and the *value*. That is attention.
 
-**Next:** [`minillm.model`][] stacks it. The letters are those of the
-[notation page](notation.md).
+# The ladder
+
+From here the chapter climbs. Each rung mends one failure of the rung below, which is
+measured where it is mended, and gives the same numbers where both apply:
+
+| rung | what it mends |
+| --- | --- |
+| dot products for weights | an average cannot choose |
+| scores divided by $\sqrt{d}$ | wide vectors: one key takes all the weight |
+| the causal mask | a position reads the answer that it should guess |
+| many heads, by a loop | one mean cannot look at two places |
+| all heads in one product | small products, one after the other |
+| grouped-query heads | the cache of keys and values outgrows the model |
+| the fused kernel | the matrix of scores outgrows the memory |
+
+In a model that has learned something, this is what four heads look at
+([`minillm.attention_figures`][] tells what it has learned):
+
+<div class="figure" markdown>
+
+--8<-- "images/attention-maps.svg"
+
+</div>
+
+**Next:** [`minillm.rope`][] tells positions apart, [`minillm.model`][] stacks it all.
+The letters are those of the [notation page](notation.md).
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from minillm.config import RopeScaling
+from minillm.rope import RotaryEmbedding
 
 __all__ = [
     "LayerCache",
     "Linear",
     "MultiHeadAttention",
     "RotaryEmbedding",
+    "multi_head_attention_naive",
     "scaled_dot_product_attention",
     "softmax",
 ]
@@ -126,7 +150,9 @@ def scaled_dot_product_attention(
         >>> scaled_dot_product_attention(torch.zeros(3, 2), k, v).squeeze().tolist()
         [5.0, 5.0, 5.0]
 
-        With the causal mask, each position averages over its own past only:
+        The first of these has looked at positions that come after it. A model that is
+        trained to guess the next token would find the answer there, and learn nothing
+        else. With the causal mask, each position averages over its own past only:
 
         >>> past = torch.ones(3, 3, dtype=torch.bool).tril()
         >>> q = torch.zeros(3, 2)
@@ -160,122 +186,6 @@ def scaled_dot_product_attention(
     # softmax divides nothing by nothing; there the weights are set to zero by hand.
     weights = softmax(scores.masked_fill(~mask, -math.inf), dim=-1)
     return weights.masked_fill(~mask, 0.0) @ v
-
-
-class RotaryEmbedding(nn.Module):
-    r"""Turn each vector by an angle that grows with its position.
-
-    Attention compares vectors by their dot product, and a dot product knows nothing of
-    order: without this, "dog bites man" and "man bites dog" gather the same. So the
-    vector at position $m$ is cut into pairs of numbers, and pair $j$ is turned in its
-    plane by the angle $m\,\theta_j$:
-
-    $$\begin{pmatrix} x'_{2j} \\ x'_{2j+1} \end{pmatrix} =
-    \begin{pmatrix} \cos m\theta_j & -\sin m\theta_j \\
-    \sin m\theta_j & \cos m\theta_j \end{pmatrix}
-    \begin{pmatrix} x_{2j} \\ x_{2j+1} \end{pmatrix},
-    \qquad \theta_j = \theta^{-2j/d_h}$$
-
-    Read as complex numbers, a pair is $x_{2j} + i\,x_{2j+1}$, and turning it is one
-    product, with $e^{i m \theta_j}$. That is how it is computed.
-
-    Two vectors turned by $m$ and $n$ then have a dot product that depends on $m - n$
-    alone: a model that has learned "the word before" at position 5 knows it at
-    position 500. (Su et al. 2021, RoFormer, arXiv:2104.09864, section 3.2.2. The pairs
-    lie side by side, as there; Hugging Face's Llama puts the second of each pair in the
-    other half, one permutation apart, and [`minillm.hub`][] permutes.)
-
-    Args:
-        d_head: $d_h$, the width of the vectors, even.
-        context_length: $T$, positions run from 0 to $T - 1$.
-        theta: $\theta$, the base. The slowest pair turns once in about $2\pi\theta$
-            positions, so longer contexts want a larger base.
-        scaling: slows some of the pairs; `None` for none.
-
-    Examples:
-        The same distance gives the same score, wherever the two stand:
-
-        >>> rope = RotaryEmbedding(d_head=8, context_length=100).double()
-        >>> q, k = torch.randn(2, 1, 8, generator=torch.manual_seed(0)).double()
-        >>> def score(m, n):
-        ...     return (rope(q, torch.tensor([m])) * rope(k, torch.tensor([n]))).sum()
-        >>> score(5, 3).allclose(score(92, 90)), score(5, 3).allclose(score(5, 4))
-        (True, False)
-    """
-
-    cos: Tensor
-    sin: Tensor
-
-    def __init__(
-        self,
-        d_head: int,
-        context_length: int,
-        theta: float = 10000.0,
-        scaling: RopeScaling | None = None,
-    ) -> None:
-        super().__init__()
-        self.d_head, self.context_length, self.theta = d_head, context_length, theta
-        self.scaling = scaling
-        # The tables follow from three numbers, so checkpoints need not carry them.
-        cos, sin = self.tables()
-        self.register_buffer("cos", cos.to(torch.get_default_dtype()), persistent=False)
-        self.register_buffer("sin", sin.to(torch.get_default_dtype()), persistent=False)
-        self.turns = torch.complex(self.cos, self.sin)  # $e^{i m \theta_j}$
-
-    def tables(self) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of every angle, in float64: (T, d_h / 2) each."""
-        j = torch.arange(self.d_head // 2, dtype=torch.float64, device="cpu")
-        m = torch.arange(self.context_length, dtype=torch.float64, device="cpu")
-        speeds = self.theta ** (-2 * j / self.d_head)
-        if self.scaling is not None:
-            speeds = speeds.apply_(self.scaling.slow)
-        # $m\,\theta_j$ for every position and every pair
-        angles = torch.outer(m, speeds)
-        return angles.cos(), angles.sin()
-
-    def _apply(
-        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
-    ) -> "RotaryEmbedding":
-        # PyTorch calls this when a model changes its dtype or device. `model.double()`
-        # would otherwise widen numbers that had been rounded to float32 already, and
-        # `model.bfloat16()` would leave angles of two digits.
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        cos, sin = self.tables()
-        dtype = torch.promote_types(self.cos.dtype, torch.float32)
-        self.cos = cos.to(self.cos.device, dtype)
-        self.sin = sin.to(self.sin.device, dtype)
-        self.turns = torch.complex(self.cos, self.sin)
-        return self
-
-    def forward(
-        self,
-        x: Float[Tensor, "*batch seq d_head"],
-        positions: Int[Tensor, "*pos seq"] | None = None,
-        start: int = 0,
-    ) -> Float[Tensor, "*batch seq d_head"]:
-        """Turn `x`, whose rows stand at `positions`, or else at `start` and after."""
-        at = slice(start, start + x.shape[-2]) if positions is None else positions
-        wide = torch.promote_types(x.dtype, self.cos.dtype)
-        if torch.compiler.is_compiling():
-            # A compiler makes one loop of the formula as it stands, and has no code for
-            # complex numbers.
-            a, b = x.to(wide).unflatten(-1, (-1, 2)).unbind(-1)
-            cos, sin = _for_all_heads(self.cos[at], x), _for_all_heads(self.sin[at], x)
-            turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)
-            return turned.flatten(-2).to(x.dtype)  # (..., T, d_h)
-        # The copy lies in memory as complex numbers must, wherever `x` came from.
-        x_copy = x.to(wide, copy=True, memory_format=torch.contiguous_format)
-        pairs = torch.view_as_complex(x_copy.unflatten(-1, (-1, 2)))
-        # $x' = x\, e^{i m \theta_j}$
-        turned = pairs * _for_all_heads(self.turns[at], x)  # (..., T, d_h / 2)
-        return torch.view_as_real(turned).flatten(-2).to(x.dtype)  # (..., T, d_h)
-
-
-def _for_all_heads(table: Tensor, x: Tensor) -> Tensor:
-    """Give a table that has a row of positions per sequence an axis for heads."""
-    while 2 < table.ndim < x.ndim:
-        table = table.unsqueeze(-3)
-    return table
 
 
 class Linear(nn.Module):
@@ -356,17 +266,78 @@ class LayerCache:
         return self.k[:, :, :end], self.v[:, :, :end]
 
 
+def multi_head_attention_naive(
+    x: Float[Tensor, "*batch seq d_model"],
+    w_q: Float[Tensor, "d_model d_model"],
+    w_k: Float[Tensor, "d_kv d_model"],
+    w_v: Float[Tensor, "d_kv d_model"],
+    w_o: Float[Tensor, "d_model d_model"],
+    n_heads: int,
+    rope: RotaryEmbedding | None = None,
+) -> Float[Tensor, "*batch seq d_model"]:
+    r"""Several attentions, one after the other: causal, obviously right, and slow.
+
+    One attention gives one weighted mean: it can look at the word before *or* at the
+    subject of the sentence. Looking at both with half the weight each, it gathers
+    their mean, and can no longer tell a 3 and a 5 from two 4s. So let $H$ heads look,
+    each with its own query, key and value of $d_h = d / H$ numbers, and let $W_o$ mix
+    what they bring home. (Vaswani et al. 2017, section 3.2.2.)
+
+    Args:
+        x: the vectors.
+        w_q: $W_q$; rows $h\,d_h$ to $(h + 1)\,d_h - 1$ are those of head $h$.
+        w_k: $W_k$, the same for keys. With fewer rows than $W_q$, neighbouring query
+            heads share a head of keys and values.
+        w_v: $W_v$, the same for values.
+        w_o: $W_o$.
+        n_heads: $H$, the number of query heads.
+        rope: turns queries and keys by their positions; `None` for no positions.
+
+    Returns:
+        For each position, what it has gathered from itself and those before it.
+
+    Examples:
+        One head whose matrices leave everything as it is, on vectors of two numbers:
+
+        >>> x, one = torch.tensor([[3.0, 0.0], [3.0, 0.0], [5.0, 0.0]]), torch.eye(2)
+        >>> still = torch.zeros(2, 2)  # queries of zero: the average of the past
+        >>> gathered = multi_head_attention_naive(x, still, one, one, one, n_heads=1)
+        >>> [round(y, 2) for y in gathered[:, 0].tolist()]
+        [3.0, 3.0, 3.67]
+    """
+    d_head, seq = x.shape[-1] // n_heads, x.shape[-2]
+    sharing = len(w_q) // len(w_k)  # query heads to one head of keys and values
+    past = torch.ones(seq, seq, dtype=torch.bool, device=x.device).tril()
+    heads = []
+    for h in range(n_heads):
+        mine = slice(h * d_head, (h + 1) * d_head)
+        shared = slice(h // sharing * d_head, (h // sharing + 1) * d_head)
+        q, k, v = x @ w_q[mine].T, x @ w_k[shared].T, x @ w_v[shared].T  # (..., T, d_h)
+        if rope is not None:
+            q, k = rope(q), rope(k)
+        heads.append(scaled_dot_product_attention(q, k, v, past))
+    return torch.cat(heads, dim=-1) @ w_o.T
+
+
 class MultiHeadAttention(nn.Module):
     r"""Several attentions side by side, each over its own share of the vector.
 
-    One attention gives one weighted mean: it can look at the word before *or* at the
-    subject of the sentence. $H$ heads of width $d_h = d / H$ look at $H$ things at the
-    same price. All their queries come out of one product with $W_q$, which is then cut
-    into heads, and $W_o$ mixes what they bring home.
+    Same result as
+    [`multi_head_attention_naive`][minillm.attention.multi_head_attention_naive]. Unlike
+    it:
+
+    - *All heads in one product.* The queries of all heads come out of one product with
+      $W_q$, which is then cut into heads; so do keys and values. It is the same work in
+      a few large pieces, which processors like better than many small ones.
+    - *The fused kernel.* The matrix of scores has $T^2$ numbers for each head.
+      PyTorch's kernel goes through it in blocks and keeps none of them, forward or
+      backward (FlashAttention, Dao et al. 2022, arXiv:2205.14135).
+    - *A cache.* Keys and values of the past can be kept, see
+      [`LayerCache`][minillm.attention.LayerCache].
 
     With `n_kv_heads` smaller than `n_heads`, several query heads share one head of keys
-    and values, and the cache shrinks by that factor (grouped-query attention, Ainslie
-    et al. 2023, arXiv:2305.13245).
+    and values (grouped-query attention, Ainslie et al. 2023, arXiv:2305.13245). That
+    saves some weights, and shrinks the cache by $H / H_{kv}$.
 
     Args:
         d_model: $d$, the width of input and output.
@@ -379,18 +350,33 @@ class MultiHeadAttention(nn.Module):
 
         >>> attn = MultiHeadAttention(d_model=32, n_heads=4).double()
         >>> x = torch.randn(1, 5, 32, dtype=torch.float64)
-        >>> past = torch.ones(5, 5, dtype=torch.bool).tril()
-        >>> heads = [
-        ...     scaled_dot_product_attention(
-        ...         x @ attn.q_proj.weight[h : h + 8].T,
-        ...         x @ attn.k_proj.weight[h : h + 8].T,
-        ...         x @ attn.v_proj.weight[h : h + 8].T,
-        ...         past,
-        ...     )
-        ...     for h in range(0, 32, 8)
-        ... ]
-        >>> attn(x).allclose(attn.o_proj(torch.cat(heads, dim=-1)))
+        >>> w_q, w_k, w_v, w_o = attn.parameters()
+        >>> expected = multi_head_attention_naive(x, w_q, w_k, w_v, w_o, n_heads=4)
+        >>> attn(x).allclose(expected)
         True
+
+        What sharing is for: in half precision, the keys and values of one text of 4096
+        tokens in a model of 32 layers and width 4096 take 2 GiB. With one
+        head of them for four heads of queries it is a quarter.
+
+        >>> 2 * 2 * 32 * 4096 * 4096 / 2**30
+        2.0
+
+        Shared heads are ordinary heads whose weights are equal:
+
+        >>> shared = MultiHeadAttention(32, n_heads=4, n_kv_heads=2).double()
+        >>> def repeat(weight):  # each head of 8 rows twice
+        ...     return weight.unflatten(0, (2, 8)).repeat_interleave(2, 0).flatten(0, 1)
+        >>> w_q, w_k, w_v, w_o = shared.parameters()
+        >>> shared(x).allclose(
+        ...     multi_head_attention_naive(x, w_q, repeat(w_k), repeat(w_v), w_o, 4)
+        ... )
+        True
+
+        What the fused kernel is for: the scores of that text, in float32, in one layer.
+
+        >>> 4 * 32 * 4096**2 / 2**30
+        2.0
     """
 
     def __init__(

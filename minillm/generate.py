@@ -27,6 +27,45 @@ At one bad draw in twenty, a text of 50 words survives in 8 cases of 100:
 The three functions below reshape the distribution between these two ends. Each takes
 logits and returns logits, so they can be chained; a word that is ruled out gets
 $-\infty$.
+
+# Prefill, decode, and why there is a cache
+
+A loop that knows nothing of caches gives the model the whole text again for each new
+token: $1 + 2 + \dots + n$ positions in place of $n$. Count what that takes in the model
+of the demo, for 512 tokens, in FLOPs ([`minillm.flops`][]), beside reading them once:
+
+>>> from minillm.config import ModelConfig
+>>> from minillm.flops import forward_flops
+>>> config = ModelConfig(2048, 512, d_model=128, n_layers=4, n_heads=4)
+>>> again = sum(forward_flops(config, 1, n).total for n in range(1, 513))
+>>> once = forward_flops(config, 1, 512).total
+>>> round(again / once)
+229
+
+But keys and values of the past do not change. Kept in a
+[`KVCache`][minillm.model.KVCache], they leave one new position to compute, which looks
+at all before it. All 512 such steps together take even less than reading the tokens
+once, where the mask throws half of the scores away:
+
+>>> steps = sum(forward_flops(config, 1, 1, past=n).total for n in range(512))
+>>> steps < once, round(again / steps)
+(True, 273)
+
+And the scores are the same:
+
+>>> from minillm.model import KVCache
+>>> model = TransformerLM(config).double()
+>>> ids = torch.arange(8).unsqueeze(0)
+>>> cache = KVCache(config, batch_size=1)
+>>> prefill = model(ids[:, :5], cache)  # the prompt, in one pass
+>>> decode = [model(ids[:, t : t + 1], cache) for t in range(5, 8)]  # then each token
+>>> torch.cat([prefill, *decode], dim=1).allclose(model(ids))
+True
+
+Prefill multiplies matrices, and is limited by how fast the machine can multiply. Decode
+reads every weight for each token and uses it once, so it is limited by how fast the
+machine can *read*: it gains less than a factor of 273, and `python -m benchmarks.model`
+measures how much.
 """
 
 import codecs

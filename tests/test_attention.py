@@ -14,6 +14,7 @@ from minillm.attention import (
     Linear,
     MultiHeadAttention,
     RotaryEmbedding,
+    multi_head_attention_naive,
     scaled_dot_product_attention,
     softmax,
 )
@@ -290,6 +291,9 @@ def test_fused_attention_is_ours_head_by_head(n_heads, n_kv_heads):
     attn = attention(n_heads, n_kv_heads, rope)
     x = randn(2, 7, 4 * n_heads)
     positions = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [9, 11, 13, 15, 20, 25, 29]])
+
+    naive = multi_head_attention_naive(x, *attn.parameters(), n_heads, rope)
+    assert close(attn(x), naive)
 
     def by_a_loop(positions):
         heads = []
