@@ -42,7 +42,7 @@ from minillm.figures import (
 )
 from minillm.files import atomic_write
 from minillm.loss import cross_entropy
-from minillm.model import TransformerLM
+from minillm.model import TransformerBlock, TransformerLM
 from minillm.optimizer import AdamW
 
 __all__ = ["attention_maps", "distance_curve", "head_scores", "learn_to_repeat"]
@@ -108,12 +108,16 @@ def head_scores(
         For each layer, text and head: queries down, keys across.
     """
     x, scores = model.token_embedding(ids), []
-    for block in model.blocks:
+    for block in model.modules():
+        if not isinstance(block, TransformerBlock):
+            continue
         attn, h = block.attn, block.attn_norm(x)
         q, k = (
-            attn.rope(proj(h).unflatten(-1, (-1, attn.d_head)).transpose(1, 2))
+            proj(h).unflatten(-1, (-1, attn.d_head)).transpose(1, 2)
             for proj in (attn.q_proj, attn.k_proj)
         )
+        if attn.rope is not None:
+            q, k = attn.rope(q), attn.rope(k)
         scores.append(q @ k.transpose(-2, -1) / math.sqrt(attn.d_head))
         x = block(x)
     return torch.stack(scores)

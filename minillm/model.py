@@ -112,8 +112,8 @@ class RMSNorm(nn.Module):
 
     Why not LayerNorm, which subtracts the mean first? The mean is one direction out of
     $d$, so for vectors without a preference it holds one part in $d$ of the square, and
-    LayerNorm and RMSNorm differ by about one part in $\sqrt d$. In the experiments of that
-    paper it made no difference to the result and cost time.
+    LayerNorm and RMSNorm differ by about one part in $\sqrt d$. In the experiments of
+    that paper it made no difference to the result and cost time.
 
     Args:
         d_model: $d$, the width of the vectors.
@@ -226,8 +226,8 @@ class TransformerBlock(nn.Module):
         torch.Size([1, 3, 32])
 
         How large the stream is after 1, 4 and 8 of 16 blocks: with norms and sums,
-        without the norms, and without either. The weights are three times as large as in a fresh model,
-        as they might be after some training.
+        without the norms, and without either. The weights are three times as large as
+        in a fresh model, as they might be after some training.
 
         >>> def sizes(norm=True, add=True):
         ...     _ = torch.manual_seed(0)

@@ -1,6 +1,7 @@
 """The committed figures are what the committed numbers give."""
 
 import json
+import math
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -39,6 +40,48 @@ def test_figures_follow_the_page(drawn):
         names = [element.get("id") for element in root.iter() if element.get("id")]
         assert len(names) == len(set(names)) > 0
         assert all(name.startswith(path.stem) for name in names)
+
+
+def test_heads_look_where_the_chapter_says():
+    import torch
+
+    from minillm.attention_figures import learn_to_repeat, measure
+
+    before = torch.get_rng_state()
+    model, loss = learn_to_repeat()
+    # Whoever draws elsewhere in the program is not disturbed.
+    assert torch.equal(torch.get_rng_state(), before)
+    assert loss < 0.02
+    numbers = measure(model)
+    committed = json.loads((IMAGES / "data" / "heads.json").read_text("utf-8"))
+    for found in (numbers, committed):
+        # One back in the first layer, ten in the second: eleven together.
+        crests = [[s.index(max(s)) for s in layer] for layer in found["scores"]]
+        assert crests == [[1, 1], [10, 10]]
+        for layer, back in zip(found["weights"], (1, 10), strict=True):
+            for head in layer:
+                assert sum(head[t][t - back] for t in range(12, 23)) > 50 * 11
+                assert all(head[t][t + 1 :] == [0] * (23 - t) for t in range(24))
+                assert all(abs(sum(row) - 100) <= 12 for row in head)
+
+
+def test_the_scores_of_the_figure_are_those_of_the_model():
+    import torch
+
+    from minillm.attention_figures import SHAPE, head_scores
+    from minillm.model import TransformerLM
+
+    lm = TransformerLM(SHAPE).double()
+    ids = torch.arange(24).unsqueeze(0)
+    past = torch.ones(24, 24, dtype=torch.bool).tril()
+    x = lm.token_embedding(ids)
+    for block, scores in zip(lm.blocks, head_scores(lm, ids), strict=True):
+        weights = scores.masked_fill(~past, -math.inf).softmax(-1)
+        h = block.attn_norm(x)
+        v = block.attn.v_proj(h).unflatten(-1, (-1, 32)).transpose(1, 2)
+        gathered = block.attn.o_proj((weights @ v).transpose(1, 2).flatten(2))
+        assert torch.allclose(gathered, block.attn(h), atol=1e-12)
+        x = block(x)
 
 
 def test_summary_converts_nats_to_bits_per_byte():
