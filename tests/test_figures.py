@@ -5,11 +5,14 @@ import math
 import xml.etree.ElementTree as ET
 
 import pytest
+import torch
 from fixtures import fixture
 
+from minillm.attention_figures import SHAPE, head_scores, learn_to_repeat, measure
 from minillm.bpe import BPETokenizer
 from minillm.bpe_figures import compression_points
 from minillm.figures import IMAGES, INK, draw_all, summarize
+from minillm.model import TransformerLM
 
 
 @pytest.fixture(scope="module")
@@ -42,35 +45,32 @@ def test_figures_follow_the_page(drawn):
         assert all(name.startswith(path.stem) for name in names)
 
 
+def check_crests(numbers):
+    # One back in the first layer, ten in the second: eleven together.
+    crests = [[s.index(max(s)) for s in layer] for layer in numbers["scores"]]
+    assert crests == [[1, 1], [10, 10]]
+    for layer, back in zip(numbers["weights"], (1, 10), strict=True):
+        for head in layer:
+            assert sum(head[t][t - back] for t in range(12, 23)) > 50 * 11
+            assert all(head[t][t + 1 :] == [0] * (23 - t) for t in range(24))
+            assert all(abs(sum(row) - 100) <= 12 for row in head)
+
+
 def test_heads_look_where_the_chapter_says():
-    import torch
+    check_crests(json.loads((IMAGES / "data" / "heads.json").read_text("utf-8")))
 
-    from minillm.attention_figures import learn_to_repeat, measure
 
+@pytest.mark.check
+def test_heads_learn_where_to_look():
     before = torch.get_rng_state()
     model, loss = learn_to_repeat()
     # Whoever draws elsewhere in the program is not disturbed.
     assert torch.equal(torch.get_rng_state(), before)
     assert loss < 0.02
-    numbers = measure(model)
-    committed = json.loads((IMAGES / "data" / "heads.json").read_text("utf-8"))
-    for found in (numbers, committed):
-        # One back in the first layer, ten in the second: eleven together.
-        crests = [[s.index(max(s)) for s in layer] for layer in found["scores"]]
-        assert crests == [[1, 1], [10, 10]]
-        for layer, back in zip(found["weights"], (1, 10), strict=True):
-            for head in layer:
-                assert sum(head[t][t - back] for t in range(12, 23)) > 50 * 11
-                assert all(head[t][t + 1 :] == [0] * (23 - t) for t in range(24))
-                assert all(abs(sum(row) - 100) <= 12 for row in head)
+    check_crests(measure(model))
 
 
 def test_the_scores_of_the_figure_are_those_of_the_model():
-    import torch
-
-    from minillm.attention_figures import SHAPE, head_scores
-    from minillm.model import TransformerLM
-
     lm = TransformerLM(SHAPE).double()
     ids = torch.arange(24).unsqueeze(0)
     past = torch.ones(24, 24, dtype=torch.bool).tril()
