@@ -89,6 +89,21 @@ model begins to make use of its context, and a bump in the loss marks it; with o
 there is neither. Edelman et al. (2024, arXiv:2402.11004), whose task this is, found the
 stages that you see above: even guesses, then counting states, then counting pairs.
 
+Models of real text have the pair, too, and it shows from outside. Random tokens,
+written twice in a row, are noise the first time, and certain the second time for
+whoever finds the place and reads on ([`minillm.lab_repeats`][], read back by
+[`committed_copies`][minillm.lab_repeats.committed_copies]). Here is SmolLM2, of
+135 million parameters: nats per token in either copy, and the attention that its best
+heads give to the place after the same token, and to the place before:
+
+>>> for name, c in committed_copies().items():
+...     heads = f"induction {c.induction:.2f}, previous {c.previous:.2f}"
+...     print(f"{name[:7]}: first {c.first:.1f}, second {c.second:.1f}; {heads}")
+SmolLM2: first 14.2, second 2.6; induction 0.90, previous 0.90
+
+The first copy costs more than the 10.8 of guessing among 49,152 tokens evenly: the
+model expects language. In the second it knows better, from its context alone.
+
 # 3. One model in time, many models in size
 
 The picture that made emergence famous is another one. Wei et al. (2022,
@@ -188,6 +203,7 @@ from typing import Any
 from minillm import lab_context, lab_digits, lab_scaling
 from minillm.lab_context import BASE, jump
 from minillm.lab_figures import committed
+from minillm.lab_repeats import committed_copies
 from minillm.lab_scaling import forecast, power_law
 from minillm.labs import Lab
 
@@ -195,6 +211,7 @@ __all__ = [
     "BASE",
     "LABS",
     "committed",
+    "committed_copies",
     "curve",
     "forecast",
     "jump",

@@ -256,11 +256,10 @@ def _run(config: Config, seed: int) -> dict[str, Any]:
 
 def _points(quick: bool) -> list[Point]:
     small: dict[float, tuple[int, ...]]
-    small = {1e10: (6, 8, 12, 16), 2e10: (6, 8, 12, 16), 4e10: (8, 12, 16, 24)}
+    small = {1e10: (6, 8, 12, 16), 2e10: (6, 8, 12, 16)}
+    largest: dict[float, tuple[int, ...]] = {1e11: (24,)}
     if not quick:
-        small[8e10] = (12, 16, 24, 32)
-    largest: dict[float, tuple[int, ...]]
-    largest = {2e11: (24,)} if quick else {8e11: (32,)}
+        small[4e10], largest = (8, 12, 16, 24), {4e11: (32,)}
 
     def configs(sizes: dict[float, tuple[int, ...]]) -> list[Config]:
         return [

@@ -11,13 +11,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from fixtures import fixture
 from packaging.version import Version
 
-from minillm import lab_context, lab_digits
+from minillm import lab_context, lab_digits, lab_repeats
 from minillm.cli import main
 from minillm.config import ModelConfig
 from minillm.emergence import LABS, committed, within
 from minillm.generate import generate
+from minillm.hub import load_gguf
 from minillm.lab_context import (
     attention_maps,
     count_lines,
@@ -26,6 +28,7 @@ from minillm.lab_context import (
     markov_chains,
 )
 from minillm.lab_digits import BOOK, codes, sums
+from minillm.lab_repeats import measure_copies
 from minillm.lab_scaling import (
     STUDENT,
     best_of_budget,
@@ -251,6 +254,52 @@ def test_perfect_heads_score_one(monkeypatch):
     assert 0.2 < scores.even < 0.5
 
 
+# Lab 1 on real models
+
+
+def test_copies_are_measured_where_they_stand(monkeypatch):
+    """A model that copies from 20 places back, given to the measure as a fake."""
+    config = ModelConfig(50, 64, 32, 2, 2)
+    model, length, n = TransformerLM(config), 20, 4
+    perfect = torch.zeros(n, 2, 2 * length, 2 * length)
+    rows = torch.arange(2 * length)
+    perfect[:, 0, rows, (rows - length + 1).clamp_min(0)] = 1
+    perfect[:, 1, rows, (rows - 1).clamp_min(0)] = 1
+    monkeypatch.setattr(
+        lab_repeats, "attention_maps", lambda model, ids: [perfect * 0.1, perfect]
+    )
+
+    def copying(ids):
+        # In the first copy all are alike; in the second, what came next in the first.
+        logits = torch.zeros(*ids.shape, 50)
+        after = ids[:, 1 : ids.shape[1] - length + 1, None]
+        logits[:, length:] = torch.zeros(n, length - 1, 50).scatter(-1, after, 99.0)
+        return logits
+
+    monkeypatch.setattr(model, "forward", copying)
+    copies = measure_copies(model, length, n)
+    assert copies.first == pytest.approx(math.log(50), abs=1e-5)
+    assert copies.second == pytest.approx(0, abs=1e-5)
+    assert copies.induction == pytest.approx(1)
+    assert copies.previous == pytest.approx(1)
+
+
+def test_copies_must_fit():
+    model = TransformerLM(ModelConfig(50, 64, 32, 2, 2))
+    for length in (33, 1, 0):
+        with pytest.raises(ValueError, match="must fit into 64 tokens"):
+            measure_copies(model, length)
+
+
+@pytest.mark.check
+def test_a_real_model_gives_the_committed_numbers_again():
+    path = fixture("SmolLM2-135M-Instruct.Q4_1.gguf")
+    committed = lab_repeats.committed_copies()[path.stem]
+    copies = measure_copies(load_gguf(path)[0])
+    assert copies == pytest.approx(committed, abs=0.01)
+    assert copies.first - copies.second > 5
+
+
 # Lab 2
 
 
@@ -358,7 +407,7 @@ def test_a_budget_below_one_step_is_refused():
 # The committed results
 
 
-@pytest.mark.parametrize("name", ["context", "digits"])
+@pytest.mark.parametrize("name", LABS)
 def test_committed_results_say_how_they_were_made(name):
     lab, results = LABS[name], committed(LABS[name])
     planned = {json.dumps(point, sort_keys=True) for point in lab.points(False)}
@@ -373,6 +422,7 @@ def test_committed_results_say_how_they_were_made(name):
 
 SLICES = {
     "digits": {"task": "code", "width": 8, "steps": 200},
+    "scaling": {"budget": 1e10, "width": 16},
 }
 
 
