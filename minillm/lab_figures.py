@@ -119,7 +119,9 @@ def context_steps(path: Path) -> None:
         axes.set(xscale="log", xlabel="FLOPs of training so far", ylabel=name)
     panels[0].set_ylim(0.84, 1.06)
     panels[1].set_ylim(0.44, 0.63)
-    panels[1].legend(frameon=False, fontsize=8, loc="center left")
+    panels[1].legend(
+        frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, 0.88)
+    )
     _save(
         figure,
         path,
@@ -361,4 +363,5 @@ LAB_FIGURES = {
     "lab-context-heads.svg": context_heads,
     "lab-context-maps.svg": context_maps,
     "lab-digits.svg": digits_rulers,
+    "lab-scaling.svg": scaling_law,
 }

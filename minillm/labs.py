@@ -25,6 +25,7 @@ The x-axis of every experiment is compute: the FLOPs of training, counted by
 import json
 import multiprocessing
 import platform
+import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -311,14 +312,24 @@ def _results(
     # A fresh interpreter for each, the only kind that every system has; what a forked
     # one inherits, locks of PyTorch's threads among it, may never work again.
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(points)), mp_context=spawn) as pool:
+    others = multiprocessing.active_children()
+    with ProcessPoolExecutor(min(workers, len(points)), spawn, _ignore_stop) as pool:
         try:
             jobs = [pool.submit(_measure, lab, *point) for point in points]
             for job in as_completed(jobs):
                 yield job.result()
-        finally:
-            # Whoever stops the run does not want to wait for what has not begun.
+        except BaseException:
+            # Whoever stops a run does not want to wait for models half trained.
             pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                if child not in others:
+                    child.terminate()
+            raise
+
+
+def _ignore_stop() -> None:
+    # The key that stops a program reaches all of its processes. One answers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def by_config(

