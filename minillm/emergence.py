@@ -190,10 +190,10 @@ suggest ([`minillm.lab_scaling`][]):
 
 >>> told = forecast(committed(LABS["scaling"]))
 >>> loss, low, high = told.law.at(told.budget)
->>> print(f"predicted {loss:.2f}, between {low:.2f} and {high:.2f}")
-predicted 3.31, between 3.16 and 3.46
->>> print("came", *(round(outcome, 2) for outcome in told.outcomes))
-came 3.17
+>>> print(f"predicted {loss:.3f}, between {low:.3f} and {high:.3f}")
+predicted 3.314, between 3.172 and 3.463
+>>> print("came", *(round(outcome, 3) for outcome in told.outcomes))
+came 3.168
 
 It came at the lower edge: the line is a little pessimistic, but off by no more than it
 said it might be. Section 1 used the same function on the loss of one skill, over no

@@ -115,12 +115,12 @@ def context_steps(path: Path) -> None:
                 label=f"{label}, width {config['width']}",
             )
         _line(axes, results[0]["unigram"][column - 1], "counting states", column == 1)
-        _line(axes, results[0]["bigram"][column - 1], "counting pairs", column == 1)
+        _line(axes, results[0]["bigram"][column - 1], "counting pairs")
         axes.set(xscale="log", xlabel="FLOPs of training so far", ylabel=name)
     panels[0].set_ylim(0.84, 1.06)
     panels[1].set_ylim(0.44, 0.63)
     panels[1].legend(
-        frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, 0.88)
+        frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, 0.86)
     )
     _save(
         figure,
@@ -154,12 +154,13 @@ def context_models(path: Path) -> None:
     _line(axes, results[0]["unigram"][1], "counting states", above=False)
     _line(axes, results[0]["bigram"][1], "counting pairs")
     axes.set(xscale="log", xlabel="FLOPs of the whole training", ylim=(0.46, 0.63))
+    axes.set_xlim(5e10, 2e12)
     axes.set_ylabel("accuracy of the trained model")
     for at, (width, colour) in enumerate(WIDTHS.items()):
         axes.plot([], [], "o", color=colour, label=f"width {width}")
         if at == len(WIDTHS) - 1:
             axes.plot([], [], "o", color=INK, mfc="none", label="one layer")
-    axes.legend(frameon=False, fontsize=8, loc="center left")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _save(
         figure,
         path,
