@@ -48,13 +48,9 @@ OURS = {"runs", "models"}
 
 
 class Opened(NamedTuple):
-    r"""A model that is ready to write.
+    r"""A model in evaluation mode, its tokenizer, and what stands around a text.
 
-    Args:
-        model: the model, in evaluation mode.
-        tokenizer: its tokenizer.
-        begin_ids: the ids that stand before a text.
-        stop_ids: the ids that end one.
+    The last two are the ids that stand before a text and those that end one.
     """
 
     model: TransformerLM
