@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import torch
 from rich.console import Console
 
 import minillm
@@ -12,6 +13,7 @@ from minillm.demo import SHAPE, known_words, read_log, run_demo
 from minillm.figures import IMAGES, summarize
 from minillm.generate import generate
 from minillm.train import TrainConfig
+from minillm.widgets import read, sampling_data
 
 CONFIG = TrainConfig(steps=6, warmup_steps=2, eval_every=3)
 
@@ -114,3 +116,11 @@ def test_the_whole_demo_reaches_its_aim(tmp_path):
     old = json.loads((IMAGES / "data" / "demo.json").read_text(encoding="utf-8"))
     assert new["baselines"] == pytest.approx(old["baselines"], abs=1e-3)
     assert dict(new["validation"]) == pytest.approx(dict(old["validation"]), abs=0.03)
+    # So do the probabilities that the site lets its readers draw from, if they are of
+    # such a run: of each, at most a third is elsewhere.
+    scores, committed = sampling_data(tmp_path / "demo"), read("sampling")
+    assert scores["tokens"] == committed["tokens"]
+    for prompt, logits in committed["prompts"].items():
+        p, q = (torch.tensor(x).softmax(0) for x in (logits, scores["prompts"][prompt]))
+        if committed["steps"] == scores["steps"]:
+            assert (p - q).abs().sum() / 2 < 1 / 3, prompt

@@ -236,9 +236,7 @@ def test_every_chapter_says_what_it_gives_and_what_it_builds_on(
         html = pages[f"{shown[name]}.html"].html
         minutes = re.search(r"<p>About (\d+) minutes? to read", html)
         assert minutes and 1 <= int(minutes[1]) <= 90, name
-        assert ("Before this:" in html) == (name != "config"), name
-        # It stands at the top, and not in the text again.
-        assert "<strong>Before this:</strong>" not in html
+        assert html.count("Before this:") == (name != "config"), name
 
 
 def test_reading_time_grows_with_the_text() -> None:
@@ -251,6 +249,30 @@ def test_reading_time_grows_with_the_text() -> None:
         f'"""{prose}\n\n' + ">>> 1 + 1\n2\n" * 24 + '"""': 4,
     }.items():
         assert literate.minutes(literate.Source(text)) == expected, text[:30]
+
+
+def test_what_comes_before_a_chapter_moves_to_its_top() -> None:
+    griffe = need("griffe")
+    before = load(DOCS / "_ext" / "literate.py").before
+
+    def moved(docstring: str) -> tuple[str, str]:
+        module = griffe.Module("m")
+        module.docstring = griffe.Docstring(docstring, parent=module, parser="google")
+        return before(module), module.docstring.parsed[0].value
+
+    link = "[`minillm.bpe`][], at\nlast."
+    assert moved(f"One.\n\n**Before this:** {link} **Next:** two.") == (
+        link, "One.\n\n**Next:** two."
+    )  # fmt: skip
+    # More than a sentence stays where it is.
+    long = "One.\n\n**Before this:** a. So b."
+    assert moved(long) == ("", long)
+    assert moved("One.") == ("", "One.")
+
+
+def test_no_page_stands_twice_in_the_navigation() -> None:
+    listed = navigation()
+    assert sorted(listed) == sorted(set(listed))
 
 
 def test_every_module_has_a_page() -> None:

@@ -418,12 +418,13 @@ def before(module: griffe.Module) -> str:
         module: the module.
 
     Returns:
-        Markdown; empty where the docstring does not say.
+        Markdown; empty where the docstring does not say, or says more than a sentence,
+        which is then better read in its place.
     """
     for section in module.docstring.parsed if module.docstring else ():
         if section.kind is griffe.DocstringSectionKind.text:
             found = re.search(
-                r"\*\*Before this:\*\*\s+(.*?)\s*(?=\*\*|\n\n|$)",
+                r"\*\*Before this:\*\*\s+((?:(?!\.\s|\n\n).)*\.)\s*(?=\*\*|\n\n|$)",
                 section.value,
                 re.DOTALL,
             )

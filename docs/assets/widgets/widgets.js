@@ -239,14 +239,16 @@
       status.textContent = `${kept} of ${vocab} tokens can be drawn; ` +
         `${entropy(now.probabilities).toFixed(2)} bits of surprise on average, ` +
         `${entropy(plain.probabilities).toFixed(2)} before.`;
+      const best = now.order[0];
+      const largest = Math.max(plain.probabilities[best], now.probabilities[best]);
       bars.replaceChildren(...now.order.slice(0, 14).map((id) => {
         const [a, b] = [plain.probabilities[id], now.probabilities[id]];
         return el("tr", { class: b > 0 ? "" : "w-gone" },
           el("th", { scope: "row" }, token(show(data.tokens[id]), 0)),
           el("td", {}, percent(a)), el("td", {}, b > 0 ? percent(b) : "ruled out"),
           el("td", { class: "w-bar-cell" },
-            el("span", { class: "w-bar w-thin", style: `width:${100 * a}%` }),
-            el("span", { class: "w-bar w-b0", style: `width:${100 * b}%` })));
+            el("span", { class: "w-bar w-thin", style: `width:${100 * a / largest}%` }),
+            el("span", { class: "w-bar w-b0", style: `width:${100 * b / largest}%` })));
       }));
       drawn.textContent = "Nothing drawn yet.";
     };
