@@ -201,6 +201,7 @@ class Linear(nn.Module):
         d_out: the width of the output.
 
     Examples:
+        >>> _ = torch.manual_seed(1)
         >>> layer = Linear(256, 512)
         >>> y = layer(torch.randn(1000, 256, generator=torch.manual_seed(0)))
         >>> y.shape, round(y.std().item(), 1)
