@@ -1,6 +1,7 @@
 r"""The commands `minillm exercises list`, `start` and `check`."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,7 +111,7 @@ def check(
     progress = Progress(own)
     for report in grade_folder(own, chosen):
         progress.note(report)
-        _print(report, show_todo=named)
+        _print(report, folder, show_todo=named)
     print(_bar(progress))
 
 
@@ -133,17 +134,19 @@ def _arguments(words: list[str]) -> tuple[list["Exercise"], Path, bool]:
     return find_exercises(names), folder, bool(names)
 
 
-def _print(report: "Report", show_todo: bool) -> None:
+def _print(report: "Report", folder: Path, show_todo: bool) -> None:
     if report.status == "todo" and not show_todo:
         return
     words = {"passed": f"passed, {report.inputs} inputs", "todo": "not yet written"}
     if report.inputs == 1 and report.passed:
         words["passed"] = "passed"
-    print(f"{report.name:<24} {words.get(report.status) or report.headline}")
+    line = f"{report.name:<24} {words.get(report.status) or report.headline}"
+    print(textwrap.fill(line, 80, subsequent_indent=" " * 25))
     if report.status == "wrong":
         for line in report.details():
             print(f"  {line}")
-        print(f"    hint?      minillm exercises check {report.name} --hint")
+        where = "" if folder == Path() else f" {folder}"
+        print(f"    hint?      minillm exercises check {report.name}{where} --hint")
 
 
 def _bar(progress: "Progress") -> str:

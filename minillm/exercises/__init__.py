@@ -27,7 +27,8 @@ bpe.merge: wrong result
   expected   [256, 7]
   got        [256, 256]
   looks like eats overlapping pairs
-  After a merge both tokens are used up; the second cannot begin the next pair.
+  After a merge both tokens are used up; the second cannot begin the next
+  pair.
 
 The inputs are the same in every run. The one that is shown is the smallest that could
 be found, and a mistake is named if it gives the same wrong results as yours on all the
@@ -83,7 +84,7 @@ def check(name: str, candidate: Any = None) -> Any:
     r"""Grade one function, in this process.
 
     The guard here is soft. An endless loop is interrupted, as if you had pressed
-    Ctrl-C, after twenty seconds, and only in the main thread; a call that never comes
+    Ctrl-C, after half a minute, and only in the main thread; a call that never comes
     back from C, or a crash, ends as it would without the grader. The command
     `minillm exercises check` works in a process of its own and survives all of these.
 

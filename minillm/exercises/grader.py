@@ -15,6 +15,7 @@ import io
 import linecache
 import math
 import sys
+import textwrap
 import threading
 import types
 from collections import Counter
@@ -29,15 +30,16 @@ import torch
 from hypothesis import Phase, find, settings
 from hypothesis.errors import Flaky, NoSuchExample
 
-from minillm.exercises.exercise import Exercise
+from minillm.exercises.exercise import Exercise, Mistake
 
 __all__ = ["Report", "grade"]
 
-SECONDS = 20.0
+SECONDS = 30.0
 """How long an exercise may take before it is interrupted."""
 EXAMPLES = 30  # generated inputs, besides those that are always tried
-SHRINKS = 200  # inputs tried in the search for a smaller one
+SHRINKS = 100  # inputs tried in the search for a smaller one
 VALUES = "value", "shape", "dtype", "type", "error"  # what results can be wrong in
+WIDTH = 78  # columns of a report
 GROWTH = 64, 256  # sizes at which work is counted
 
 
@@ -95,17 +97,23 @@ class Report:
     def details(self) -> list[str]:
         """Lines below the headline: the input, both results, the mistake."""
         lines = [f"  {line}" for line in self.says.splitlines()[1:]]
-        for label, text in (
-            ("input", self.call),
-            ("expected", self.expected),
-            ("got", self.got),
-        ):
+        labelled = ("input", self.call), ("expected", self.expected), ("got", self.got)
+        for label, text in (*labelled, ("looks like", self.mistake)):
             if text:
-                lines.append(f"  {label:<10} {text}")
-        if self.mistake:
-            lines.append(f"  {'looks like':<10} {self.mistake}")
-            lines.append(f"  {self.why}")
-        return lines
+                lines += _wrapped(f"  {label:<10} {text}", indent=13)
+        return lines + _wrapped(f"  {self.why}" if self.why else "", indent=2)
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    # A terminal is 80 columns wide, and the command indents once more.
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        drop_whitespace=True,
+        break_long_words=False,
+        break_on_hyphens=False,
+        subsequent_indent=" " * indent,
+    )
 
 
 @dataclass
@@ -348,7 +356,7 @@ class _Session:
     def report(
         self, kind: str, says: str, args: tuple[Any, ...] | None = None
     ) -> Report:
-        call = "" if args is None else show_call(self.exercise, args)
+        call = show_call(self.exercise, args) if args else ""
         name, inputs = self.exercise.name, max(1, len(self.trials))
         return Report(name, "wrong", kind, says, call, inputs=inputs)
 
@@ -423,17 +431,21 @@ class _Session:
         if report.kind not in VALUES:
             likely = [m for m in mistakes if m.kind == report.kind][:1]
         else:
-            likely = [
-                mistake
-                for mistake in mistakes
-                if mistake.kind == "value"
-                and all(self.alike(mistake.function, trial) for trial in bad)
-            ]
-            # Where several fit, the one that also fits where the learner was right.
+            # The learner may have made two mistakes. Then one of them gives what is
+            # shown, and half or more of what else is wrong in the same way.
+            same = [trial for trial in bad if kind_of(trial) == report.kind]
             good = [trial for trial in self.trials if not trial.problem]
-            likely.sort(
-                key=lambda m: not all(self.alike(m.function, trial) for trial in good)
-            )
+            fits: dict[Mistake, tuple[int, bool]] = {}
+            for mistake in mistakes:
+                if mistake.kind == "value" and self.alike(mistake.function, bad[0]):
+                    n = sum(self.alike(mistake.function, trial) for trial in same)
+                    # Of two, the one that is also right where the learner was right.
+                    fits[mistake] = (
+                        n,
+                        all(self.alike(mistake.function, t) for t in good),
+                    )
+            likely = [m for m in fits if 2 * fits[m][0] >= len(same)]
+            likely.sort(key=lambda m: fits[m], reverse=True)
         if not likely:
             return report
         return replace(report, mistake=likely[0].name, why=likely[0].sentence)
@@ -456,6 +468,11 @@ class _Session:
                 f"takes {large / small:.1f} times as many steps, not {times}."
             )
             raise _Finished(self.name(self.report("growth", says), []))
+
+
+def kind_of(trial: Trial) -> str:
+    """In what respect a trial failed."""
+    return trial.problem[0] if trial.problem else ""
 
 
 def attempt(
