@@ -758,6 +758,14 @@ def test_special_tokens_that_cannot_be(specials, message):
         BPETokenizer(vocab, [], specials)
 
 
+def test_special_tokens_get_the_next_free_ids():
+    vocab = {byte: bytes([byte]) for byte in range(256)} | {300: b"<f>"}
+    tokenizer = BPETokenizer(vocab, [], ["<e>", "<f>", "<g>"])
+    assert tokenizer.special_tokens == {"<e>": 301, "<f>": 300, "<g>": 302}
+    assert tokenizer.vocab_size == 303
+    assert tokenizer.encode("<g>a<e>", "all") == [302, 97, 301]
+
+
 def test_a_special_token_is_never_an_ordinary_one():
     tokenizer = BPETokenizer.train(["abab ba"], 258, ["ab"])
     assert tokenizer.encode("ab") == [97, 98]
@@ -792,12 +800,35 @@ def test_streams_are_encoded_like_the_whole_at_every_cut(trained, text, name):
             assert list(ours.encode_iterable(parts, allowed)) == whole
 
 
+parts_of_specials = st.sampled_from([
+    "<e>",
+    "<e><e>",
+    "<e",
+    "<",
+    "e>",
+    ">",
+    "a b",
+    "a",
+    " ",
+    " c d",
+    "b c",
+])
+
+
 @settings(deadline=None, max_examples=500)
 @given(
-    st.lists(text_at_turns | st.sampled_from(["<e>", "<e><e>", "<", "e>"]), max_size=8),
+    st.lists(text_at_turns | parts_of_specials, max_size=8),
     st.sampled_from(sorted(PATTERNS)),
-    st.sampled_from([(), ("<e>", "<e><e>"), (" ", "\n \n"), ("e><",)]),
+    st.sampled_from([
+        (),
+        ("<e>", "<e><e>"),
+        (" ", "\n \n"),
+        ("e><",),
+        ("a b", "a b c d"),
+    ]),
 )
+@example(["<e><e", ">"], "gpt2", ("<e>", "<e><e>"))
+@example(["x", " a b", " c", " d"], "gpt2", ("a b c d",))
 def test_safe_pieces_are_cut_where_nothing_notices(parts, name, specials):
     pattern = PATTERNS[name]
     text = "".join(parts)
@@ -947,12 +978,22 @@ def test_a_merge_without_its_tokens():
         BPETokenizer(vocab, [(b"a", b"b")])
 
 
+def test_a_merge_that_is_listed_twice_has_its_first_rank():
+    vocab = {byte: bytes([byte]) for byte in range(256)} | {256: b"ab", 257: b"bc"}
+    merges = [(b"a", b"b"), (b"b", b"c"), (b"a", b"b")]
+    tokenizer = BPETokenizer(vocab, merges)
+    assert tokenizer.encode("abc") == [256, 99]
+    assert show_merges(tokenizer, "abc")[0].steps == [[b"a", b"b", b"c"], [b"ab", b"c"]]
+
+
 def test_show_merges_ends_at_the_tokens(trained):
     for ours in trained.values():
         shown = show_merges(ours, "The beautiful cat<e> 12345", "all")
         assert "".join(word.text for word in shown) == "The beautiful cat<e> 12345"
         for word in shown:
             assert [ours.vocab[id_] for id_ in word.ids] == word.steps[-1]
+            # Each step is one merge.
+            assert len(word.steps) == len(word.steps[0]) - len(word.steps[-1]) + 1
             assert all(b"".join(step).decode() == word.text for step in word.steps)
 
 
