@@ -74,13 +74,20 @@ def _read_pattern(pre_tokenizer: Any) -> str:
     ):
         return DIGITS_PATTERN
     if kinds == ["Split", "ByteLevel"] and not with_gpt2:
-        split = steps[0]
-        pattern = split.get("pattern")
-        regular = isinstance(pattern, dict) and isinstance(pattern.get("Regex"), str)
-        if regular and split.get("behavior") == "Isolated" and not split.get("invert"):
-            compile_pattern(pattern["Regex"])
-            return pattern["Regex"]
-    _refuse("the pre_tokenizer", pre_tokenizer)
+        return _read_split(steps[0])
+    _refuse("the pre_tokenizer", pre_tokenizer if len(kinds) == 1 else kinds)
+
+
+def _read_split(split: dict[str, Any]) -> str:
+    if split.get("behavior") != "Isolated":
+        _refuse("in Split, the behavior", split.get("behavior"))
+    if split.get("invert"):
+        _refuse("in Split, invert", split["invert"])
+    pattern = split.get("pattern")
+    if not isinstance(pattern, dict) or not isinstance(pattern.get("Regex"), str):
+        _refuse("in Split, the pattern", pattern)
+    compile_pattern(pattern["Regex"])
+    return pattern["Regex"]
 
 
 def _read_added(entries: Any) -> dict[str, int]:

@@ -828,7 +828,7 @@ parts_of_specials = st.sampled_from([
     ]),
 )
 @example(["<e><e", ">"], "gpt2", ("<e>", "<e><e>"))
-@example(["x", " a b", " c", " d"], "gpt2", ("a b c d",))
+@example(["xa b c ", "d"], "gpt2", ("a b c d",))
 def test_safe_pieces_are_cut_where_nothing_notices(parts, name, specials):
     pattern = PATTERNS[name]
     text = "".join(parts)
@@ -1159,12 +1159,57 @@ BROKEN = [
     (["pre_tokenizer"], {"type": "Sequence", "pretokenizers": []}, "pre_tokenizer"),
     (["added_tokens"], {}, "added_tokens are not a list"),
     (["added_tokens", 0, "lstrip"], True, "lstrip"),
+    (["added_tokens", 0, "rstrip"], True, "rstrip"),
+    (["added_tokens", 0, "single_word"], True, "single_word"),
     (["added_tokens", 0, "id"], 5, "has the id 5, but the vocabulary"),
     (["added_tokens", 0], "<e>", "lacks its id or content"),
     (["extra"], [1], "the entry 'extra' with [1]"),
     (["model", "cache"], 7, "the model's entry 'cache' with 7"),
     (["pre_tokenizer", "use_regex"], False, "pre_tokenizer"),
 ]
+
+SPLIT = {
+    "type": "Split",
+    "pattern": {"Regex": GPT4_PATTERN},
+    "behavior": "Isolated",
+    "invert": False,
+}
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([SPLIT | {"behavior": "Removed"}, BYTE_LEVEL], "Removed"),
+        ([SPLIT | {"invert": True}, BYTE_LEVEL], "in Split, invert true"),
+        ([SPLIT | {"pattern": {"String": " "}}, BYTE_LEVEL], "String"),
+        ([SPLIT | {"pattern": {"Regex": "("}}, BYTE_LEVEL], "no regular expression"),
+        ([SPLIT | {"pattern": 7}, BYTE_LEVEL], "in Split, the pattern 7"),
+        ([SPLIT, BYTE_LEVEL | {"use_regex": True}], "pre_tokenizer"),
+        ([SPLIT], "pre_tokenizer"),
+        ([BYTE_LEVEL, SPLIT], "pre_tokenizer"),
+        ([SPLIT, SPLIT, BYTE_LEVEL], '["Split", "Split", "ByteLevel"]'),
+        (
+            [
+                {"type": "Digits", "individual_digits": False},
+                BYTE_LEVEL | {"use_regex": True},
+            ],
+            "Digits",
+        ),
+    ],
+)
+def test_pre_tokenizers_that_cannot_be_represented(document, tmp_path, steps, message):
+    path = tmp_path / "tokenizer.json"
+    sequence = {"type": "Sequence", "pretokenizers": steps}
+    path.write_text(json.dumps(document | {"pre_tokenizer": sequence}), "utf-8")
+    with pytest.raises(ValueError, match="cannot be read as a tokenizer") as caught:
+        BPETokenizer.load(path)
+    assert message in str(caught.value)
+    # As it should be, it is read.
+    sequence["pretokenizers"] = [SPLIT, BYTE_LEVEL]
+    path.write_text(json.dumps(document | {"pre_tokenizer": sequence}), "utf-8")
+    assert BPETokenizer.load(path).pattern == GPT4_PATTERN
+
 
 PLACES = [
     ["added_tokens", 0],
