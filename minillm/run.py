@@ -158,18 +158,29 @@ class Run:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
 
+    def read_log(self) -> list[dict[str, Any]]:
+        """Read the log, without a last line that was not written to its end."""
+        events = []
+        text = (self.folder / "log.jsonl").read_text(encoding="utf-8")
+        for line in text.splitlines():
+            try:
+                events.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return events
+
+    def has_result(self) -> bool:
+        """Say whether the run came to its end, and not only to its last step."""
+        return any(event["event"] == "result" for event in self.read_log())
+
     def shorten_log(self) -> None:
         """Take out what happened after the checkpoint; it will happen again."""
-        path = self.folder / "log.jsonl"
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                event = json.loads(line)
-            except json.JSONDecodeError:  # the line during which the process ended
-                continue
-            if event["event"] != "result" and event.get("step", 0) <= self.saved:
-                kept.append(line + "\n")
-        with atomic_write(path) as file:
+        kept = [
+            json.dumps(event) + "\n"
+            for event in self.read_log()
+            if event["event"] != "result" and event.get("step", 0) <= self.saved
+        ]
+        with atomic_write(self.folder / "log.jsonl") as file:
             file.write("".join(kept).encode())
 
     def go(
@@ -283,12 +294,13 @@ class Run:
             "seconds": self.trainer.seconds,
             "peak_flops": peak,
         }
-        self.log(result)
-        lines = (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
         try:
-            loss_curve(summarize([*map(json.loads, lines)]), self.folder / "loss.svg")
+            curve = summarize([*self.read_log(), result])
+            loss_curve(curve, self.folder / "loss.svg")
         except ImportError as error:
             console.print(f"no loss curve: {error}")
+        # The result comes last: a log that has it belongs to a run that is complete.
+        self.log(result)
         return result
 
 

@@ -175,7 +175,9 @@ def resume(
             f"{folder} was trained differently: {'; '.join(changes)}. Leave it out to "
             "go on as before, or go on with what is new by --force"
         )
-    if run.trainer.done >= config.steps:
+    if run.trainer.done > config.steps or (
+        run.trainer.done == config.steps and run.has_result()
+    ):
         raise ValueError(
             f"{folder} has reached its last step, {config.steps}: to go on, give more "
             "--steps, and --force"

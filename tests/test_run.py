@@ -3,12 +3,10 @@
 import json
 import math
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +301,21 @@ def test_another_shape_or_text_is_refused(
     assert call(words(tmp_path / "more", stopped, "--resume", "--force"))[0] == 0
 
 
+def test_a_run_that_ended_between_its_last_step_and_its_result(
+    call: Any, finished: Path, data: Path, tmp_path: Path
+) -> None:
+    def died(self: Run, *rest: Any) -> None:
+        raise OSError(28, "No space left on device", "somewhere")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_finish", died)
+        assert call(words(data, tmp_path / "a"))[0] == 2
+    assert call(words(data, tmp_path / "a", "--resume"))[0] == 0
+    assert_same_run(tmp_path / "a", finished)
+    code, _, err = call(words(data, tmp_path / "a", "--resume"))
+    assert (code, "has reached its last step, 12: to go on" in err) == (2, True)
+
+
 # What goes wrong
 
 
@@ -437,41 +450,103 @@ def test_tokens_that_are_not_the_models(call: Any, data: Path, tmp_path: Path) -
 
 # Real kills
 
+# Starts the command again and again, in processes that need not import everything
+# anew, and kills each: by turns from outside, at a random moment, and from inside,
+# between a write and the renaming. Prints how often, and how often files were left.
+KILLER = """
+import os, random, signal, sys, time
+from pathlib import Path
 
-def start_process(data: Path, out: Path, *more: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "minillm", *words(data, out, *more, steps=100)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+import minillm.data_prepare, minillm.demo, minillm.run_start
+from minillm import cli, run
+
+run.measure_peak_flops = lambda: 1e9
+folder, arguments = Path(sys.argv[1]), sys.argv[2:]
+last, log = folder / "last.safetensors", folder / "log.jsonl"
+moments, limit, kills, left_over = random.Random(0), 0.1, 0, 0
+
+
+def changed(path):
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def child(kill_at):
+    fsync, calls = os.fsync, 0
+
+    def mortal(fd):
+        nonlocal calls
+        calls += 1
+        if calls == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        fsync(fd)
+
+    os.fsync = mortal
+    sys.argv = ["minillm", *arguments]
+    try:
+        cli.main()
+    except SystemExit as error:
+        os._exit(error.code or 0)
+
+
+while True:
+    before, began = changed(last), changed(log)
+    from_inside = kills % 2
+    pid = os.fork()
+    if pid == 0:
+        child(moments.randint(1, 12) if from_inside else 0)
+    if not from_inside:
+        while changed(log) == began and os.waitpid(pid, os.WNOHANG) == (0, 0):
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, limit))
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    try:
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:
+        break
+    if status == 0:
+        break
+    assert os.WIFSIGNALED(status), status
+    kills += 1
+    # On a busy machine nothing is reached in so short a time.
+    limit *= 1 if changed(last) > before else 1.5
+    left = [*folder.glob(".*.tmp"), *folder.parent.glob(".*.tmp")]
+    left_over += bool(left)
+    for path in left:
+        os.system(f"rm -r {path}")
+    if folder.exists():
+        minillm.load(folder)
+    if log.exists() and '"result"' in log.read_text(encoding="utf-8"):
+        break
+print(kills, left_over)
+"""
 
 
 @posix
 @pytest.mark.check
 def test_killed_at_random_moments_it_ends_the_same(data: Path, tmp_path: Path) -> None:
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    assert start_process(data, straight).wait() == 0
-    kills, during_a_write, moments = 0, 0, random.Random(1)
-    while True:
-        process = start_process(data, killed, "--resume")
-        reached = killed / "log.jsonl"
-        size = reached.stat().st_size if reached.exists() else 0
-        # Wait until it has begun, and then a little.
-        while process.poll() is None and not (
-            reached.exists() and reached.stat().st_size > size
-        ):
-            time.sleep(0.001)
-        time.sleep(moments.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        if process.wait() == 0:
-            break
-        kills += 1
-        during_a_write += bool([*killed.glob(".*.tmp")])
-        for left in killed.glob(".*.tmp"):
-            left.unlink()
-        if killed.exists():
-            assert minillm.load(killed)
-        assert kills < 100
-    assert kills >= 3
+    options = {"steps": 100, "eval_every": 5}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def run(*command: Any) -> str:
+        done = subprocess.run(
+            [sys.executable, *map(str, command)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("-m", "minillm", *words(data, straight, **options))
+    again = words(data, killed, "--resume", **options)
+    kills, left_over = map(int, run("-c", KILLER, killed, *again).split()[-2:])
+    # Half of them in the middle of a write, and some of those are seen.
+    assert kills >= 6
+    assert left_over >= 2
+    assert (killed / "loss.svg").is_file()
     assert_same_run(straight, killed)

@@ -1,6 +1,8 @@
 """Learning: loss, batches, examination and the loop, each against a second route."""
 
 import math
+import subprocess
+import sys
 from decimal import Decimal, localcontext
 from itertools import count
 from pathlib import Path
@@ -452,3 +454,165 @@ def test_the_peak_is_that_of_the_fastest_try(monkeypatch: pytest.MonkeyPatch) ->
     clock = SimpleNamespace(perf_counter=lambda: next(ticks))
     monkeypatch.setattr(train_module, "time", clock)
     assert measure_peak_flops(size=5, tries=3) == 5**3
+
+
+# The trainer
+
+
+def trainer_of(config: TrainConfig, seed: int = 0, **more: Any) -> train_module.Trainer:
+    return train_module.Trainer(tiny_model(4, seed, **more), random_text(200), config)
+
+
+@pytest.mark.parametrize("stop", [1, 25])
+def test_a_saved_trainer_goes_on_to_the_last_bit(tmp_path: Path, stop: int) -> None:
+    config = TrainConfig(steps=30, batch_size=4, warmup_steps=3, max_rise=50)
+    straight = trainer_of(config)
+    reports = [straight.step() for _ in range(30)]
+    stopped = trainer_of(config)
+    for _ in range(stop):
+        stopped.step()
+    stopped.save(tmp_path / "half", note="hello")
+    torch.manual_seed(5)
+    fresh = trainer_of(config, seed=1)
+    assert fresh.load(tmp_path / "half")["note"] == "hello"
+    assert fresh.done == stop
+    assert fresh.seconds == stopped.seconds
+    rest = [fresh.step() for _ in range(30 - stop)]
+    assert [(p.step, p.loss, p.lr, p.gradient_norm) for p in rest] == [
+        (p.step, p.loss, p.lr, p.gradient_norm) for p in reports[stop:]
+    ]
+    assert same(weights_of(straight.model), weights_of(fresh.model))
+    # What the next warning depends on is the same, too.
+    assert (fresh.losses, fresh.lowest) == (straight.losses, straight.lowest)
+    with pytest.raises(ValueError, match="is a checkpoint, but of no training run"):
+        train_module.save_checkpoint(
+            tmp_path / "other", straight.model, straight.optimizer, 3
+        )
+        fresh.load(tmp_path / "other")
+
+
+def test_chance_of_pytorch_is_kept(tmp_path: Path) -> None:
+    trainer = trainer_of(TrainConfig())
+    torch.manual_seed(3)
+    trainer.save(tmp_path / "a")
+    expected = torch.rand(3)
+    torch.manual_seed(4)
+    trainer.load(tmp_path / "a")
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 6])
+def test_parts_of_a_batch_make_the_same_step(parts: int) -> None:
+    runs = []
+    for n in (1, parts):
+        config = TrainConfig(steps=5, batch_size=6, grad_accum=n, warmup_steps=2)
+        model = tiny_model(4).double()
+        trainer = train_module.Trainer(model, random_text(200), config)
+        sizes: list[int] = []
+        model.register_forward_pre_hook(lambda m, ids, s=sizes: s.append(len(ids[0])))
+        reports = [trainer.step() for _ in range(5)]
+        assert sizes == [6 // n] * n * 5
+        runs.append(([[p.loss, p.gradient_norm] for p in reports], weights_of(model)))
+    (losses, one), (their_losses, other) = runs
+    np.testing.assert_allclose(losses, their_losses, rtol=1e-12)
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_bf16_computes_in_16_bits_and_keeps_weights_and_loss_in_32() -> None:
+    losses, seen = [], []
+    for dtype in ("float32", "bf16"):
+        trainer = trainer_of(TrainConfig(dtype=dtype, batch_size=4))
+        head = trainer.model.lm_head
+        head.register_forward_hook(lambda m, i, out: seen.append(out.dtype))
+        logits = trainer._logits(torch.zeros(1, 4, dtype=torch.int64))
+        assert logits.dtype == torch.float32
+        losses.append(trainer.step().loss)
+        assert {w.dtype for w in trainer.model.parameters()} == {torch.float32}
+        state = trainer.optimizer.state_dict()["state"][0]
+        assert state["exp_avg"].dtype == torch.float32
+    assert seen == [torch.float32] * 2 + [torch.bfloat16] * 2
+    # Close, and not the same.
+    assert 0 < abs(losses[0] - losses[1]) < 0.05 * losses[0]
+
+
+def test_a_loss_that_rises_stops_training_before_the_step() -> None:
+    trainer = trainer_of(TrainConfig(max_rise=0.5, max_lr=0.1))
+    # One high loss is an odd piece of text; the mean of twenty must rise.
+    for step, loss in enumerate([3.0] * 20 + [9.0], 1):
+        trainer._check(step, loss, 1.0)
+        trainer.losses[-1] = min(loss, 3.0)
+    assert trainer.lowest == pytest.approx(3.0)
+    for step in range(22, 30):
+        trainer._check(step, 4.0, 1.0)
+    before = weights_of(trainer.model)
+    with pytest.raises(
+        FloatingPointError,
+        match=r"at step 3\d the loss has risen: its mean over 20 steps was 3.000 at "
+        r"best and is 3.5\d\d now: try a max_lr below 0.1",
+    ):
+        for step in range(30, 40):
+            trainer._check(step, 4.0, 1.0)
+    assert same(before, weights_of(trainer.model))
+    patient = trainer_of(TrainConfig(max_rise=math.inf))
+    for step, loss in enumerate([3.0] * 20 + [900.0] * 20, 1):
+        patient._check(step, loss, 1.0)
+
+
+def test_ids_are_checked_before_anything_else() -> None:
+    model = tiny_model(4)
+    for bad, message in (
+        (np.array([0, -1, 2] * 9), "ids 0 to 6; the text has -1: tokenize"),
+        (np.array([0.0, math.nan] * 9), "integers; the text has numbers of type float"),
+    ):
+        for texts in ({"tokens": bad}, {"tokens": random_text(50), "validation": bad}):
+            with pytest.raises(ValueError, match=message):
+                train(model, config=TrainConfig(), **texts)
+
+
+def test_only_so_much_of_the_validation_text_is_looked_at() -> None:
+    model, other = tiny_model(4), random_text(300, 1)
+    config = TrainConfig(steps=1, eval_tokens=30)
+    losses: list[Any] = []
+    train(
+        model,
+        random_text(50),
+        config,
+        validation=other,
+        report=lambda p: losses.append(p.validation_loss),
+    )
+    assert losses == [evaluate(model, other[:30])]
+
+
+COMPILED = """
+import sys
+import numpy as np
+import torch
+from minillm.config import ModelConfig
+from minillm.model import TransformerLM
+from minillm.train import TrainConfig, Trainer
+
+path, losses, weights = sys.argv[1], [], []
+for compile in (True, False):
+    torch.manual_seed(0)
+    model = TransformerLM(ModelConfig(7, 4, d_model=8, n_layers=1, n_heads=2))
+    config = TrainConfig(steps=2, batch_size=2, warmup_steps=1, compile=compile)
+    trainer = Trainer(model, np.arange(200) % 7, config)
+    losses.append([trainer.step().loss for _ in range(2)])
+    if compile:
+        assert trainer.forward is not model
+        trainer.save(path)
+        weights = [w.detach().clone() for w in model.parameters()]
+np.testing.assert_allclose(*losses, rtol=1e-4)
+trainer.load(path)
+assert all(map(torch.equal, weights, model.parameters()))
+"""
+
+
+@pytest.mark.check
+def test_a_compiled_model_is_saved_under_its_own_names(tmp_path: Path) -> None:
+    # In a process of its own: the compiler and the checks of types do not agree.
+    command = [sys.executable, "-c", COMPILED, str(tmp_path / "a")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"_orig_mod" not in (tmp_path / "a").read_bytes()
