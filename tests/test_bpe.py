@@ -951,6 +951,14 @@ def test_any_tokens_are_some_text(trained, ids):
     assert ours.decode(np.array(ids, np.uint16)) == ours.decode(ids)
 
 
+def test_halves_of_characters_are_decoded_as_asked(trained):
+    ours = trained["gpt2"]
+    assert ours.decode([97, 240]) == "a\ufffd"
+    assert ours.decode([97, 240], "ignore") == "a"
+    with pytest.raises(ValueError, match="can't decode byte 0xf0 in position 1"):
+        ours.decode([97, 240], errors="strict")
+
+
 @pytest.mark.parametrize("id_", [1500, -1, 10**12])
 def test_ids_out_of_range(trained, id_):
     with pytest.raises(ValueError, match=f"no token {id_}: the ids .* end at 1499"):
@@ -1131,6 +1139,7 @@ def deep(depth):
 
 BROKEN = [
     (["model", "merges", 0], ["x", "yz"], "needs the token 'yz'"),
+    (["model", "merges", 0], ["a", "z"], "needs the token 'az'"),
     (["model", "merges", 0], ["x"], "merge 0 is not a pair"),
     (["model", "merges", 0], 7, "merge 0 is not a pair"),
     (["model", "merges", 0], [["a"], "b"], "merge 0 is not a pair"),
