@@ -204,9 +204,9 @@ came 3.168 3.167 3.179
 
 All came out better than the line says, two of three a hair outside the interval: three
 budgets do not fix a line well, and an interval that trusts the line to be straight does
-not know of bends. That is an error, and it is stated. Now compare what each forecast was worth,
-this one over ten times the compute and that of section 1 over eight times. Of what the
-loss gained beyond the best model that was seen, this much was foreseen:
+not know of bends. That is an error, and it is stated. Now compare what each forecast
+was worth, this one over ten times the compute and that of section 1 over eight times.
+Of how far the loss fell below the best that had been seen, this much was foreseen:
 
 >>> seen = min(loss for *_, loss in told.bests)
 >>> print(f"text: {(seen - loss) / (seen - mean(told.outcomes)):.0%}")
@@ -219,10 +219,9 @@ skill: 20%
 
 Loss extrapolates; abilities do not. From small models you may predict, roughly, how
 well a large one will guess the next token of a text, and what it will cost. You may not
-conclude
-from "it cannot" that a larger one cannot, nor, of course, that it can: that a curve is
-flat tells nothing about whether it will stay so. When you report that something does
-not work, report with it the compute at which you looked.
+conclude from "it cannot" that a larger one cannot, nor, of course, that it can: that a
+curve is flat tells nothing about whether it will stay so. When you report that
+something does not work, report with it the compute at which you looked.
 
 # Your turn
 
