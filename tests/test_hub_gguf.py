@@ -33,7 +33,7 @@ SHAPE = {
     "n_kv_heads": 2,
     "d_ff": 96,
     "rope_theta": 700.0,
-    "norm_eps": 1e-3,
+    "norm_eps": 0.001234,
 }
 MIXED = [
     "Once upon a time",
@@ -237,6 +237,19 @@ def test_a_token_of_no_use_stands_for_nothing(tmp_path):
     assert unused not in again.vocab
     with pytest.raises(ValueError, match="Z"):
         again.encode("Z")
+
+
+def test_a_token_that_a_user_defined_is_a_special_one(tmp_path):
+    tokenizer = a_tokenizer()
+    model = a_model(tokenizer)
+    kinds = entries(model, tokenizer)["tokenizer.ggml.token_type"]
+    kinds[tokenizer.special_tokens["<|im_end|>"]] = 4
+    path = write(
+        tmp_path / "a.gguf", model, tokenizer, tokenizer__ggml__token_type=kinds
+    )
+    again = load_gguf(path)[1]
+    assert again.special_tokens == tokenizer.special_tokens
+    assert again.encode("<|im_end|>") == tokenizer.encode("<|im_end|>")
 
 
 # Refusals
