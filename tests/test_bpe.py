@@ -703,6 +703,15 @@ def test_pathological_text_takes_no_quadratic_work(like_tiktoken, monkeypatch):
             assert ours.encode(text) == theirs.encode_ordinary(text)
 
 
+@pytest.mark.parametrize(("whole", "ids"), [(True, [257]), (False, [256, 99])])
+def test_whether_words_are_taken_whole_is_saved(tmp_path, whole, ids):
+    vocab = {byte: bytes([byte]) for byte in range(256)} | {256: b"ab", 257: b"abc"}
+    ours = BPETokenizer(vocab, [(b"a", b"b")], ignore_merges=whole)
+    theirs = saved(ours, tmp_path / "tokenizer.json")
+    loaded = BPETokenizer.load(tmp_path / "tokenizer.json")
+    assert ours.encode("abc") == loaded.encode("abc") == their_ids(theirs, "abc") == ids
+
+
 def test_a_word_that_is_a_token_is_taken_whole():
     vocab = {byte: bytes([byte]) for byte in range(256)} | {256: b"ab", 257: b"abc"}
     merges = [(b"a", b"b")]
