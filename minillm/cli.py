@@ -94,10 +94,9 @@ def demo(
     from rich.console import Console
 
     from minillm.data import read_documents
-    from minillm.demo import run_demo
-    from minillm.train import TrainConfig
+    from minillm.demo import CONFIG, run_demo
 
-    config = TrainConfig(seed=seed)
+    config = replace(CONFIG, seed=seed)
     if steps is not None:
         config = replace(
             config, steps=steps, warmup_steps=min(config.warmup_steps, steps // 10)

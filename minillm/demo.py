@@ -27,7 +27,7 @@ not explain.
 import json
 import platform
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -50,16 +50,19 @@ from minillm.train import (
     Progress,
     Tokens,
     TrainConfig,
+    Trainer,
     bits_per_byte,
     measure_peak_flops,
-    train,
 )
 from minillm.training_display import training_display
 
-__all__ = ["known_words", "read_log", "run_demo"]
+__all__ = ["Text", "known_words", "read_log", "run_demo"]
 
 VOCAB_SIZE = 2048
-SHAPE = ModelConfig(VOCAB_SIZE, context_length=128, d_model=128, n_layers=4, n_heads=4)
+SHAPE = ModelConfig(VOCAB_SIZE, context_length=128, d_model=128, n_layers=2, n_heads=4)
+CONFIG = TrainConfig(
+    steps=4000, batch_size=4, max_lr=3e-3, betas=(0.9, 0.98), eval_every=400
+)
 SAMPLING = {"temperature": 0.8, "top_p": 0.95}
 
 
@@ -70,6 +73,7 @@ def run_demo(
     documents: Sequence[str] | None = None,
     prompt: str = "Once upon a time",
     console: Console | None = None,
+    watch: "Callable[[TransformerLM, Text, Progress], None] | None" = None,
 ) -> dict[str, Any]:
     """Train a tokenizer and a model on the fairy tales, examine it, and let it write.
 
@@ -79,6 +83,7 @@ def run_demo(
         documents: another text than the embedded one.
         prompt: how the sample begins.
         console: where to print; `None` for nowhere.
+        watch: called after each step, with the model as it is then.
 
     Returns:
         The result, as it stands in the log.
@@ -86,11 +91,11 @@ def run_demo(
     Raises:
         ValueError: if the text is too short to train and examine a model.
     """
-    config = config or TrainConfig()
+    config = config or CONFIG
     console = console or Console(quiet=True)
     text = _prepare(documents or andersen(), console)
     baselines = _count(text, console)
-    model, log, peak = _learn(text, config, console)
+    model, log, peak = _learn(text, config, console, watch)
     known = _write(model, text, prompt, console)
 
     console.rule("6. Accounting", align="left")
@@ -125,26 +130,49 @@ def run_demo(
 
 
 @dataclass(frozen=True)
-class _Text:
-    """A text, cut into a part to learn from and one to examine with."""
+class Text:
+    """A text, cut into a part to learn from and one to examine with.
+
+    Attributes:
+        training: the documents to learn from.
+        tokenizer: learned from these.
+        tokens: the ids of the same.
+        unseen: the ids of the other part.
+        n_bytes: how many bytes of UTF-8 the other part has.
+    """
 
     training: list[str]
     tokenizer: BPETokenizer
-    tokens: Tokens  # of the training part
-    unseen: Tokens  # of the other
-    n_bytes: int  # in the other
+    tokens: Tokens
+    unseen: Tokens
+    n_bytes: int
 
     def bits(self, loss: float) -> float:
-        """Nats per token of the unseen part in bits per byte."""
+        """Nats per token of the unseen part in bits per byte.
+
+        Args:
+            loss: nats per token.
+
+        Returns:
+            Bits per byte.
+        """
         return bits_per_byte(loss, len(self.unseen) - 1, self.n_bytes)
 
     def score(self, name: str, loss: float) -> str:
-        """One line that says how well something predicts the unseen part."""
+        """One line that says how well something predicts the unseen part.
+
+        Args:
+            name: what predicts.
+            loss: nats per token.
+
+        Returns:
+            The line, in the markup of `rich`.
+        """
         bits = f"[bold]{self.bits(loss):.3f} bits per byte[/bold]"
         return f"{name:>20}: {loss:.3f} nats per token, {bits}"
 
 
-def _prepare(documents: Sequence[str], console: Console) -> _Text:
+def _prepare(documents: Sequence[str], console: Console) -> Text:
     console.rule("1. Text", align="left")
     training, validation = split(documents)
     n_bytes = sum(len(document.encode()) for document in validation)
@@ -160,10 +188,10 @@ def _prepare(documents: Sequence[str], console: Console) -> _Text:
         f"{tokenizer.vocab_size} different tokens, {len(tokens):,} in the text, of "
         f"{n_bytes / len(unseen[1:]):.2f} bytes on average"
     )
-    return _Text(training, tokenizer, tokens, unseen, n_bytes)
+    return Text(training, tokenizer, tokens, unseen, n_bytes)
 
 
-def _count(text: _Text, console: Console) -> dict[str, float]:
+def _count(text: Text, console: Console) -> dict[str, float]:
     """What counting alone achieves, in bits per byte."""
     console.rule("3. What counting achieves", align="left")
     losses = {
@@ -177,7 +205,10 @@ def _count(text: _Text, console: Console) -> dict[str, float]:
 
 
 def _learn(
-    text: _Text, config: TrainConfig, console: Console
+    text: Text,
+    config: TrainConfig,
+    console: Console,
+    watch: "Callable[[TransformerLM, Text, Progress], None] | None",
 ) -> tuple[TransformerLM, list[dict[str, Any]], float]:
     """The trained model, the log of its training, and the peak of this machine."""
     console.rule("4. Learning", align="left")
@@ -190,17 +221,16 @@ def _learn(
     )
     log: list[dict[str, Any]] = []
     with training_display(console, SHAPE, config, peak) as show:
-
-        def report(p: Progress) -> None:
-            log.append({"event": "step", **asdict(p)})
-            show(p)
-
-        train(model, text.tokens, config, validation=text.unseen, report=report)
+        for progress in Trainer(model, text.tokens, config).run(text.unseen):
+            log.append({"event": "step", **asdict(progress)})
+            show(progress)
+            if watch is not None:
+                watch(model, text, progress)
     console.print(text.score("the model", log[-1]["validation_loss"]))
     return model, log, peak
 
 
-def _write(model: TransformerLM, text: _Text, prompt: str, console: Console) -> float:
+def _write(model: TransformerLM, text: Text, prompt: str, console: Console) -> float:
     """Let the model write, and say how many of its words exist."""
     console.rule("5. Writing", align="left")
 

@@ -232,17 +232,20 @@ def recompute(data: Path = IMAGES / "data") -> float:
 
     Returns:
         The greatest difference to the numbers before, in bits per byte, over the
-        validation points and the baselines.
+        validation points and the baselines; infinite if their number has changed.
     """
     import tempfile
 
-    from minillm.demo import read_log, run_demo
+    from minillm.demo import CONFIG, read_log, run_demo
     from minillm.industrialization import disclose, disclosure_table
+    from minillm.milestones import Milestones, milestones_text
     from minillm.widgets import write_all
 
     path = data / "demo.json"
+    last = CONFIG.steps
+    milestones = Milestones([1, 30, last // 40, last // 10, last // 4, last])
     with tempfile.TemporaryDirectory() as folder:
-        run_demo(Path(folder) / "demo")
+        run_demo(Path(folder) / "demo", watch=milestones)
         new = summarize(read_log(Path(folder) / "demo"))
         table = disclosure_table(disclose(Path(folder) / "demo"))
         # The site lets its readers draw from this model.
@@ -250,14 +253,20 @@ def recompute(data: Path = IMAGES / "data") -> float:
     difference = math.inf
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
-        difference = max(
-            abs(a - b) for a, b in zip(_bits(old), _bits(new), strict=True)
-        )
+        if len(_bits(old)) == len(_bits(new)):
+            difference = max(
+                abs(a - b) for a, b in zip(_bits(old), _bits(new), strict=True)
+            )
     data.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         file.write((json.dumps(new) + "\n").encode())
     with atomic_write(data / "disclosure.md") as file:
         file.write((table + "\n").encode())
+    with atomic_write(data / "milestones.json") as file:
+        file.write((json.dumps(milestones.samples, indent=1) + "\n").encode())
+    with atomic_write(data / "milestones.md") as file:
+        shown = milestones_text(milestones.samples, new["baselines"])
+        file.write((shown + "\n").encode())
     return difference
 
 

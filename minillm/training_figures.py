@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from minillm.demo import CONFIG
 from minillm.descent import adam, descend, gradient_descent, momentum, valley
 from minillm.figures import BLUE, GREEN, INK, ORANGE, new_figure, save_figure
 from minillm.optimizer import cosine_schedule
-from minillm.train import TrainConfig
 
 __all__ = ["descent_curve", "schedule_curve"]
 
@@ -69,7 +69,7 @@ def descent_curve(path: Path) -> None:
 
 
 def schedule_curve(path: Path) -> None:
-    r"""Draw the learning rate of the defaults over the steps, the corners marked.
+    r"""Draw the learning rate of the demo over the steps, the corners marked.
 
     Args:
         path: the SVG file to write.
@@ -77,13 +77,13 @@ def schedule_curve(path: Path) -> None:
     Raises:
         ImportError: if matplotlib is missing.
     """
-    c = TrainConfig()
+    c = CONFIG
 
     def rate(step: int) -> float:
         return cosine_schedule(step, c.max_lr, c.min_lr, c.warmup_steps, c.steps)
 
     figure, axes = new_figure(height=2.6)
-    steps = range(0, c.steps + 1, 5)
+    steps = range(0, c.steps + 1, 10)
     axes.plot(steps, [rate(step) for step in steps], color=BLUE)
     for step, text, offset, ha in (
         (1, f"first step: {rate(1):g}", (10, 2), "left"),
@@ -106,6 +106,6 @@ def schedule_curve(path: Path) -> None:
             color=ORANGE,
         )
     axes.set(xlabel="training step", ylabel="learning rate")
-    axes.set_xlim(-10, c.steps + 20)
+    axes.set_xlim(-c.steps / 100, c.steps * 1.01)
     axes.grid(axis="y")
     save_figure(figure, path, "Learning rate: a line up, then half a cosine down")

@@ -8,13 +8,16 @@ import torch
 from rich.console import Console
 
 import minillm
+from minillm import demo
 from minillm.data import andersen
 from minillm.demo import SHAPE, known_words, read_log, run_demo
 from minillm.figures import IMAGES, summarize
 from minillm.generate import generate
+from minillm.milestones import Milestones, milestones_text
 from minillm.train import TrainConfig
 from minillm.widgets import read, sampling_data
 
+SAMPLES: list = []
 CONFIG = TrainConfig(steps=6, warmup_steps=2, eval_every=3)
 
 
@@ -22,7 +25,11 @@ CONFIG = TrainConfig(steps=6, warmup_steps=2, eval_every=3)
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "demo"
     console = Console(record=True, width=80, quiet=False, file=open_null())
-    result = run_demo(folder, config=CONFIG, documents=andersen()[:6], console=console)
+    watch = Milestones([1, 6, 7], max_new_tokens=5)
+    result = run_demo(
+        folder, config=CONFIG, documents=andersen()[:6], console=console, watch=watch
+    )
+    SAMPLES[:] = watch.samples
     return folder, result, console.export_text()
 
 
@@ -93,6 +100,44 @@ def test_the_folder_loads_and_writes(run):
     ids = tokenizer.encode("Once upon a time")
     assert tokenizer.decode(ids) == "Once upon a time"
     assert len(generate(model, ids, 5, seed=0)) == 5
+
+
+def test_milestones_are_moments_of_the_run(run):
+    _, result, _ = run
+    assert [sample["step"] for sample in SAMPLES] == [1, 6]
+    assert SAMPLES[0]["loss"] > SAMPLES[1]["loss"]
+    assert SAMPLES[1]["loss"] == pytest.approx(result["loss"], abs=1e-3)
+    assert SAMPLES[1]["bits"] == pytest.approx(result["bits_per_byte"], abs=1e-3)
+    assert all(s["text"].startswith("Once upon a time") for s in SAMPLES)
+
+
+def test_milestones_stand_in_the_order_of_loss():
+    samples = [
+        {"step": 3, "loss": 1.0, "bits": 1.2, "text": "a `b`"},
+        {"step": 1000, "loss": 7.0, "bits": 2.5, "text": "\x00" * 80},
+    ]
+    text = milestones_text(samples, {"unigram": 2.0, "trigram": 1.0})
+    lines = [line for line in text.splitlines() if line[:1] == "*"]
+    assert lines == [
+        "**Step 1,000: 7.00 nats per token, perplexity 1,097, 2.50 bits per byte**",
+        "*Unigram: 2.00 bits per byte.*",
+        "**Step 3: 1.00 nats per token, perplexity 3, 1.20 bits per byte**",
+        "*Trigram: 1.00 bits per byte.*",
+    ]
+    # Nothing that a model writes can end the block that it stands in.
+    assert text.count("`") == 4 * 3
+    assert "a 'b'" in text
+    assert "\x00" not in text
+
+
+def test_the_committed_milestones_are_those_of_the_committed_run():
+    data = IMAGES / "data"
+    samples = json.loads((data / "milestones.json").read_text(encoding="utf-8"))
+    run = json.loads((data / "demo.json").read_text(encoding="utf-8"))
+    shown = (data / "milestones.md").read_text(encoding="utf-8")
+    assert milestones_text(samples, run["baselines"]) + "\n" == shown
+    assert samples[-1]["step"] == demo.CONFIG.steps == run["validation"][-1][0]
+    assert samples[-1]["bits"] == pytest.approx(run["validation"][-1][1], abs=2e-3)
 
 
 def test_known_words():
