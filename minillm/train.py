@@ -59,6 +59,7 @@ from minillm import distributed
 from minillm.batches import check_ids, cut_pieces, draw_starts, get_batch
 from minillm.checkpoint import load_checkpoint, read_extra, save_checkpoint
 from minillm.loss import Tokens, bits_per_byte, cross_entropy, evaluate, perplexity
+from minillm.loss_fast import cross_entropy_fast
 from minillm.model import TransformerLM
 from minillm.optimizer import AdamW, clip_gradients, cosine_schedule
 from minillm.train_config import TrainConfig
@@ -218,7 +219,8 @@ class Trainer:
             inputs, targets = cut_pieces(self.tokens, part, context_length, self.device)
             with distributed.gather_gradients(self.forward, i == len(parts) - 1):
                 # The mean of the whole batch is the mean of the means of its parts.
-                part_loss = cross_entropy(self._logits(inputs), targets) / len(parts)
+                part_loss = cross_entropy_fast(self._logits(inputs), targets)
+                part_loss = part_loss / len(parts)
                 part_loss.backward()
             loss = loss + part_loss.detach()
         return distributed.mean(loss).item()
