@@ -27,6 +27,8 @@ import torch
 from benchmarks.peer_gpt import GPT, PeerConfig, make_optimizer, training_step
 from minillm.config import ModelConfig
 from minillm.demo import CONFIG, SHAPE
+from minillm.figures import IMAGES
+from minillm.files import atomic_write
 from minillm.flops import mfu, param_count, training_flops
 from minillm.model import TransformerLM
 from minillm.optimizer import AdamW
@@ -104,8 +106,10 @@ def peer(shape: ModelConfig, batch_size: int) -> Callable[[], float]:
     return lambda: training_step(model, optimizer, data, batch_size)
 
 
-def compare(shape: ModelConfig, batch_size: int, names: list[str], turns: int) -> None:
-    """Print how fast each setting trains, the ratio to the peer first."""
+def compare(
+    shape: ModelConfig, batch_size: int, names: list[str], turns: int
+) -> dict[str, float]:
+    """Print how fast each setting trains, and return the ratios to the peer."""
     matrices = {
         dtype: torch.randn(1024, 1024, dtype=dtype)
         for dtype in (torch.float32, torch.bfloat16)
@@ -132,6 +136,7 @@ def compare(shape: ModelConfig, batch_size: int, names: list[str], turns: int) -
             dtype = torch.bfloat16 if "bf16" in name else torch.float32
             row += f"{mfu(flops, taken, peaks[dtype]):7.0%}"
         print(row, flush=True)
+    return {name: ratio(times["the peer"], times[name]) for name in names}
 
 
 def compare_optimizers(shape: ModelConfig, turns: int) -> None:
@@ -197,12 +202,14 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--turns", type=int, default=21)
     parser.add_argument("--eager", action="store_true", help="compile nothing")
+    parser.add_argument("--write", action="store_true", help="renew the lesson's table")
     parser.add_argument("--cpu", action="store_true", help="one thread, its seconds")
     arguments = parser.parse_args()
     if arguments.cpu:
         torch.set_num_threads(1)
         clock = time.process_time
     names = [n for n in SETTINGS if not (arguments.eager and "compiled" in n)]
+    ratios: dict[str, dict[str, float]] = {}
     print(f"threads: {torch.get_num_threads()}")
     for name in arguments.shapes:
         shape, batch_size = SHAPES[name]
@@ -210,10 +217,18 @@ def main() -> None:
             f"{name}: {param_count(shape).total:,} weights, a batch of {batch_size} "
             f"by {shape.context_length} tokens"
         )
-        compare(shape, batch_size, names, arguments.turns)
+        ratios[name] = compare(shape, batch_size, names, arguments.turns)
         compare_optimizers(shape, arguments.turns)
         share = loop_overhead(shape, batch_size, arguments.turns)
         print(f"  the loop around forward, backward and step: {share:.1%} of a step")
+    if arguments.write:
+        lines = [f"| | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
+        for name, row in ratios.items():
+            # To our own float32, since that is what the lesson asks.
+            shares = [row[setting] / row["float32"] for setting in names]
+            lines.append(f"| {name} | {' | '.join(f'{s:.2f}' for s in shares)} |")
+        with atomic_write(IMAGES / "data" / "training-speed.md") as file:
+            file.write(("\n".join(lines) + "\n").encode())
 
 
 if __name__ == "__main__":
