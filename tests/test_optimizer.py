@@ -162,7 +162,12 @@ def test_where_there_is_no_kernel_the_formula_serves(
 ) -> None:
     ours, theirs = weights(7), weights(7)
     optimizers = [
-        kind([{"params": ws[:2], "lr": 0.03}, {"params": ws[2:]}], eps=1e-3)
+        kind(
+            [{"params": ws[:2], "lr": 0.03}, {"params": ws[2:]}],
+            eps=1e-3,
+            betas=(0.8, 0.95),
+            weight_decay=0.3,
+        )
         for kind, ws in ((AdamW, ours), (torch.optim.AdamW, theirs))
     ]
     # With the kernel, without it, and with it again: one state serves both.
