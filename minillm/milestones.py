@@ -7,11 +7,9 @@ counting achieves on the same text stands between, as a measure.
 
 --8<-- "images/data/milestones.md"
 
-Two things are worth seeing. The loss falls fast where little is gained for a reader
-(which tokens are frequent), and slowly where much is: from the last but one sample to
-the last, it has fallen by less than from the first to the second. And no loss of this
-size is "understanding": the model has seen some fifty tales and writes what sounds like
-them.
+The loss falls fast where a reader gains little (which tokens are frequent) and slowly
+where he gains much. And no loss of this size is "understanding": the model has read a
+hundred tales, and writes what sounds like them.
 
 Losses per token compare only between models with one tokenizer; with another, compare
 the bits per byte ([`bits_per_byte`][minillm.loss.bits_per_byte] says why). The samples
