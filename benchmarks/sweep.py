@@ -32,7 +32,13 @@ RESULTS = IMAGES / "data" / "sweep.json"
 TABLE = IMAGES / "data" / "sweep.md"
 STEPS = 1400
 
-SHAPE = ModelConfig(2048, 128, d_model=128, n_layers=4, n_heads=4)
+SHAPE = {
+    "vocab_size": 2048,
+    "context_length": 128,
+    "d_model": 128,
+    "n_layers": 4,
+    "n_heads": 4,
+}
 CONFIG = TrainConfig(steps=STEPS, batch_size=8, max_lr=3e-3, betas=(0.9, 0.95))
 SMALL = {"n_layers": 2}, {"batch_size": 4, "betas": (0.9, 0.98)}
 # What each differs in from the first: in shape, and in training.
@@ -56,10 +62,8 @@ class Setting:
 
     def __init__(self, name: str) -> None:
         shape, training = SETTINGS[name]
-        self.shape, self.config = (
-            replace(SHAPE, **{"d_ff": None, "n_kv_heads": None} | shape),
-            replace(CONFIG, **training),
-        )
+        self.shape = ModelConfig(**(SHAPE | shape))
+        self.config = replace(CONFIG, **training)
         documents, unseen = split(andersen())
         vocab_size = self.shape.vocab_size
         tokenizer = BPETokenizer.train(documents, vocab_size, [END_OF_TEXT])

@@ -10,6 +10,7 @@ from rich.console import Console
 
 import minillm
 from minillm import demo
+from minillm.config import ModelConfig
 from minillm.data import andersen
 from minillm.demo import SHAPE, known_words, read_log, run_demo
 from minillm.figures import IMAGES, summarize
@@ -149,7 +150,7 @@ def test_the_committed_sweep_is_drawn_from_its_numbers():
     assert {r["name"] for r in results} <= sweep.SETTINGS.keys()
     # The demo is the setting that the page says it is, but for the rate.
     shape, training = sweep.SETTINGS["the same, lr 0.002"]
-    assert replace(sweep.SHAPE, d_ff=None, n_kv_heads=None, **shape) == SHAPE
+    assert ModelConfig(**(sweep.SHAPE | shape)) == SHAPE
     ours = replace(sweep.CONFIG, **training)
     assert (ours.batch_size, ours.max_lr, ours.betas) == (
         demo.CONFIG.batch_size,
