@@ -374,11 +374,12 @@ def test_a_run_that_cannot_be_disclosed(
     assert err.count("\n") == 1
 
 
+@pytest.mark.check
 def test_the_committed_disclosure_is_that_of_the_demo() -> None:
     """In what no machine changes; `python -m minillm.figures --recompute` renews it."""
+    from minillm.demo import CONFIG as c
     from minillm.demo import SHAPE
     from minillm.figures import IMAGES
-    from minillm.train import TrainConfig
 
     table = (IMAGES / "data" / "disclosure.md").read_text(encoding="utf-8")
     cells = [
@@ -388,7 +389,6 @@ def test_the_committed_disclosure_is_that_of_the_demo() -> None:
     assert {item: theirs for item, theirs, _ in cells} == GPT4_REPORT
     ours = {item: text for item, _, text in cells}
     assert disclosure_table(ours) + "\n" == table
-    c = TrainConfig()
     tokens = c.steps * c.batch_size * SHAPE.context_length
     flops = c.steps * training_flops(SHAPE, c.batch_size, SHAPE.context_length)
     assert ours["model size"] == f"{param_count(SHAPE).total:,} parameters"
