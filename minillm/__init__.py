@@ -4,7 +4,8 @@ Read the chapters in this order; each is a module, and each runs:
 
 0. [`minillm.config`][]: the numbers that fix a model's shape
 1. [`minillm.bpe`][]: text to integers, and back
-2. [`minillm.attention`][]: how one position learns from the positions before it
+2. [`minillm.attention`][]: how one position learns from the positions before it, and
+   [`minillm.rope`][], how it knows where they stand
 3. [`minillm.model`][]: the Transformer, attention stacked into a language model
 4. [`minillm.train`][]: learning, from the loss to the loop
 5. [`minillm.generate`][]: sampling, from probabilities back to text

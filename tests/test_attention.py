@@ -359,3 +359,16 @@ def test_attention_runs_in_bfloat16():
     assert found.dtype == torch.bfloat16
     # A handful of roundings to 8 bits each.
     assert (found.double() - exact).norm() <= 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_gradients_in_bfloat16_are_those_of_float64(autocast):
+    attn, x = attention(4, 2, RotaryEmbedding(4, 16)), randn(2, 16, 16)
+    exact = torch.autograd.grad(attn(x).square().sum(), list(attn.parameters()))
+    attn, x = (attn.float(), x.float()) if autocast else (attn.bfloat16(), x.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = attn(x)
+    assert y.dtype == torch.bfloat16
+    found = torch.autograd.grad(y.float().square().sum(), list(attn.parameters()))
+    for a, b in zip(found, exact, strict=True):
+        assert (a.double() - b).norm() < 0.03 * b.norm()

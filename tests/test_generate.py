@@ -125,6 +125,12 @@ def test_top_p_stops_at_exactly_p(n, p, n_kept):
     assert kept(top_p_filter(torch.zeros(n), p)) == set(range(n_kept))
 
 
+def test_many_equals_are_kept_in_their_order():
+    equal = torch.zeros(50_000)
+    assert kept(top_k_filter(equal, 777)) == set(range(777))
+    assert kept(top_p_filter(equal, 0.50001)) == set(range(25_001))
+
+
 def test_top_p_of_one_keeps_every_token():
     # The second has a probability of 4e-18: added to that of the first, it is lost.
     logits = torch.tensor([-40.0, 0.0, -100.0, -math.inf])
@@ -341,6 +347,13 @@ def test_a_text_ends_at_its_mark(tokenizer):
     lm = Script([104])
     list(stream_text(lm, tokenizer, "<|endoftext|>", 1))
     assert lm.read[0] == tokenizer.encode("<|endoftext|>") != [end]
+
+
+def test_a_caller_may_choose_where_a_text_ends(tokenizer):
+    end = tokenizer.special_tokens["<|endoftext|>"]
+    lm = Script([104, end, 105, 106])
+    text = "".join(stream_text(lm, tokenizer, "a", 4, stop_ids=[106]))
+    assert text == "h<|endoftext|>i"
 
 
 def test_ids_without_a_token_are_never_drawn(tokenizer):
