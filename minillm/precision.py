@@ -88,7 +88,8 @@ Only where the processor multiplies bfloat16 itself, which on PCs means the inst
 sets AVX-512-BF16 or AMX; elsewhere PyTorch has to imitate it. And only where products
 are large: rounding costs one more pass over every matrix. `python -m
 benchmarks.training` prints it for your machine. On the one where the course was
-written, which has the first of the two, it said, with one thread:
+written, which has the first of the two, a step in bf16 was so many times as fast as in
+float32 (one thread, nothing compiled):
 
 --8<-- "images/data/training-speed.md"
 
