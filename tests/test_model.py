@@ -146,6 +146,9 @@ def test_a_block_stands_alone():
     block, x = TransformerBlock(GQA, rope).double(), randn(2, 5, 24)
     h = x + block.attn(F.rms_norm(x, (24,), block.attn_norm.weight, 1e-2))
     assert close(block(x), h + block.ffn(F.rms_norm(h, (24,), None, 1e-2)))
+    # Positions reach the attention: every second one is another matter than each.
+    assert close(block(x, torch.arange(5) + 6), block(x))
+    assert not close(block(x, 2 * torch.arange(5)), block(x), within=1e-3)
 
 
 # The whole
