@@ -415,7 +415,7 @@ def test_merges_go_forward_and_back(widget: Any) -> None:
 
     page = widget("watch")
     title, story = next(iter(read("watch").items()))
-    assert page.get_by_label("Text").input_value() == title
+    assert page.locator(".widget select").input_value() == title
     forward, back = page.get_by_label("Next merge"), page.get_by_label("One merge back")
 
     def shown() -> list[int]:
