@@ -112,7 +112,7 @@
     const rows = kinds.map(([name, size]) => ({
       tokens: el("div", { class: "w-text" }),
       count: el("p", { class: "w-count" }),
-      title: el("h3", { class: "w-title" }, `${name}, ${size.toLocaleString("en")} in the vocabulary`),
+      title: el("h2", { class: "w-title" }, `${name}, ${size.toLocaleString("en")} in the vocabulary`),
     }));
     const draw = () => {
       const n = encoder.encode(input.value).length;
