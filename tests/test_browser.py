@@ -1,5 +1,6 @@
 """The site in a real browser, opened from disk as a reader without a network would."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,16 @@ class Reader:
         self.page.goto((self.site / name).as_uri())
         self.page.wait_for_function("document.readyState === 'complete'")
         return self.page
+
+
+def test_the_site_builds_in_ten_seconds(tmp_path: Path) -> None:
+    # In seconds of the processor, so that a busy machine does not fail; where the
+    # system does not count those of a child, they are 0.
+    before = os.times()
+    build(tmp_path, offline=True)
+    after = os.times()
+    spent = after.children_user + after.children_system
+    assert spent - before.children_user - before.children_system < 10
 
 
 def names(site: Path) -> list[str]:
