@@ -477,6 +477,8 @@ def test_a_saved_trainer_goes_on_to_the_last_bit(tmp_path: Path, stop: int) -> N
     assert fresh.load(tmp_path / "half")["note"] == "hello"
     assert fresh.done == stop
     assert fresh.seconds == stopped.seconds
+    # What the next warning of a rise depends on, too.
+    assert (fresh.losses, fresh.lowest) == (stopped.losses, stopped.lowest)
     rest = [fresh.step() for _ in range(30 - stop)]
     assert [(p.step, p.loss, p.lr, p.gradient_norm) for p in rest] == [
         (p.step, p.loss, p.lr, p.gradient_norm) for p in reports[stop:]
