@@ -109,9 +109,9 @@ def find(chapter: str) -> ModuleType:
     Examples:
         >>> find("1").__name__
         'minillm.bpe'
-        >>> find("atention")
+        >>> find("optimiser")
         Traceback (most recent call last):
-        ValueError: no chapter 'atention'; the nearest: attention
+        ValueError: no chapter 'optimiser'; the nearest: optimizer
     """
     if chapter.isdecimal() and int(chapter) < len(chapters()):
         chapter = chapters()[int(chapter)]
