@@ -362,7 +362,17 @@ def test_the_interval_holds_nineteen_of_twenty():
             hits += low < losses[-1] < high
         # The count has a standard deviation of 0.5 %.
         assert 0.93 < hits / 2000 < 0.97
-    assert len(STUDENT) == 10
+
+
+def test_student_against_his_density():
+    for freedoms, t in enumerate(STUDENT, 1):
+        x = np.linspace(-t, t, 100_001)
+        density = (1 + x**2 / freedoms) ** (-(freedoms + 1) / 2)
+        density *= math.gamma((freedoms + 1) / 2) / math.gamma(freedoms / 2)
+        density /= math.sqrt(freedoms * math.pi)
+        # The table has three decimals.
+        area = ((density[1:] + density[:-1]) / 2).sum() * (x[1] - x[0])
+        assert area == pytest.approx(0.95, abs=1e-4)
 
 
 def test_a_law_needs_three_points_at_two_budgets():
@@ -392,8 +402,8 @@ def test_a_forecast_does_not_see_the_largest():
         for w in (1, 2, 3)
         for seed in (0, 1)
     ]
-    told = forecast([*small, result(1e5, 2, 99.0)])
-    assert told.outcomes == [99.0]
+    told = forecast([*small, *(result(1e5, w, 99.0) for w in (1, 2, 3))])
+    assert told.outcomes == [99.0] * 3
     assert len(told.bests) == 6
     assert told.law.b == pytest.approx(0.1)
     assert told.law.at(1e5).loss == pytest.approx(3 * 1e5**-0.1)
