@@ -57,7 +57,7 @@ def test_the_lecture_of_every_module_runs_through(module):
     assert max(map(cell_len, text.splitlines())) <= 80
     runs = [step for step in lecture.steps if isinstance(step, Run)]
     silent = [step for step in runs if not step.example.want]
-    assert len(re.findall("^✓", text, re.M)) == len(runs) - len(silent)
+    assert len(re.findall(r"^✓", text, re.M)) == len(runs) - len(silent)
     prose = [step.text for step in lecture.steps if isinstance(step, Prose)]
     assert not re.search(r"\]\[|--8<--|<div", "".join(prose))
 
