@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from minillm.files import atomic_write
+from minillm.files import atomic_folder, atomic_write
 
 posix = pytest.mark.skipif(os.name != "posix", reason="Windows has no such thing")
 
@@ -166,13 +166,29 @@ def test_a_folder_is_not_replaced(tmp_path: Path) -> None:
     assert names(tmp_path) == ["folder"]
 
 
+def test_a_folder_is_complete_or_not_there(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "a") as folder:
+        (folder / "file").write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert names(tmp_path) == []
+    (tmp_path / "a").mkdir()
+    # Who comes second neither replaces the folder nor leaves anything beside it.
+    with pytest.raises(FileExistsError, match="a exists and is not an empty folder"):
+        with atomic_folder(tmp_path / "a") as one:
+            (one / "file").write_bytes(b"second")
+            with atomic_folder(tmp_path / "a") as other:
+                (other / "file").write_bytes(b"first")
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a" / "file").read_bytes() == b"first"
+
+
 @posix
 @pytest.mark.check
 def test_a_real_kill(tmp_path: Path) -> None:
     path, size = tmp_path / "file", 2_000_000
     program = (
         "import itertools, sys\n"
-        "from minillm.files import atomic_write\n"
+        "from minillm.files import atomic_folder, atomic_write\n"
         "for letter in itertools.cycle((b'a', b'b', b'c')):\n"
         "    with atomic_write(sys.argv[1]) as file:\n"
         f"        [file.write(letter * {size // 100}) for _ in range(100)]\n"
