@@ -173,11 +173,14 @@ def test_a_folder_is_complete_or_not_there(tmp_path: Path) -> None:
     assert names(tmp_path) == []
     (tmp_path / "a").mkdir()
     # Who comes second neither replaces the folder nor leaves anything beside it.
-    with pytest.raises(FileExistsError, match="a exists and is not an empty folder"):
-        with atomic_folder(tmp_path / "a") as one:
-            (one / "file").write_bytes(b"second")
-            with atomic_folder(tmp_path / "a") as other:
-                (other / "file").write_bytes(b"first")
+    message = "a exists and is not an empty folder"
+    with (
+        pytest.raises(FileExistsError, match=message),
+        atomic_folder(tmp_path / "a") as one,
+    ):
+        (one / "file").write_bytes(b"second")
+        with atomic_folder(tmp_path / "a") as other:
+            (other / "file").write_bytes(b"first")
     assert names(tmp_path) == ["a"]
     assert (tmp_path / "a" / "file").read_bytes() == b"first"
 
