@@ -74,9 +74,7 @@ __all__ = ["Text", "known_words", "read_log", "run_demo"]
 
 VOCAB_SIZE = 2048
 SHAPE = ModelConfig(VOCAB_SIZE, context_length=128, d_model=128, n_layers=2, n_heads=4)
-CONFIG = TrainConfig(
-    steps=4000, batch_size=4, max_lr=2e-3, betas=(0.9, 0.98), eval_every=500
-)
+CONFIG = TrainConfig()
 SAMPLING = {"temperature": 0.8, "top_p": 0.95}
 
 

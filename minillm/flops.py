@@ -265,15 +265,15 @@ def products_table(listed: Sequence[Product]) -> str:
 
         >>> print(products_table(products(preset("demo"), batch_size=1, seq_len=128)))
         product       times                     shape  FLOPs   share  params
-        queries           4   (128, 128) x (128, 128)  16.8M    5.3%   65.5k
-        keys, values      8   (128, 128) x (128, 128)  33.6M   10.5%    131k
-        scores           16     (128, 32) x (32, 128)  16.8M    5.3%       0
-        values mixed     16    (128, 128) x (128, 32)  16.8M    5.3%       0
-        output            4   (128, 128) x (128, 128)  16.8M    5.3%   65.5k
-        in, gate          8   (128, 128) x (128, 384)   101M   31.6%    393k
-        out               4   (128, 384) x (384, 128)  50.3M   15.8%    197k
-        logits            1  (128, 128) x (128, 2048)  67.1M   21.1%    262k
-        total                                           319M  100.0%   1.11M
+        queries           2   (128, 128) x (128, 128)  8.39M    4.3%   32.8k
+        keys, values      4   (128, 128) x (128, 128)  16.8M    8.7%   65.5k
+        scores            8     (128, 32) x (32, 128)  8.39M    4.3%       0
+        values mixed      8    (128, 128) x (128, 32)  8.39M    4.3%       0
+        output            2   (128, 128) x (128, 128)  8.39M    4.3%   32.8k
+        in, gate          4   (128, 128) x (128, 384)  50.3M   26.1%    197k
+        out               2   (128, 384) x (384, 128)  25.2M   13.0%   98.3k
+        logits            1  (128, 128) x (128, 2048)  67.1M   34.8%    262k
+        total                                           193M  100.0%    688k
     """
     total = sum(product.flops for product in listed)
     rows = [["product", "times", "shape", "FLOPs", "share", "params"]]

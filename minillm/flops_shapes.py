@@ -270,7 +270,7 @@ def _gpt(
 
 PRESETS: dict[str, Architecture] = {
     # The smallest is what `make demo` trains.
-    "demo": Architecture(2048, 128, 128, 4, 4),
+    "demo": Architecture(2048, 128, 128, 2, 4),
     # Radford et al. 2019, table 2; vocabulary and context from the released weights.
     "gpt2": _gpt(50257, 1024, 768, 12, 12, 1024),
     "gpt2-medium": _gpt(50257, 1024, 1024, 24, 16, 1024),

@@ -54,11 +54,11 @@ def read_config(path: str | PathLike[str]) -> ModelConfig:
     path = Path(path)
     if path.is_dir():
         path /= "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path.parent} has no {path.name}, so it is no complete model: train it "
-            "again, or fetch the missing file"
-        )
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path.parent} has no config.json, so it is no complete model: train "
+                "it again, or fetch the missing file"
+            )
     c = read_json(path)
     # Rotary positions are spelled in two ways, with the base inside or outside. Where
     # it stands in both places the one inside counts, as it does for others.

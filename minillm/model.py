@@ -400,5 +400,5 @@ class TransformerLM(nn.Module):
         layers = cache.layers if cache is not None else [None] * len(self.blocks)
         x = self.token_embedding(ids)  # (B, T, d)
         for block, layer in zip(self.blocks, layers, strict=True):
-            x = block(x, cache=layer)
+            x = block(x, None, layer)
         return self.lm_head(self.final_norm(x))  # (B, T, V)

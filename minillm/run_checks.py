@@ -71,13 +71,13 @@ def check_memory(shape: ModelConfig, config: TrainConfig, device: str) -> str:
     Examples:
         >>> small = ModelConfig(2048, 128, d_model=128, n_layers=4, n_heads=4)
         >>> check_memory(small, TrainConfig(), "cpu").split(", ")[0]
-        'a step keeps 80.4MB'
+        'a step keeps 51.2MB'
         >>> large = ModelConfig(50257, 2048, d_model=12288, n_layers=96, n_heads=96)
         >>> try:
         ...     check_memory(large, TrainConfig(), "cpu")
         ... except ValueError as error:
         ...     print(str(error)[:20])
-        a step keeps 4.48TB,
+        a step keeps 3.64TB,
     """
     n_processes = world_size()
     pieces = max(1, config.batch_size // config.grad_accum // n_processes)

@@ -103,7 +103,7 @@ def test_every_field_is_a_setting_with_a_description() -> None:
     for setting in [*settings(TrainConfig), *settings(ModelConfig)]:
         assert setting.help.strip(".")
         assert not {"[", "`", "]"} & set(setting.help)
-    assert {s.name: s.default for s in settings(TrainConfig)}["betas"] == (0.9, 0.95)
+    assert {s.name: s.default for s in settings(TrainConfig)}["betas"] == (0.9, 0.98)
 
 
 def test_every_setting_is_an_option_and_reaches_the_run(
@@ -151,7 +151,7 @@ def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
 def test_differences_are_named() -> None:
     other = replace(TrainConfig(), max_lr=0.5, betas=(0.1, 0.2))
     assert list(differences(TrainConfig(), other)) == [
-        "max_lr is 0.003 there, 0.5 here",
-        "betas is (0.9, 0.95) there, (0.1, 0.2) here",
+        "max_lr is 0.002 there, 0.5 here",
+        "betas is (0.9, 0.98) there, (0.1, 0.2) here",
     ]
     assert list(differences(other, other)) == []
