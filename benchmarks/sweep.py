@@ -39,13 +39,18 @@ SHAPE = {
     "n_layers": 4,
     "n_heads": 4,
 }
-CONFIG = TrainConfig(steps=STEPS, batch_size=8, max_lr=3e-3, betas=(0.9, 0.95))
+CONFIG = TrainConfig(
+    steps=STEPS, batch_size=8, max_lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1
+)
 SMALL = {"n_layers": 2}, {"batch_size": 4, "betas": (0.9, 0.98)}
 # What each differs in from the first: in shape, and in training.
 SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "before": ({}, {}),
     "half the depth, half the batch": SMALL,
-    "the same, lr 0.002": (SMALL[0], SMALL[1] | {"max_lr": 2e-3}),
+    "the same, half the rate, more decay": (
+        SMALL[0],
+        SMALL[1] | {"max_lr": 1.5e-3, "weight_decay": 0.3},
+    ),
     "the same, lr 0.005": (SMALL[0], SMALL[1] | {"max_lr": 5e-3}),
     "the same, tied embedding": (SMALL[0] | {"tie_embeddings": True}, SMALL[1]),
     "the same, a batch of 2": (SMALL[0], SMALL[1] | {"batch_size": 2}),

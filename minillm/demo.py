@@ -25,14 +25,15 @@ the same text, the dots the examination of the model:
 A first version had twice the depth, batches twice as large, and needed the same time.
 It ended above the trigram, at 1.75 bits per byte: a model of that size has to read more
 than fits into two minutes. Half of it reads faster, a smaller batch makes more steps of
-the same text, and together they learn more. Each row of this table had the same time on
-the same processor, half of the two minutes:
+the same text, and together they learn more. Each row of this table had the same share
+of the two minutes, on the same processor:
 
 --8<-- "images/data/sweep.md"
 
-`python -m benchmarks.sweep` trains them again, or others. The demo has the shape and
-the batch of the last row, at a rate of 0.002: it takes nearly three times as many steps
-as the first version, and each may be shorter.
+`python -m benchmarks.sweep` trains them again, or others. The demo is the last row. It
+takes three times as many steps as the first version, so each may be shorter; and it
+reads the same text several times over, so weight decay has to hold it back from
+learning the text by heart.
 
 What the user sees while it runs is drawn by the library `rich`, which the course does
 not explain.

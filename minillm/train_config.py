@@ -82,14 +82,14 @@ class TrainConfig:
         ValueError: steps must be at least 1; got 0
     """
 
-    steps: int = 4000
+    steps: int = 4500
     batch_size: int = 4
     grad_accum: int = 1
-    max_lr: float = 2e-3
+    max_lr: float = 1.5e-3
     min_lr: float = 0.0
     warmup_steps: int = 100
     betas: tuple[float, float] = (0.9, 0.98)
-    weight_decay: float = 0.1
+    weight_decay: float = 0.3
     max_norm: float = 1.0
     max_rise: float = 1.0
     eval_every: int = 500
@@ -159,7 +159,7 @@ def settings(table: type) -> list[Setting]:
         >>> [s.name for s in settings(ModelConfig)][:3]
         ['context_length', 'd_model', 'n_layers']
         >>> settings(TrainConfig)[0]
-        Setting(name='steps', kind=<class 'int'>, default=4000, help='how many steps.')
+        Setting(name='steps', kind=<class 'int'>, default=4500, help='how many steps.')
     """
     kinds = get_type_hints(table)
     described = _descriptions(inspect.getdoc(table) or "")
@@ -302,7 +302,7 @@ def differences(there: Any, here: Any) -> Iterator[str]:
 
     Examples:
         >>> list(differences(TrainConfig(), TrainConfig(steps=9)))
-        ['steps is 4000 there, 9 here']
+        ['steps is 4500 there, 9 here']
     """
     for name, value in asdict(there).items():
         if value != asdict(here)[name]:

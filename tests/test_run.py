@@ -259,7 +259,7 @@ def test_other_settings_are_named_and_can_be_forced(
     changes = {"max_lr": 0.001, "steps": 10}
     code, _, err = call(words(data, stopped, "--resume", **changes))
     assert code == 2
-    assert "steps is 12 there, 10 here; max_lr is 0.002 there, 0.001 here" in err
+    assert "steps is 12 there, 10 here; max_lr is 0.0015 there, 0.001 here" in err
     assert "--force" in err
     # What is not given stays as it was.
     assert TrainConfig(**read_toml(stopped / "train.toml")["train"]).steps == 12

@@ -151,7 +151,7 @@ def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
 def test_differences_are_named() -> None:
     other = replace(TrainConfig(), max_lr=0.5, betas=(0.1, 0.2))
     assert list(differences(TrainConfig(), other)) == [
-        "max_lr is 0.002 there, 0.5 here",
+        "max_lr is 0.0015 there, 0.5 here",
         "betas is (0.9, 0.98) there, (0.1, 0.2) here",
     ]
     assert list(differences(other, other)) == []
