@@ -254,10 +254,10 @@ def _write(model: TransformerLM, text: Text, prompt: str, console: Console) -> f
     for piece in sample(prompt, seed=0):
         console.print(piece, end="", markup=False, highlight=False)
     console.print("\n")
-    written = ["".join(sample("", seed)) for seed in range(1, 11)]
+    written = ["".join(sample("", seed)) for seed in range(1, 31)]
     share, count = known_words(written, text.training)
     console.print(
-        f"{share:.1%} of {count} words in ten more samples are words of the corpus"
+        f"{share:.1%} of {count} words in thirty more samples are words of the corpus"
     )
     return share
 

@@ -100,19 +100,20 @@ Models of real text have the pair, too, and it shows from outside. Random tokens
 written twice in a row, are noise the first time, and certain the second time for
 whoever finds the place and reads on ([`minillm.lab_repeats`][], read back by
 [`committed_copies`][minillm.lab_repeats.committed_copies]). Here is SmolLM2, of 135
-million parameters, beside the model of `minillm demo` after 400 of its steps. Nats per
-token in either copy; the attention that the best head of all gives to the place after
-the same token, and to the place before:
+million parameters, beside the model of `minillm demo`. Nats per token in either copy;
+the attention that the best head of all gives to the place after the same token, and to
+the place before:
 
 >>> for name, c in committed_copies().items():
 ...     heads = f"induction {c.induction:.2f}, previous {c.previous:.2f}"
 ...     print(f"{name[:8]}: first {c.first:.1f}, second {c.second:.1f}; {heads}")
 SmolLM2-: first 14.2, second 2.6; induction 0.90, previous 0.90
-demo-400: first 10.3, second 10.3; induction 0.02, previous 0.14
+demo: first 11.3, second 11.4; induction 0.01, previous 0.44
 
 Noise costs both more than guessing evenly would ($\ln 49152 = 10.8$ and
 $\ln 2048 = 7.6$), since they expect language. The second copy helps the large one
-only: the small one has no such pair of heads, at least not yet.
+only. The small one has one half of the pair, a head that looks at the place before, and
+no other that would make use of it.
 
 # 3. One model in time, many models in size
 

@@ -242,6 +242,9 @@ def _run(config: Config, seed: int) -> dict[str, Any]:
         # The wider a model, the more weights move together, and the shorter its steps.
         max_lr=0.2 / config["width"],
         warmup_steps=n // 10,
+        # Written out, lest the results depend on what suits the demo.
+        betas=(0.9, 0.95),
+        weight_decay=0.1,
         seed=seed,
     )
     train(model, tokens, how)

@@ -169,8 +169,8 @@ def test_known_words():
 @pytest.mark.timeout(1200)
 def test_the_whole_demo_reaches_its_aim(tmp_path):
     result = run_demo(tmp_path / "demo")
-    # Below what counting achieves, and clearly so on the machine that drew the figure.
-    assert result["bits_per_byte"] < result["baselines"]["Kneser-Ney trigram"]
+    # Clearly below what counting achieves: 1.66 on the machine that drew the figure.
+    assert result["bits_per_byte"] < 1.69 < result["baselines"]["Kneser-Ney trigram"]
     assert result["known_words"] >= 0.9
     # The committed figure shows this run. Trained numbers differ between processors by
     # less than between seeds, which is about 0.01.

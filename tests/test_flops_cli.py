@@ -374,7 +374,6 @@ def test_a_run_that_cannot_be_disclosed(
     assert err.count("\n") == 1
 
 
-@pytest.mark.check
 def test_the_committed_disclosure_is_that_of_the_demo() -> None:
     """In what no machine changes; `python -m minillm.figures --recompute` renews it."""
     from minillm.demo import CONFIG as c
