@@ -315,7 +315,6 @@ def merge_chunks(
             counts[gained] = count
             where[gained] = places
             queue.push(gained)
-        counts[pair] = 0
         advance(1)
     return merges
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tracemalloc
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -487,6 +488,29 @@ def test_encoding_with_arrays_is_encoding_word_by_word(trained, parts, name, blo
         # The second time everything is known.
         for _ in range(2):
             assert encoder.encode(text) == encoder.encode_words(text)
+
+
+@given(st.lists(st.text(st.sampled_from("ab. "), max_size=40), min_size=1))
+def test_keys_are_the_bytes_of_their_runs(parts):
+    runs = bpe_runs.find_runs(" ".join(parts) + " x", GPT2_PATTERN)
+    ends = zip(runs.starts.tolist(), runs.ends.tolist(), strict=True)
+    for number, (start, end) in enumerate(ends):
+        key = b"".join(int(word[number]).to_bytes(8, "little") for word in runs.keys)
+        run = runs.raw[start:end][: bpe_runs.WIDTH]
+        assert key == run.ljust(bpe_runs.WIDTH, b"\0") + bytes([len(run)])
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+def test_every_blank_of_ascii_ends_a_run(pattern):
+    text = "a\t\tb\v\vc\f\fd\r\ne\r\n\r\nf\x08\x08g\x0e\x0eh\r\ri "
+    counter = bpe_runs.RunCounter(pattern)
+    counter.add(text)
+    assert counter.words() == Counter(w.encode() for w in pretokenize(text, pattern))
+
+
+def test_a_token_is_a_character_of_unicode():
+    with pytest.raises(ValueError, match="vocab_size is at most 1114112"):
+        train_bpe(["a"], 1_114_113)
 
 
 def test_arrays_forget(trained, tales, monkeypatch):
