@@ -38,6 +38,7 @@ nothing:
 """
 
 import os
+import re
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -45,6 +46,8 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 __all__ = [
@@ -112,12 +115,22 @@ def joined(device: str = "cpu") -> Generator[str, None, None]:
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    # The processes find each other through a common store. It outlives a restart, with
+    # the addresses of the dead still in it, so each attempt has a part of its own.
+    store, own_rank, size = next(rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(
+        "nccl" if device.startswith("cuda") else "gloo",
+        store=PrefixStore(f"attempt {attempt}", store),
+        rank=own_rank,
+        world_size=size,
+    )
     try:
         yield device
     except RuntimeError as error:
         # What the libraries below say when nobody answers differs between them.
-        if isinstance(error, dist.DistError) or "closed by peer" in str(error).lower():
+        lost = re.search(r"(closed|reset) by peer", str(error), re.IGNORECASE)
+        if lost or isinstance(error, dist.DistError):
             raise ConnectionError(
                 f"process {rank()} has lost the others: one of them has ended; its own "
                 "message says why. The last checkpoint is whole: go on with --resume"
