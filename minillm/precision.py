@@ -89,7 +89,7 @@ sets AVX-512-BF16 or AMX; elsewhere PyTorch has to imitate it. And only where pr
 are large: rounding costs one more pass over every matrix. `python -m
 benchmarks.training` prints it for your machine. On the one where the course was
 written, which has the first of the two, a step in bf16 was so many times as fast as in
-float32 (one thread, nothing compiled):
+float32 (two threads, nothing compiled):
 
 --8<-- "images/data/training-speed.md"
 
