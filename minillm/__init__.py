@@ -43,6 +43,20 @@ def load(folder: "str | PathLike[str]") -> "tuple[TransformerLM, BPETokenizer]":
     Raises:
         FileNotFoundError: if the folder or one of its files is missing.
         ValueError: if a file is not what it should be.
+
+    Examples:
+        >>> import tempfile
+        >>> from minillm.bpe import BPETokenizer
+        >>> from minillm.config import ModelConfig
+        >>> from minillm.hub import save_llama
+        >>> from minillm.model import TransformerLM
+        >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 260)
+        >>> config = ModelConfig(260, 16, 8, 1, 2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_llama(TransformerLM(config), folder, tokenizer)
+        ...     model, again = load(folder)
+        >>> model.config == config, again.merges == tokenizer.merges
+        (True, True)
     """
     # Imported here, so that `import minillm` costs nothing.
     from minillm.hub_load import open_model

@@ -228,6 +228,13 @@ class LayerCache:
 
     Args:
         shape: $(B, H_{kv}, T, d_h)$, with room for the whole context.
+
+    Examples:
+        >>> cache = LayerCache((1, 2, 8, 4))  # room for eight tokens
+        >>> k = torch.zeros(1, 2, 3, 4)
+        >>> _ = cache.append(k, k)
+        >>> cache.append(k, k)[0].shape, cache.length
+        (torch.Size([1, 2, 6, 4]), 6)
     """
 
     def __init__(self, shape: tuple[int, int, int, int]) -> None:

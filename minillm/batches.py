@@ -42,6 +42,12 @@ def draw_starts(
 
     Raises:
         ValueError: if the text is not longer than one piece.
+
+    Examples:
+        A text of six tokens has one piece of five with a token behind it:
+
+        >>> draw_starts(6, batch_size=3, context_length=5).tolist()
+        [0, 0, 0]
     """
     if n_tokens <= context_length:
         raise ValueError(
@@ -68,6 +74,12 @@ def cut_pieces(
 
     Returns:
         Inputs and targets, both int64.
+
+    Examples:
+        >>> tokens = np.arange(10, 20)
+        >>> inputs, targets = cut_pieces(tokens, torch.tensor([0, 4]), 3)
+        >>> inputs.tolist(), targets.tolist()
+        ([[10, 11, 12], [14, 15, 16]], [[11, 12, 13], [15, 16, 17]])
     """
     pieces = np.stack([tokens[s : s + context_length + 1] for s in starts.tolist()])
     batch = torch.from_numpy(pieces.astype(np.int64)).to(device)  # (B, T + 1)

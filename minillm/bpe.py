@@ -448,6 +448,10 @@ def train_bpe_chunks(
         ValueError: if there is no text, or if an argument is not what it should be.
 
     Examples:
+        >>> text = ["the cat in the hat"]
+        >>> train_bpe_chunks(text, 260) == train_bpe_naive(text, 260)
+        True
+
         A language has few words, and uses them again and again. In the tales of
         Andersen this saves 27 parts of the work in 28:
 

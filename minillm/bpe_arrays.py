@@ -117,6 +117,14 @@ class ArrayEncoder:
 
     Args:
         encoder: has the merges, and encodes what needs special care.
+
+    Examples:
+        >>> from minillm.bpe_encode import Encoder
+        >>> from minillm.bpe_patterns import GPT2_PATTERN
+        >>> ids = {bytes([byte]): byte for byte in range(256)} | {b"at": 256}
+        >>> encoder = Encoder(ids, [(b"a", b"t")], GPT2_PATTERN)
+        >>> list(ArrayEncoder(encoder).encode("a cat sat"))  # in blocks
+        [[97, 32, 99, 256], [32, 115, 256]]
     """
 
     def __init__(self, encoder: "Encoder") -> None:

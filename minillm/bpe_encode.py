@@ -56,6 +56,15 @@ class Encoder:
 
     Raises:
         ValueError: if a merge needs a token that there is not.
+
+    Examples:
+        >>> from minillm.bpe_patterns import GPT2_PATTERN
+        >>> ids = {bytes([byte]): byte for byte in range(256)}
+        >>> ids |= {b"th": 256, b"the": 257}
+        >>> merges = [(b"t", b"h"), (b"th", b"e")]
+        >>> encoder = Encoder(ids, merges, GPT2_PATTERN)
+        >>> encoder.encode("the hat"), encoder.encode_word(b"ath")
+        ([257, 32, 104, 97, 116], [97, 256])
     """
 
     def __init__(
@@ -211,6 +220,12 @@ def encode_batch(
 
     Returns:
         The tokens of each.
+
+    Examples:
+        >>> from minillm.bpe import BPETokenizer
+        >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 258)
+        >>> encode_batch(tokenizer, ["the", "", "cat"], 1, ())
+        [[257], [], [99, 97, 116]]
     """
     return [
         list(map(int, ids)) for ids in encode_each(tokenizer, texts, workers, allowed)
@@ -251,6 +266,15 @@ def encode_each(
 
     Yields:
         The tokens of each, a list or an array.
+
+    Examples:
+        Nothing is encoded before it is asked for, so there may be no end of texts:
+
+        >>> from itertools import repeat
+        >>> from minillm.bpe import BPETokenizer
+        >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 258)
+        >>> next(encode_each(tokenizer, repeat("the"), 1, ()))
+        [257]
     """
     n_workers = check_workers(workers)
     if n_workers == 1:
@@ -281,6 +305,18 @@ def encode_file(
 
     Returns:
         The number of tokens.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from minillm.bpe import BPETokenizer
+        >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 258)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path, out = Path(folder) / "text.txt", Path(folder) / "ids.npy"
+        ...     _ = path.write_text("the", encoding="utf-8")
+        ...     encode_file(tokenizer, path, out, 1, ()), np.load(out).tolist()
+        (1, [257])
     """
     import numpy as np
 

@@ -143,6 +143,14 @@ def map_in_order(
 
     Yields:
         The results, in the order of the items.
+
+    Examples:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> from itertools import count
+        >>> with ThreadPoolExecutor(2) as pool:
+        ...     squares = map_in_order(lambda i: i * i, count(), pool, workers=2)
+        ...     [next(squares) for _ in range(5)]
+        [0, 1, 4, 9, 16]
     """
     items = iter(items)
     under_way: deque[Future[Result]] = deque()

@@ -194,6 +194,16 @@ def load_json(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         ValueError: if it is too large, nested too deep, not UTF-8 or not JSON.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "deep.json"
+        ...     _ = path.write_text("[" * 100_000, encoding="utf-8")
+        ...     load_json(path)
+        Traceback (most recent call last):
+        ValueError: it is nested deeper than any tokenizer is
     """
     try:
         with shallow():
@@ -265,7 +275,18 @@ def _read_merges(entries: Any, tokens: Mapping[str, bytes]) -> list[Merge]:
 
 
 def written_merges(parts: Parts) -> list[list[str]]:
-    """Write the merges in GPT-2's characters."""
+    """Write the merges in GPT-2's characters.
+
+    Args:
+        parts: the parts of a tokenizer.
+
+    Returns:
+        The two sides of each.
+
+    Examples:
+        >>> written_merges(Parts({0: b" ", 1: b"a"}, [(b" ", b"a")], {}, "", False))
+        [['Ġ', 'a']]
+    """
     written = {token: to_characters(token) for token in parts.vocab.values()}
     return [[written[left], written[right]] for left, right in parts.merges]
 
@@ -324,6 +345,17 @@ def write_gpt2_files(
         vocab_json: where to write the tokens.
         merges_txt: where to write the merges.
         parts: the parts of the tokenizer.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> vocab = {0: b" ", 1: b"a", 2: b" a"}
+        >>> parts = Parts(vocab, [(b" ", b"a")], {}, GPT2_PATTERN, True)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     files = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
+        ...     write_gpt2_files(*files, parts)
+        ...     files[1].read_text(encoding="utf-8"), read_gpt2_files(*files) == parts
+        ('#version: 0.2\nĠ a\n', True)
     """
     special_ids = {id_: token for token, id_ in parts.special_tokens.items()}
     vocab = {
@@ -383,6 +415,18 @@ def read_tiktoken_file(
 
     Raises:
         ValueError: if a line is not a token and a rank.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> ranks = {b"a": 0, b"b": 1, b"ab": 2}
+        >>> lines = [base64.b64encode(t) + b" %d\n" % rank for t, rank in ranks.items()]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "two.tiktoken"
+        ...     _ = path.write_bytes(b"".join(lines))
+        ...     parts = read_tiktoken_file(path, GPT2_PATTERN, ["<|end|>"])
+        >>> parts.merges, parts.special_tokens
+        ([(b'a', b'b')], {'<|end|>': 3})
     """
     ranks: dict[bytes, int] = {}
     try:

@@ -186,6 +186,18 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> Parts:
     Raises:
         ValueError: if the file is cut short, is not what it says, or holds something
             that cannot be represented here.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "tokenizer.json"
+        ...     _ = path.write_text('{"version": "1.0", "added', encoding="utf-8")
+        ...     try:
+        ...         read_tokenizer_json(path)
+        ...     except ValueError as error:
+        ...         print(str(error).partition("tokenizer.json ")[2][:51])
+        cannot be read as a tokenizer: it is not JSON, or n
     """
     try:
         with shallow():
@@ -204,6 +216,17 @@ def write_tokenizer_json(path: str | os.PathLike[str], parts: Parts) -> None:
     Raises:
         ValueError: if a special token is spelled like an ordinary one, which the format
             cannot express.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> vocab = {0: b"a", 1: b"b", 2: b"ab"}
+        >>> parts = Parts(vocab, [(b"a", b"b")], {}, GPT2_PATTERN, True)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "tokenizer.json"
+        ...     write_tokenizer_json(path, parts)
+        ...     read_tokenizer_json(path) == parts
+        True
     """
     special_ids = {id_: token for token, id_ in parts.special_tokens.items()}
     vocab: dict[str, int] = {}

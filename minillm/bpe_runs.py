@@ -109,6 +109,11 @@ def run_starts(data: NDArray[np.uint8], kind: str) -> Ints:
 
     Returns:
         The places, in order. The first is 0.
+
+    Examples:
+        >>> data = np.frombuffer(b"the  cat" + bytes(8 * WORDS), np.uint8)
+        >>> run_starts(data, "word").tolist()  # "the", " " and " cat"
+        [0, 3, 4]
     """
     n = len(data) - 8 * WORDS
     # The blanks of ASCII are 9 to 13 and 32. Below 9, the subtraction wraps around.
@@ -183,6 +188,10 @@ def text_blocks(text: str, pattern: str) -> Iterator[tuple[str, bool]]:
         Each block, and whether it can be cut into runs. That is not so with blanks
         beyond ASCII in it, nor for the last word and the blanks behind it, since there
         "the end of the text" is something that the patterns know about.
+
+    Examples:
+        >>> list(text_blocks("the cat sat on the mat", GPT2_PATTERN))
+        [('the cat sat on the', True), (' mat', False)]
     """
     end = last_safe_cut(text, pattern)
     start = 0
@@ -195,7 +204,15 @@ def text_blocks(text: str, pattern: str) -> Iterator[tuple[str, bool]]:
 
 
 class Column:
-    r"""An array that grows at its end, twice as large each time it is full."""
+    r"""An array that grows at its end, twice as large each time it is full.
+
+    Examples:
+        >>> column = Column(np.int64)
+        >>> column.extend([3, 1])
+        >>> column.extend(np.array([2]))
+        >>> column.array[: column.size].tolist()
+        [3, 1, 2]
+    """
 
     def __init__(self, dtype: type) -> None:
         self.array: NDArray[Any] = np.zeros(1024, dtype)

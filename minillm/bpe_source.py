@@ -121,6 +121,15 @@ def report_shortage(learned: int, wanted: int) -> None:
     Args:
         learned: how many there are.
         wanted: how many there should be.
+
+    Examples:
+        >>> said = logging.Handler()
+        >>> said.emit = lambda record: print(record.getMessage()[:30])
+        >>> logging.getLogger("minillm").addHandler(said)
+        >>> report_shortage(4, 4)
+        >>> report_shortage(3, 4)
+        learned 3 merges instead of 4:
+        >>> logging.getLogger("minillm").removeHandler(said)
     """
     if learned < wanted:
         logging.getLogger("minillm").warning(
@@ -371,6 +380,14 @@ def decode_blocks(
 
     Raises:
         ValueError: if the file is not UTF-8.
+
+    Examples:
+        >>> import io
+        >>> list(decode_blocks(io.BytesIO("naïve".encode()).read, "input"))
+        ['naïve']
+        >>> list(decode_blocks(io.BytesIO(b"na\xefve").read, "input"))
+        Traceback (most recent call last):
+        ValueError: input is not UTF-8: byte 2 is 0xef, invalid continuation byte
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     offset = 0
@@ -411,6 +428,10 @@ def source_documents(
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not UTF-8.
+
+    Examples:
+        >>> list(source_documents(["one", "two"], GPT2_PATTERN, ()))
+        ['one', 'two']
     """
     if not isinstance(source, str | os.PathLike):
         return iter(source)

@@ -329,6 +329,11 @@ class BPETokenizer:
 
         Raises:
             ValueError: as `encode`.
+
+        Examples:
+            >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 258)
+            >>> tokenizer.encode_batch(["the", "", "cat"])
+            [[257], [], [99, 97, 116]]
         """
         return encode_batch(self, texts, workers, self._allowed(allowed_special))
 
@@ -355,6 +360,17 @@ class BPETokenizer:
 
         Raises:
             ValueError: if the file is not UTF-8; or as `encode`.
+
+        Examples:
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> import numpy as np
+            >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 258)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path, out = Path(folder) / "text.txt", Path(folder) / "ids.npy"
+            ...     _ = path.write_text("the cat", encoding="utf-8")
+            ...     tokenizer.encode_file(path, out), np.load(out).tolist()
+            (5, [257, 32, 99, 97, 116])
         """
         return encode_file(self, path, out, workers, self._allowed(allowed_special))
 
@@ -369,6 +385,11 @@ class BPETokenizer:
 
         Raises:
             ValueError: if there is no token of that id.
+
+        Examples:
+            >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 258)
+            >>> tokenizer.decode_bytes([257, 0xC3]), tokenizer.decode([257, 0xC3])
+            (b'the\xc3', 'the�')
         """
         try:
             return b"".join(map(self.vocab.__getitem__, map(index, ids)))
@@ -428,13 +449,35 @@ class BPETokenizer:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a `tokenizer.json`, which `tokenizers` and `transformers` read too."""
+        """Write a `tokenizer.json`, which `tokenizers` and `transformers` read too.
+
+        Examples:
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 258)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     tokenizer.save(Path(folder) / "tokenizer.json")
+            ...     again = BPETokenizer.load(Path(folder) / "tokenizer.json")
+            >>> again.merges
+            [(b't', b'h'), (b'th', b'e')]
+        """
         write_tokenizer_json(path, self._parts())
 
     def save_gpt2_files(
         self, vocab_json: str | os.PathLike[str], merges_txt: str | os.PathLike[str]
     ) -> None:
-        """Write GPT-2's two files. They hold neither pattern nor special tokens."""
+        """Write GPT-2's two files. They hold neither pattern nor special tokens.
+
+        Examples:
+            >>> import tempfile
+            >>> from pathlib import Path
+            >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 258)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     files = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
+            ...     tokenizer.save_gpt2_files(*files)
+            ...     BPETokenizer.from_gpt2_files(*files).merges == tokenizer.merges
+            True
+        """
         write_gpt2_files(vocab_json, merges_txt, self._parts())
 
     @classmethod
@@ -489,5 +532,17 @@ class BPETokenizer:
 
         Raises:
             ValueError: if the file is broken.
+
+        Examples:
+            >>> import base64, tempfile
+            >>> from pathlib import Path
+            >>> tokens = [bytes([byte]) for byte in range(256)] + [b"th", b"the"]
+            >>> tokens = [base64.b64encode(token).decode() for token in tokens]
+            >>> lines = [f"{token} {rank}" for rank, token in enumerate(tokens)]
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = Path(folder) / "small.tiktoken"
+            ...     _ = path.write_text("\n".join(lines), encoding="utf-8")
+            ...     BPETokenizer.from_tiktoken_file(path, GPT2_PATTERN).encode("the")
+            [257]
         """
         return cls._from_parts(read_tiktoken_file(path, pattern, special_tokens))

@@ -154,6 +154,16 @@ def read_extra(path_or_file: PathOrFile) -> dict[str, Any]:
 
     Raises:
         ValueError: if the file is not a checkpoint.
+
+    Examples:
+        >>> import io
+        >>> model = torch.nn.Linear(1, 1)
+        >>> file = io.BytesIO()
+        >>> optimizer = torch.optim.SGD(model.parameters())
+        >>> save_checkpoint(file, model, optimizer, 3, best=(1, 2))
+        >>> _ = file.seek(0)
+        >>> read_extra(file)
+        {'best': (1, 2)}
     """
     header, _ = _read(path_or_file)
     extra: dict[str, Any] = _unpack(header["extra"])
@@ -196,6 +206,11 @@ def compare(there: dict[str, Tensor], here: dict[str, Tensor], sides: str) -> No
 
     Raises:
         ValueError: if a name or a shape differs.
+
+    Examples:
+        >>> compare({"a": torch.ones(2)}, {"a": torch.ones(3)}, "file and model")
+        Traceback (most recent call last):
+        ValueError: file and model differ: a is [2] there, [3] here
     """
     shapes = [
         {name: list(tensor.shape) for name, tensor in side.items()}

@@ -79,6 +79,15 @@ def read_documents(path: str | PathLike[str]) -> list[str]:
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is empty or is not text.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "two.txt"
+        ...     _ = path.write_text("One.\n\nStill one.\n\n\nTwo.\n", encoding="utf-8")
+        ...     read_documents(path)
+        ['One.\n\nStill one.', 'Two.']
     """
     documents = list(stream_documents(path))
     if not documents:
@@ -208,6 +217,10 @@ def end_of_text(tokenizer: BPETokenizer) -> int:
 
     Raises:
         ValueError: if the tokenizer has no such special token.
+
+    Examples:
+        >>> end_of_text(BPETokenizer.train(["the cat"], 258, [END_OF_TEXT]))
+        257
     """
     if END_OF_TEXT not in tokenizer.special_tokens:
         raise ValueError(

@@ -73,6 +73,10 @@ def hash_of(document: str) -> float:
 
     Returns:
         A number in $[0, 1)$.
+
+    Examples:
+        >>> hash_of("a tale") == hash_of("a tale") != hash_of("another")
+        True
     """
     digest = hashlib.blake2b(document.encode(), digest_size=6).digest()
     return int.from_bytes(digest, "big") / 2**48
@@ -110,6 +114,17 @@ def prepare(
         FileExistsError: if the folder exists and is not empty.
         ValueError: if there are not two different documents, or a file is not what it
             should be.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "tales.txt"
+        ...     _ = path.write_text("\n\n\n".join("abcdefgh"), encoding="utf-8")
+        ...     out = Path(folder) / "data"
+        ...     facts = prepare([path], out, vocab_size=257, workers=1)
+        ...     training = load_corpus(out).training.tolist()
+        >>> facts["documents"], training[:5]  # "a" is put aside
+        ({'train': 7, 'validation': 1}, [256, 98, 256, 99, 256])
     """
     if not 0 < validation < 1:
         raise ValueError(f"validation must lie between 0 and 1; got {validation}")
@@ -261,7 +276,7 @@ def embedded_corpus(vocab_size: int) -> Corpus:
 
 
 def load_corpus(folder: str | PathLike[str]) -> Corpus:
-    """Open a folder that `prepare` has made.
+    r"""Open a folder that `prepare` has made.
 
     Args:
         folder: the folder.

@@ -291,7 +291,7 @@ def known_words(texts: Iterable[str], corpus: Iterable[str]) -> tuple[float, int
 
 
 def read_log(folder: str | PathLike[str]) -> list[dict[str, Any]]:
-    """Read the log of a run.
+    r"""Read the log of a run.
 
     Args:
         folder: the run.
@@ -301,6 +301,14 @@ def read_log(folder: str | PathLike[str]) -> list[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: if there is no log.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     line = '{"event": "step", "step": 1}\n'
+        ...     _ = (Path(folder) / "log.jsonl").write_text(line, encoding="utf-8")
+        ...     read_log(folder)
+        [{'event': 'step', 'step': 1}]
     """
     text = (Path(folder) / "log.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]

@@ -90,6 +90,10 @@ def was_restarted() -> bool:
 
     Returns:
         Whether it has.
+
+    Examples:
+        >>> was_restarted()
+        False
     """
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
@@ -107,6 +111,11 @@ def joined(device: str = "cpu") -> Generator[str, None, None]:
     Raises:
         ConnectionError: if another process ends before its time.
         RuntimeError: what goes wrong inside for another reason.
+
+    Examples:
+        >>> with joined("cpu") as device:  # nobody to join
+        ...     print(device)
+        cpu
     """
     # torchrun tells each process who it is by these variables.
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -177,6 +186,11 @@ def wrap(model: nn.Module) -> nn.Module:
     Returns:
         The same model alone, or in its wrapping. Wrapping it also gives all processes
         the weights of process 0.
+
+    Examples:
+        >>> model = nn.Linear(1, 1)
+        >>> wrap(model) is model  # alone
+        True
     """
     if world_size() == 1:
         return model
@@ -193,6 +207,13 @@ def gather_gradients(model: nn.Module, now: bool) -> AbstractContextManager[None
 
     Returns:
         A context for forward and backward pass.
+
+    Examples:
+        >>> model = nn.Linear(1, 1)
+        >>> with gather_gradients(model, now=False):  # alone, it changes nothing
+        ...     model(torch.ones(1)).backward()
+        >>> model.bias.grad.tolist()
+        [1.0]
     """
     if now or not isinstance(model, DistributedDataParallel):
         return nullcontext()
@@ -223,6 +244,10 @@ def any_of_us(yes: bool, device: torch.device) -> bool:
 
     Returns:
         Whether it is so anywhere; all processes get the same answer.
+
+    Examples:
+        >>> any_of_us(False, torch.device("cpu"))  # alone
+        False
     """
     if world_size() == 1:
         return yes

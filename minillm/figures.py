@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_all", "loss_curve", "new_figure", "save_figure"]
 
-IMAGES = Path(__file__).resolve().parent.parent / "images"
+# An installed package carries the data of the labs inside.
+_INSIDE = Path(__file__).resolve().parent / "images"
+IMAGES = _INSIDE if _INSIDE.is_dir() else _INSIDE.parent.parent / "images"
 
 # Colours that are told apart on white and on near-black, also by colour-blind readers
 # (after Okabe & Ito 2008), and a stand-in for the colour of the surrounding text.

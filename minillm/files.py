@@ -169,6 +169,12 @@ def check_free(path: Path) -> None:
 
     Raises:
         FileExistsError: if there is something of that name that is not empty.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     check_free(Path(folder))  # empty
+        ...     check_free(Path(folder) / "new")
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(

@@ -181,6 +181,10 @@ def machine_memory() -> float:
 
     Returns:
         Bytes, or infinity where the system does not say.
+
+    Examples:
+        >>> machine_memory() > 2**20  # more than a megabyte
+        True
     """
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -211,6 +215,10 @@ def step_seconds(
 
     Raises:
         ValueError: if a size is not positive.
+
+    Examples:
+        >>> step_seconds(ModelConfig(10, 4, 8, 1, 2), 1, 4, at_least=0) > 0
+        True
     """
     check_sizes(batch_size=batch_size, seq_len=seq_len)
     model = stand_in(config, seq_len, recompute)

@@ -444,6 +444,14 @@ def stream_text(
 
     Raises:
         ValueError: see [`stream`][minillm.generate.stream].
+
+    Examples:
+        >>> from minillm.config import ModelConfig
+        >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 260)
+        >>> model = TransformerLM(ModelConfig(260, 16, 8, 1, 2))
+        >>> pieces = stream_text(model, tokenizer, "the", 5, banned_ids=range(128, 256))
+        >>> all(isinstance(piece, str) for piece in pieces)
+        True
     """
     end_of_text = tokenizer.special_tokens.get("<|endoftext|>")
     ids = [*settings.pop("begin_ids", ()), *tokenizer.encode(prompt)]

@@ -213,6 +213,11 @@ def load_gguf(file: str | PathLike[str]) -> tuple[TransformerLM, BPETokenizer]:
         ImportError: if the package `gguf` is missing.
         ValueError: if the file is damaged, or the model is of a kind that
             [`TransformerLM`][minillm.model.TransformerLM] cannot be.
+
+    Examples:
+        >>> load_gguf("no-such.gguf")
+        Traceback (most recent call last):
+        FileNotFoundError: there is no file no-such.gguf: `make smollm2` fetches one
     """
     contents = read_gguf(file)
     where = f"{file}: weights and table"

@@ -50,6 +50,15 @@ def read_config(path: str | PathLike[str]) -> ModelConfig:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, or the model is of a kind that
             [`TransformerLM`][minillm.model.TransformerLM] cannot be.
+
+    Examples:
+        >>> import tempfile
+        >>> config = ModelConfig(10, 4, 8, 1, 2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "config.json"
+        ...     _ = path.write_text(json.dumps(describe(config)), encoding="utf-8")
+        ...     read_config(folder) == config
+        True
     """
     path = Path(path)
     if path.is_dir():
@@ -126,6 +135,12 @@ def describe(config: ModelConfig) -> dict[str, Any]:
 
     Returns:
         What [`read_config`][minillm.hub_files.read_config] reads, in JSON's types.
+
+    Examples:
+        >>> config = ModelConfig(10, 4, 8, 1, 2)
+        >>> facts = describe(config)
+        >>> facts["hidden_size"], facts["num_hidden_layers"], facts["head_dim"]
+        (8, 1, 4)
     """
     scaling = config.rope_scaling
     return {
@@ -168,6 +183,15 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: if a file is missing.
         ValueError: if a file is damaged, or the index is not what it should be.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> from safetensors.torch import save_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_file({"a": torch.ones(2)}, Path(folder) / "model.safetensors")
+        ...     read_weights(Path(folder))["a"].tolist()
+        [1.0, 1.0]
     """
     single, index = folder / "model.safetensors", "model.safetensors.index.json"
     if single.is_file():
@@ -230,6 +254,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         ValueError: if it holds something else.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "facts.json"
+        ...     _ = path.write_text('{"a": 1}', encoding="utf-8")
+        ...     read_json(path)
+        {'a': 1}
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

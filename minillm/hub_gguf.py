@@ -109,6 +109,11 @@ def read_gguf(file: str | PathLike[str]) -> Contents:
         ImportError: if the package `gguf` is missing.
         ValueError: if the file is damaged, or the model is of a kind that
             [`TransformerLM`][minillm.model.TransformerLM] cannot be.
+
+    Examples:
+        >>> read_gguf("no-such.gguf")
+        Traceback (most recent call last):
+        FileNotFoundError: there is no file no-such.gguf: `make smollm2` fetches one
     """
     path = Path(file)
     if not path.is_file():

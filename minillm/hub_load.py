@@ -151,6 +151,17 @@ def read_begin_ids(folder: Path, tokenizer: BPETokenizer) -> tuple[int, ...]:
 
     Raises:
         ValueError: if a file is damaged, or names a token that there is not.
+
+    Examples:
+        >>> import tempfile
+        >>> tokenizer = BPETokenizer.train(["the cat"], 258, ["<s>"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     tokenizer.save(Path(folder) / "tokenizer.json")
+        ...     path = Path(folder) / "tokenizer_config.json"
+        ...     text = '{"add_bos_token": true, "bos_token": "<s>"}'
+        ...     _ = path.write_text(text, encoding="utf-8")
+        ...     read_begin_ids(Path(folder), tokenizer)
+        (257,)
     """
     path = folder / "tokenizer.json"
     processor = read_json(path).get("post_processor") or {}
@@ -183,6 +194,15 @@ def read_stop_ids(folder: Path, tokenizer: BPETokenizer) -> tuple[int, ...]:
 
     Raises:
         ValueError: if a file is damaged, or names a token that there is not.
+
+    Examples:
+        >>> import tempfile
+        >>> tokenizer = BPETokenizer.train(["the cat"], 258, ["</s>"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "tokenizer_config.json"
+        ...     _ = path.write_text('{"eos_token": "</s>"}', encoding="utf-8")
+        ...     read_stop_ids(Path(folder), tokenizer)
+        (257,)
     """
     for name in ("generation_config.json", "config.json"):
         path = folder / name

@@ -350,6 +350,17 @@ def disclose(run: str | PathLike[str]) -> dict[str, str]:
     Raises:
         FileNotFoundError: if the folder or one of the two files is missing.
         ValueError: if a file does not say what it should.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "config.json").write_text("{}", encoding="utf-8")
+        ...     _ = (Path(folder) / "log.jsonl").write_text("", encoding="utf-8")
+        ...     try:
+        ...         disclose(folder)
+        ...     except ValueError as error:
+        ...         print(str(error).partition(" does ")[2])
+        not say 'config', so it is no run of this version: train again
     """
     run = Path(run)
     try:

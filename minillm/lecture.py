@@ -317,6 +317,11 @@ class Lecture:
     Args:
         chapter: the name of a module, or the number of a chapter.
         console: where to write.
+
+    Examples:
+        >>> lecture = Lecture("config", Console(quiet=True))
+        >>> lecture.all()  # how many examples printed something else
+        0
     """
 
     def __init__(self, chapter: str, console: Console) -> None:

@@ -39,6 +39,10 @@ def pick_device(name: str) -> str:
 
     Raises:
         ValueError: if PyTorch does not know the device, or cannot reach it.
+
+    Examples:
+        >>> pick_device("cpu")
+        'cpu'
     """
     if name == "auto":
         if torch.cuda.is_available():

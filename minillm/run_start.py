@@ -45,6 +45,12 @@ def is_run(folder: str | PathLike[str]) -> bool:
 
     Returns:
         Whether there is a checkpoint in it.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     is_run(folder)
+        False
     """
     return any((Path(folder) / name).is_file() for name in CHECKPOINTS)
 
@@ -61,6 +67,16 @@ def locked(folder: str | PathLike[str]) -> Generator[None, None, None]:
 
     Raises:
         BlockingIOError: if another process trains in this folder.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, locked(folder):
+        ...     try:
+        ...         with locked(folder):
+        ...             pass
+        ...     except BlockingIOError:
+        ...         print("taken")
+        taken
     """
     if rank():
         yield
@@ -102,6 +118,19 @@ def start(
     Raises:
         FileExistsError: if the folder exists and is not empty.
         ValueError: if the text does not fit the model, or the model the memory.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 260)
+        >>> ids = np.array(tokenizer.encode("the cat in the hat " * 9))
+        >>> corpus = Corpus("a rhyme", ids, ids, tokenizer, 1)
+        >>> config = TrainConfig(steps=2, warmup_steps=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     shape = ModelConfig(260, 8, 8, 1, 2)
+        ...     run = start(Path(folder) / "run", corpus, shape, config)
+        ...     is_run(run.folder), resume(run.folder, corpus, {}).trainer.done
+        (True, 0)
     """
     check_memory(shape, config, device)
     torch.manual_seed(config.seed)

@@ -221,7 +221,7 @@ def _toml(value: Any) -> str:
 
 
 def read_toml(path: str | PathLike[str]) -> dict[str, dict[str, Any]]:
-    """Read settings from a file.
+    r"""Read settings from a file.
 
     Args:
         path: a TOML file with the tables `[model]` and `[train]`, either or both.
@@ -233,6 +233,14 @@ def read_toml(path: str | PathLike[str]) -> dict[str, dict[str, Any]]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not TOML, has a setting that does not exist, or one of the
             wrong type.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "run.toml"
+        ...     _ = path.write_text("[train]\nsteps = 60", encoding="utf-8")
+        ...     read_toml(path)["train"]
+        {'steps': 60}
     """
     return parse_toml(Path(path).read_text(encoding="utf-8"), str(path))
 

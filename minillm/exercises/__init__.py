@@ -141,6 +141,13 @@ def find_exercises(names: list[str], *, chapters: bool = True) -> list[Exercise]
 
     Raises:
         ValueError: if a name is unknown; the error has the nearest ones.
+
+    Examples:
+        >>> [exercise.name for exercise in find_exercises(["bpe.merge"])]
+        ['bpe.merge']
+        >>> find_exercises(["bpe.mrge"])
+        Traceback (most recent call last):
+        ValueError: no exercise 'bpe.mrge'; did you mean bpe.merge?
     """
     for name in names:
         if name in EXERCISES or (chapters and name in CHAPTERS):

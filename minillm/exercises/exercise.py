@@ -142,6 +142,10 @@ def chapter_text(chapter: str) -> str:
 
     Returns:
         The text of the file.
+
+    Examples:
+        >>> "def merge(" in chapter_text("bpe")
+        True
     """
     folder = files("minillm.exercises") / "stubs"
     return (folder / f"{chapter}.py").read_text(encoding="utf-8")
@@ -187,6 +191,12 @@ def tensors(
 
     Returns:
         A strategy for tensors.
+
+    Examples:
+        >>> made = tensors(2, st.integers(1, 3))
+        >>> from hypothesis import find
+        >>> find(made, lambda tensor: tensor.shape[1] > 1).tolist()
+        [[0.0, 0.0], [0.0, 0.0]]
     """
     sizes = [size if isinstance(size, int) else draw(size) for size in shape]
     n, base = int(torch.Size(sizes).numel()), len(values)

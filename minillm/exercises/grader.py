@@ -170,6 +170,12 @@ def grade(
     Raises:
         TypeError: if the candidate cannot be called.
         KeyboardInterrupt: if the user has asked for it.
+
+    Examples:
+        >>> from minillm.exercises import find_exercises
+        >>> (exercise,) = find_exercises(["bpe.compression_ratio"])
+        >>> grade(exercise, lambda text, ids: 0.0, examples=5).status
+        'wrong'
     """
     if not callable(candidate):
         if exercise.stub.parameters:

@@ -29,6 +29,14 @@ def start(folder: Path) -> tuple[list[Path], list[Path]]:
 
     Returns:
         The files that were written, and those that were there.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     written, kept = start(Path(folder))
+        ...     again, kept_now = start(Path(folder))
+        >>> written[0].name, kept, again, kept_now == written
+        ('bpe.py', [], [], True)
     """
     folder.mkdir(parents=True, exist_ok=True)
     written, kept = [], []
@@ -61,6 +69,13 @@ def workbook(folder: Path) -> Path:
 
     Raises:
         ValueError: if there are none.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = start(Path(folder))
+        ...     workbook(Path(folder)) == Path(folder)
+        True
     """
     if not _has_exercises(folder):
         raise ValueError(
@@ -81,6 +96,14 @@ def workbooks(folder: Path) -> list[Path]:
 
     Raises:
         ValueError: if there are none.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for learner in ("ada", "alan"):
+        ...         _ = start(Path(folder) / learner)
+        ...     [path.name for path in workbooks(Path(folder))]
+        ['ada', 'alan']
     """
     found = [p for p in sorted(folder.glob("*")) if p.is_dir() and _has_exercises(p)]
     return found if found and not _has_exercises(folder) else [workbook(folder)]
@@ -101,6 +124,15 @@ class Progress:
 
     Raises:
         ValueError: if the file is not what this class writes.
+
+    Examples:
+        >>> import tempfile
+        >>> from minillm.exercises.grader import Report
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Progress(Path(folder)).note(Report("bpe.merge", "passed"))
+        ...     progress = Progress(Path(folder))  # read again
+        >>> progress.status("bpe.merge"), progress.status("bpe.count_pairs")
+        ('passed', 'todo')
     """
 
     def __init__(self, folder: Path) -> None:
@@ -158,6 +190,10 @@ def solution(exercise: Exercise) -> str:
 
     Returns:
         Python source, with a comment above each part.
+
+    Examples:
+        >>> print(solution(EXERCISES["bpe.merge"]).splitlines()[1])
+        def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
     """
     shown = [exercise.answer[0]]
     if exercise.reference.__module__.startswith(__package__) and (

@@ -1,0 +1,262 @@
+"""The public interface: documented, shown at work, typed, and whole when installed."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import os
+import pkgutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import minillm
+from minillm import bpe_tokenizer
+from minillm.bpe import BPETokenizer
+
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "images" / "data"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+# Public functions without an example, because one would show nothing: why, and what
+# proves them instead. Everything else must be shown at work.
+UNSHOWN = {
+    "a command: docs/commands.md shows it, tests of its chapter run it": (
+        "cli.main data_cli.prepare exercises_cli.check exercises_cli.list_exercises "
+        "exercises_cli.start flops_cli.cost flops_cli.disclose flops_cli.flops "
+        "lab_cli.lab lecture_cli.lecture tokenizer_cli.decode tokenizer_cli.encode "
+        "tokenizer_cli.show tokenizer_cli.train train_cli.train"
+    ),
+    "draws: test_figures draws it again": (
+        "attention_figures.attention_maps attention_figures.distance_curve "
+        "bpe_figures.compression_curve figures.draw_all figures.loss_curve "
+        "figures.new_figure figures.save_figure flops_figures.context_curve "
+        "flops_figures.roofline_curve flops_figures.shares_curve "
+        "training_display.training_display training_figures.descent_curve "
+        "training_figures.schedule_curve"
+    ),
+    "trains or measures for seconds or minutes: tests of its chapter run it": (
+        "attention_figures.head_scores attention_figures.learn_to_repeat "
+        "bpe_figures.compression_points data_prepare.embedded_corpus demo.run_demo "
+        "labs.learn labs.read_results labs.run_lab milestones.Milestones run.Run "
+        "train.measure_peak_flops two_models.compare_models two_models.measure"
+    ),
+    "writes pages of the site, which are compared, or starts processes": (
+        "bpe_fast.processes exercises.pages.chapter_page exercises.pages.write_pages "
+        "exercises.runner.grade_folder exercises.workbook.place hub_load.find "
+        "widgets.fallbacks widgets.sampling_data widgets.tokenize_data "
+        "widgets.write_all"
+    ),
+}
+
+
+# A right answer to the exercise bpe.merge, as a learner would write it.
+MERGE = """
+def merge(ids, pair, new_id):
+    out, i = [], 0
+    while i < len(ids):
+        if tuple(ids[i : i + 2]) == tuple(pair):
+            out.append(new_id)
+            i += 2
+        else:
+            out.append(ids[i])
+            i += 1
+    return out
+"""
+
+
+def modules() -> Iterator[ModuleType]:
+    yield minillm
+    for found in pkgutil.walk_packages(minillm.__path__, "minillm."):
+        # Stubs are for learners to fill in; __main__ runs the command line.
+        if ".stubs" not in found.name and found.name != "minillm.__main__":
+            yield importlib.import_module(found.name)
+
+
+def public() -> Iterator[tuple[str, Any]]:
+    """Every public function and class, under the name of the module that defines it."""
+    for module in modules():
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if getattr(thing, "__module__", None) == module.__name__:
+                short = f"{module.__name__}.{name}".removeprefix("minillm.")
+                yield short, thing
+
+
+def shown() -> list[Any]:
+    """Every object that an example names, found as the example would find it."""
+    finder, parser = doctest.DocTestFinder(), doctest.DocTestParser()
+    tests = [test for module in modules() for test in finder.find(module)]
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        tests.append(parser.get_doctest(text, {}, path.name, str(path), 0))
+    found = []
+    for test in tests:
+        names: dict[str, Any] = dict(test.globs)
+        for example in test.examples:
+            for node in ast.walk(ast.parse(example.source)):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    exec(compile(ast.Module([node], []), "example", "exec"), names)
+                elif isinstance(node, ast.Name):
+                    found.append(names.get(node.id))
+                elif isinstance(node, ast.Attribute) and isinstance(
+                    node.value, ast.Name
+                ):
+                    owner = names.get(node.value.id)
+                    found.append(getattr(owner, node.attr, None))
+    return found
+
+
+def without_example() -> set[str]:
+    named = {id(thing) for thing in shown()}
+    return {
+        name
+        for name, thing in public()
+        # A record is shown by what returns it.
+        if not is_dataclass(thing)
+        and not (inspect.isclass(thing) and issubclass(thing, tuple))
+        and callable(thing)
+        and id(thing) not in named
+    }
+
+
+def test_every_public_name_is_documented() -> None:
+    absent = []
+    for name, thing in public():
+        absent += [name] * (not inspect.getdoc(thing))
+        for member, value in vars(thing).items() if inspect.isclass(thing) else ():
+            function = getattr(value, "fget", getattr(value, "__func__", value))
+            if inspect.isfunction(function) and not member.startswith("_"):
+                absent += [f"{name}.{member}"] * (not function.__doc__)
+    assert absent == []
+    assert not [module for module in modules() if not module.__doc__]
+
+
+def test_every_public_function_is_shown_at_work() -> None:
+    """By an example that pytest runs, unless the list above says why not."""
+    listed = {name for names in UNSHOWN.values() for name in names.split()}
+    assert without_example() == listed
+
+
+def test_every_method_of_the_tokenizer_is_shown_at_work() -> None:
+    tests = doctest.DocTestFinder().find(bpe_tokenizer)
+    examples = "".join(example.source for test in tests for example in test.examples)
+    methods = [name for name in vars(BPETokenizer) if not name.startswith("_")]
+    assert [name for name in methods if f".{name}" not in examples] == []
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (ROOT / "minillm" / "py.typed").read_bytes() == b""
+
+
+# Installed, without the repository
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=kept | {"PYTHONUTF8": "1"} | environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The source archive of the repository, and the wheel built from that alone."""
+    folder = tmp_path_factory.mktemp("built")
+    hatch = (sys.executable, "-m", "hatchling", "build", "-d", folder)
+    run(*hatch, "-t", "sdist", cwd=ROOT)
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder / "unpacked", filter="data")
+    (source,) = (folder / "unpacked").iterdir()
+    run(*hatch, "-t", "wheel", cwd=source)
+    (wheel,) = folder.glob("*.whl")
+    return sdist, wheel
+
+
+@pytest.fixture(scope="module")
+def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory):
+    """A new environment with the wheel, and beside it only our dependencies."""
+    folder = tmp_path_factory.mktemp("an environment")
+    run(sys.executable, "-m", "venv", "--without-pip", folder / "venv", cwd=folder)
+    python = folder / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = Path(run(python, "-c", code, cwd=folder).strip())
+    # Files that end in .pth are not followed there, so our own checkout is not seen.
+    there = sysconfig.get_path("purelib")
+    (packages / "dependencies.pth").write_text(there, encoding="utf-8")
+    install = ("-m", "pip", "--python", python, "install", "--no-deps", "--no-index")
+    run(sys.executable, *install, built[1], cwd=folder)
+    return python, packages
+
+
+@pytest.mark.check
+def test_the_wheel_is_small_and_has_everything(built: tuple[Path, Path]) -> None:
+    assert built[1].stat().st_size < 3_000_000
+    with zipfile.ZipFile(built[1]) as wheel:
+        names = set(wheel.namelist())
+    tracked = subprocess.run(
+        ["git", "ls-files", "minillm"],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    ).stdout.split()
+    ours = {name for name in names if ".dist-info/" not in name}
+    data = {f"minillm/images/data/{path.name}" for path in DATA.glob("lab-*.json")}
+    assert len(data) > 3
+    assert ours == set(tracked) | data
+    licenses = {Path(name).name for name in names if "/licenses/" in name}
+    assert licenses == {"LICENSE", "NOTICE"}
+
+
+@pytest.mark.check
+def test_the_installed_package_works_without_the_repository(
+    installed: tuple[Path, Path], tmp_path: Path
+) -> None:
+    python, packages = installed
+    away = tmp_path / "ein Ordner für Übungen"
+    away.mkdir()
+    command = python.parent / "minillm"
+
+    code = "import minillm, sys; print(minillm.__file__, 'torch' in sys.modules)"
+    said = run(python, "-c", code, cwd=away)
+    assert said == f"{packages / 'minillm' / '__init__.py'} False\n"
+    assert minillm.__version__ in run(command, "--version", cwd=away)
+    assert "demo" in run(command, "--help", cwd=away)
+    code = "from minillm.data import andersen; print(len(andersen()))"
+    assert int(run(python, "-c", code, cwd=away)) > 100
+
+    run(command, "exercises", "start", "Übungen 1", cwd=away)
+    stub = away / "Übungen 1" / "bpe.py"
+    text = stub.read_text(encoding="utf-8")
+    assert "def merge(" in text
+    own = text.replace("def merge(", "def unused(") + MERGE
+    stub.write_text(own, encoding="utf-8")
+    said = run(command, "exercises", "check", "bpe.merge", "Übungen 1", cwd=away)
+    assert "1 of 40 done" in said
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("chapter", ["bpe", "emergence"])
+def test_the_installed_package_gives_its_lectures(
+    installed: tuple[Path, Path], tmp_path: Path, chapter: str
+) -> None:
+    run(installed[0], "-m", "minillm", "lecture", chapter, "--all", cwd=tmp_path)
