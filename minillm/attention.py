@@ -92,7 +92,8 @@ def softmax(x: Float[Tensor, "*shape"], dim: int) -> Float[Tensor, "*shape"]:
     $$\operatorname{softmax}(x)_i = \frac{e^{x_i}}{\sum_j e^{x_j}}$$
 
     Args:
-        x: scores, any real numbers; $-\infty$ means "impossible".
+        x: scores, any real numbers; $-\infty$ means "impossible". Where nothing is
+            possible, the results are NaN.
         dim: the axis along which the results sum to one.
 
     Returns:

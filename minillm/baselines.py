@@ -60,6 +60,9 @@ def unigram_loss(train_tokens: Tokens, tokens: Tokens, vocab_size: int) -> float
     Returns:
         Nats per token.
 
+    Raises:
+        ValueError: if there is nothing to predict.
+
     Examples:
         Three of four tokens were 0, so after adding one it has 4 of 6 parts:
 
@@ -68,6 +71,8 @@ def unigram_loss(train_tokens: Tokens, tokens: Tokens, vocab_size: int) -> float
         >>> round(-math.log(4 / 6), 3)
         0.405
     """
+    if len(tokens) < 2:
+        raise ValueError(f"nothing to predict: the text has {len(tokens)} tokens")
     counts = Counter(map(int, train_tokens))
     total = len(train_tokens) + vocab_size
     surprise = [-math.log((counts[int(token)] + 1) / total) for token in tokens[1:]]

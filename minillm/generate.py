@@ -226,7 +226,8 @@ def pick(
         The id.
 
     Raises:
-        ValueError: if an argument is out of its range, or a score is not a number.
+        ValueError: if an argument is out of its range, a score is not a number, or no
+            token is possible.
 
     Examples:
         A thousand draws follow the probabilities:
@@ -247,6 +248,11 @@ def pick(
         )
     if banned_ids:
         logits = logits.index_fill(0, torch.tensor(list(banned_ids)), -math.inf)
+    if not (logits > -math.inf).any():
+        raise ValueError(
+            "no token is possible: all are banned, or have a score of minus infinity; "
+            "ban fewer"
+        )
     if temperature == 0:
         return int(logits.argmax())
     # Only differences matter. In float64, and with the largest score at 0, no

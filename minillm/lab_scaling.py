@@ -135,7 +135,8 @@ def power_law(budgets: Sequence[float], losses: Sequence[float]) -> Law:
         The law.
 
     Raises:
-        ValueError: if there are too few points to tell how far they scatter.
+        ValueError: if there are too few points to tell how far they scatter, or one
+            has no logarithm.
 
     Examples:
         >>> law = power_law([1, 10, 100], [3.0, 0.3, 0.03])
@@ -147,6 +148,12 @@ def power_law(budgets: Sequence[float], losses: Sequence[float]) -> Law:
             "a line, and how far points lie off it, take three points at two budgets "
             f"or more; got {len(budgets)} at {len(set(budgets))}"
         )
+    for number in (*budgets, *losses):
+        if not 0 < number < math.inf:
+            raise ValueError(
+                f"budgets and losses must be positive and finite; got {number}: leave "
+                "that point out"
+            )
     x, y = np.log(budgets), np.log(losses)
     slope, height = np.polyfit(x, y, 1)
     off = y - (height + slope * x)

@@ -68,13 +68,17 @@ def perplexity(loss: float) -> float:
         loss: nats per token.
 
     Returns:
-        The perplexity, 1 for a model that is always sure and right.
+        The perplexity, 1 for a model that is always sure and right; infinity if the
+        number is too large to be held.
 
     Examples:
         >>> round(perplexity(math.log(2048)))
         2048
     """
-    return math.exp(loss)
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
 
 
 def bits_per_byte(loss: float, n_tokens: int, n_bytes: int) -> float:

@@ -211,8 +211,14 @@ def clip_gradients(params: Iterable[Tensor], max_norm: float) -> float:
     gradients = [w.grad for w in params if w.grad is not None]
     if not gradients:
         return 0.0
-    lengths = torch.stack(torch._foreach_norm(gradients))
-    length = float(torch.linalg.vector_norm(lengths))
+    length = _length(gradients)
+    if math.isinf(length):  # Squares beyond 3e38 are no float32: a length of 2e19.
+        length = _length(gradients, torch.float64)
     if length > max_norm:
         torch._foreach_mul_(gradients, max_norm / length)
     return length
+
+
+def _length(gradients: list[Tensor], dtype: torch.dtype | None = None) -> float:
+    lengths = torch.stack(torch._foreach_norm(gradients, dtype=dtype))
+    return float(torch.linalg.vector_norm(lengths))
