@@ -5,6 +5,14 @@ for (const element of document.querySelectorAll(".arithmatex")) {
     displayMode: tex.startsWith("\\["),
     throwOnError: false,
   });
+  // A line never begins with the comma after a formula.
+  const after = element.nextSibling;
+  const mark = after?.nodeType === Node.TEXT_NODE && after.data.match(/^[.,:;!?)]+/)?.[0];
+  const last = element.querySelector(".katex-html > .base:last-child");
+  if (mark && last) {
+    after.deleteData(0, mark.length);
+    last.append(Object.assign(document.createElement("span"), { className: "mark", textContent: mark }));
+  }
 }
 // Sessions: what the copy button takes is the input, without prompts and results.
 for (const element of document.querySelectorAll(".language-pycon")) {
@@ -13,6 +21,23 @@ for (const element of document.querySelectorAll(".language-pycon")) {
     .filter((line) => /^(>>>|\.\.\.)( |$)/.test(line))
     .map((line) => line.slice(4))
     .join("\n");
+}
+// Where a line of code is wider than the screen, its rest hangs below its beginning,
+// unless it is a row of a table. A line becomes a block for that; what is copied is kept.
+for (const code of document.querySelectorAll("pre > code")) {
+  const block = code.closest(".highlight");
+  if (block && !block.closest("[data-copy]")) block.dataset.copy = code.textContent;
+  // Pygments ends every span at the end of its line.
+  code.replaceChildren(...code.innerHTML.trimEnd().split("\n").map((html) => {
+    const line = document.createElement("span");
+    line.innerHTML = `${html}\n`;
+    const indent = line.textContent.match(/^((>>>|\.\.\.) )? */)[0].length;
+    const aligned = / {3,}\S/.test(line.textContent.slice(indent));
+    line.className = aligned ? "line aligned" : "line";
+    line.style.setProperty("--hang", Math.min(indent, 16) + 2);
+    for (const p of line.querySelectorAll(".gp")) p.textContent = `${p.textContent.trim()}\u00a0`;
+    return line;
+  }));
 }
 // The search is a dialog, and a dialog needs a name.
 document.querySelector(".md-search")?.setAttribute("aria-label", "Search");

@@ -15,7 +15,7 @@
   const select = (options, change) => el("select", { onchange: change },
     ...options.map((name) => el("option", { value: name }, name)));
   const range = (attributes, input) => el("input", { type: "range", ...attributes, oninput: input });
-  const percent = (x, digits = 1) => `${(100 * x).toFixed(digits)} %`;
+  const percent = (x, digits = 1) => `${(100 * x).toFixed(digits)}\u00a0%`;
 
   // A token as one can see it: blanks visible, bytes that are no text in hexadecimal.
   const show = (bytes) => {
