@@ -168,7 +168,7 @@ def read_begin_ids(folder: Path, tokenizer: BPETokenizer) -> tuple[int, ...]:
     for step in processor.get("processors", [processor]):
         if step.get("type") != "TemplateProcessing":
             continue
-        # A list such as [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}]
+        # A list such as `[{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}]`
         names = []
         for piece in step["single"]:
             if "SpecialToken" not in piece:

@@ -201,6 +201,17 @@ def test_no_session_is_left_as_a_quotation(pages: dict[str, Page]) -> None:
     assert [name for name, page in pages.items() if quoted.search(page.html)] == []
 
 
+def test_no_token_was_taken_for_markup(pages: dict[str, Page]) -> None:
+    # A bare <s> in a comment would strike out the rest of the page.
+    shown = "a article aside blockquote br clipPath code dd defs details div dl dt em g"
+    shown += " h1 h2 h3 h4 hr li ol p path pre rect section span strong summary svg"
+    shown += " table tbody td text th thead tr tspan ul use"
+    article = re.compile(r"<article.*?</article>", re.DOTALL)
+    for name, page in pages.items():
+        tags = re.findall(r"<([a-zA-Z]\w*)", "".join(article.findall(page.html)))
+        assert set(tags) <= set(shown.split()), name
+
+
 def test_no_page_is_too_heavy(pages: dict[str, Page]) -> None:
     sizes = {name: len(page.html.encode()) for name, page in pages.items()}
     assert max(sizes.values()) < 300_000, sizes
