@@ -204,7 +204,8 @@ class Run:
         shape, config = trainer.model.config, trainer.config
         memory = check_memory(shape, config, device)
         console.print(f"{param_count(shape).total:,} weights; {memory}")
-        peak = world_size() * measure_peak_flops()
+        dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
+        peak = world_size() * measure_peak_flops(dtype=dtype, device=device)
         with (
             training_display(console, shape, config, peak) as show,
             _interruptible() as interrupted,

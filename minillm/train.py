@@ -372,20 +372,31 @@ def train(
             report(progress)
 
 
-def measure_peak_flops(size: int = 1024, tries: int = 10) -> float:
+def measure_peak_flops(
+    size: int | None = None,
+    tries: int = 10,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> float:
     r"""How fast this machine multiplies matrices: the most that training can reach.
 
     Args:
-        size: the matrices are `size` by `size`.
+        size: the matrices are `size` by `size`; `None` takes 1024 on a CPU, and 8192
+            elsewhere, where less would not fill the device.
         tries: the fastest of so many products counts; the others were disturbed.
+        dtype: the type of their numbers.
+        device: where they are multiplied.
 
     Returns:
-        FLOP per second, in float32, with as many threads as PyTorch uses.
+        FLOP per second; on a CPU with as many threads as PyTorch uses.
     """
-    a = torch.randn(size, size)
+    if size is None:
+        size = 1024 if torch.device(device).type == "cpu" else 8192
+    a = torch.randn(size, size).to(device, dtype)
     seconds = []
     for _ in range(tries):
         start = time.perf_counter()
-        a @ a
+        (a @ a)[0, 0].item()  # a GPU has begun when `@` returns; `item` waits
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / min(seconds)

@@ -59,7 +59,7 @@ def words(data: Path, out: Path, *more: Any, **changes: Any) -> list[str]:
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    monkeypatch.setattr(run_module, "measure_peak_flops", lambda: 1e9)
+    monkeypatch.setattr(run_module, "measure_peak_flops", lambda **_: 1e9)
 
     def call(arguments: list[str]) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["minillm", *arguments])
@@ -110,6 +110,24 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     return out
+
+
+def test_the_peak_is_measured_in_the_numbers_and_on_the_device_of_the_run(
+    data: Path, tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[torch.dtype, str]] = []
+
+    def peak(dtype: torch.dtype, device: torch.device) -> float:
+        seen.append((dtype, torch.device(device).type))
+        return 1e9
+
+    monkeypatch.setattr(run_module, "measure_peak_flops", peak)
+    for dtype in ("float32", "bf16"):
+        code, _, err = call(
+            words(data, tmp_path / dtype, dtype=dtype, device="cpu", steps=2)
+        )
+        assert code == 0, err
+    assert seen == [(torch.float32, "cpu"), (torch.bfloat16, "cpu")]
 
 
 def test_the_folder_of_a_run(finished: Path, data: Path) -> None:
@@ -460,7 +478,7 @@ from pathlib import Path
 import minillm.data_prepare, minillm.demo, minillm.run_start
 from minillm import cli, run
 
-run.measure_peak_flops = lambda: 1e9
+run.measure_peak_flops = lambda **_: 1e9
 folder, arguments = Path(sys.argv[1]), sys.argv[2:]
 last, log = folder / "last.safetensors", folder / "log.jsonl"
 moments, limit, kills, left_over = random.Random(0), 0.1, 0, 0
