@@ -58,6 +58,19 @@ and of width 8 some seeds had not got there when their training ended.
 >>> [f"{jump(r):.1e}" for r in runs]
 ['4.6e+11', '4.8e+11', '1.6e+11']
 
+With eight states instead of three there are 64 pairs to count instead of nine, and the
+plateau is there, too. One model of two layers, two heads and width 64:
+
+>>> (eight,) = [r for r in committed(LABS["context"]) if r["config"]["states"] == 8]
+>>> print(f"counting states {eight['unigram'][0]:.2f}, pairs {eight['bigram'][0]:.2f}")
+counting states 2.07, pairs 1.89
+>>> for budget in (1e12, 2e12, 4e12, 8e12):
+...     print(f"{budget:.0e} FLOPs: loss {within(eight, budget):.2f}")
+1e+12 FLOPs: loss 2.05
+2e+12 FLOPs: loss 2.05
+4e+12 FLOPs: loss 1.92
+8e+12 FLOPs: loss 1.90
+
 One layer never gets there ([`jump`][minillm.lab_context.jump]), at any width that we
 tried, and not for want of compute:
 
@@ -130,9 +143,18 @@ scores of all our models:
 </div>
 
 It shows a jump, too, and something that a picture with one family of models would have
-hidden: compute alone does not decide. The widest models jump *later* than narrow ones,
-and one layer does not at all. "It emerges at so many FLOPs" is a statement about one
-recipe.
+hidden: compute alone does not decide. Wider models jump after *more* compute, not less,
+and two narrow heads in place of one jump after a fraction of it:
+
+>>> for changes in ({"width": 16}, {"width": 32}, {"width": 64}, {"heads": 2}):
+...     same = [r for r in committed(LABS["context"]) if r["config"] == BASE | changes]
+...     print(changes, *(f"{jump(r):.0e}" for r in same))
+{'width': 16} 7e+10 7e+10 5e+10
+{'width': 32} 5e+11 5e+11 2e+11
+{'width': 64} 2e+12 6e+11 1e+12
+{'heads': 2} 8e+10 1e+11 8e+10
+
+"It emerges at so many FLOPs" is a statement about one recipe.
 
 # 4. Is the jump in the model, or in the ruler?
 
@@ -238,12 +260,6 @@ have nothing else to do.
    would have reported. `minillm lab digits --quick --budget 1.5e10`: 1 minute.
 
 # What we leave out
-
-Part of the plan has not been run yet: of the first lab three seeds are there for most
-configurations, but not for all, and the widest models and the run with eight states are
-missing; of the second lab one seed or two instead of five. So the bars are too short
-rather than too long. `minillm lab context --out images/data/lab-context.json` goes on
-where it stopped, and so do the others.
 
 One recipe for all: one learning rate for each lab, no search. Another would move the
 jumps, and some models that stayed flat might fall. Sizes differ by a hundred, not by a

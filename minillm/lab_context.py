@@ -350,7 +350,7 @@ def _points(quick: bool) -> list[Point]:
         BASE | {"heads": 2},
     ]
     larger = {"states": 8, "context": 96, "width": 64, "heads": 2, "batch": 64}
-    return [*plan(first, 3), *plan(then, 3), (BASE | larger | {"steps": 700}, 0)]
+    return [*plan(first, 3), *plan(then, 3), (BASE | larger, 0)]
 
 
 def jump(result: dict[str, Any]) -> float | None:

@@ -117,8 +117,8 @@ def context_steps(path: Path) -> None:
         _line(axes, results[0]["unigram"][column - 1], "counting states", column == 1)
         _line(axes, results[0]["bigram"][column - 1], "counting pairs")
         axes.set(xscale="log", xlabel="FLOPs of training so far", ylabel=name)
-    panels[0].set_ylim(0.84, 1.06)
-    panels[1].set_ylim(0.44, 0.63)
+    panels[0].set(ylim=(0.84, 1.06), yticks=[0.85, 0.9, 0.95, 1, 1.05])
+    panels[1].set(ylim=(0.44, 0.63), yticks=[0.45, 0.5, 0.55, 0.6])
     panels[1].legend(
         frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, 0.86)
     )
@@ -147,19 +147,19 @@ def context_models(path: Path) -> None:
             middle,
             [[middle - min(values)], [max(values) - middle]],
             color=WIDTHS[config["width"]],
-            marker="o",
+            marker="o" if config["heads"] == 1 else "s",
             mfc=WIDTHS[config["width"]] if two else "none",
             capsize=3,
         )
     _line(axes, results[0]["unigram"][1], "counting states", above=False)
     _line(axes, results[0]["bigram"][1], "counting pairs")
     axes.set(xscale="log", xlabel="FLOPs of the whole training", ylim=(0.46, 0.63))
-    axes.set_xlim(5e10, 2e12)
+    axes.set_xlim(5e10, 4e12)
     axes.set_ylabel("accuracy of the trained model")
-    for at, (width, colour) in enumerate(WIDTHS.items()):
+    for width, colour in WIDTHS.items():
         axes.plot([], [], "o", color=colour, label=f"width {width}")
-        if at == len(WIDTHS) - 1:
-            axes.plot([], [], "o", color=INK, mfc="none", label="one layer")
+    axes.plot([], [], "s", color=INK, label="two heads")
+    axes.plot([], [], "o", color=INK, mfc="none", label="one layer")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _save(
         figure,
@@ -284,10 +284,11 @@ def digits_rulers(path: Path) -> None:
             / len(same)
             for _, same in groups
         ]
-        panels[0].plot(x, power, "x", color=INK, ms=7, label=f"$p^k$, {task}")
+        label = "$p^k$" if task == "sums" else None
+        panels[0].plot(x, power, "x", color=INK, ms=7, label=label)
     for axes, name in zip(panels, rulers, strict=True):
-        axes.set(xscale="log", xlabel="FLOPs of the whole training", ylabel=name)
-    panels[1].set_ylim(0, 1)
+        axes.set(xscale="log", xlabel="FLOPs of training", ylabel=name)
+    panels[1].set_ylim(0, 1.03)
     panels[0].legend(frameon=False, fontsize=8, loc="upper left")
     _save(
         figure,
