@@ -45,8 +45,8 @@ measured where it is mended, and gives the same numbers where both apply:
 | rung | what it mends |
 | --- | --- |
 | dot products for weights | an average cannot choose |
-| scores divided by $\sqrt{d}$ | wide vectors: one key takes all the weight |
 | the causal mask | a position reads the answer that it should guess |
+| scores divided by $\sqrt{d}$ | wide vectors: one key takes all the weight |
 | many heads, by a loop | one mean cannot look at two places |
 | all heads in one product | small products, one after the other |
 | grouped-query heads | the cache of keys and values outgrows the model |
@@ -129,10 +129,9 @@ def scaled_dot_product_attention(
     $$\operatorname{Attention}(Q, K, V) =
     \operatorname{softmax}\!\left(\frac{Q K^\top}{\sqrt d}\right) V$$
 
-    The plainest way to use the past is its average: every position gets a weight of
-    $1/t$, and the model cannot choose. So let it choose: each position asks with a
-    *query*, each answers to a *key*, and how well the two match, by dot product,
-    decides how much of the *value* is taken. (Vaswani et al. 2017, equation 1.)
+    The third attempt above, for all positions at once: each asks with a *query*, each
+    answers to a *key*, and how well the two match, by dot product, decides how much of
+    the *value* is taken. (Vaswani et al. 2017, equation 1.)
 
     Args:
         q: the queries.

@@ -4,6 +4,11 @@ Everything else in the course is computed from them: the weights of
 [`minillm.model`][], the FLOPs of [`minillm.flops`][], the `config.json` that other
 programs read. They live in a module of their own, without PyTorch, because counting
 must not need the machinery that trains.
+
+Most of the words below are still strange here, and each has its chapter: vectors and
+heads in [`minillm.attention`][], rotary positions in [`minillm.rope`][], the residual
+stream and the rest in [`minillm.model`][]. Look at how few numbers there are, and come
+back to them.
 """
 
 import math

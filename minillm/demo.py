@@ -1,4 +1,4 @@
-r"""The main job: from raw text to a model that talks, in about three minutes.
+r"""The demo: from raw text to a model that talks, in about three minutes.
 
 **The question.** The chapters build the parts one by one. Do they fit together?
 

@@ -209,11 +209,11 @@ class TransformerBlock(nn.Module):
     x \leftarrow x + \operatorname{SwiGLU}(\operatorname{RMSNorm}(x))$$
 
     Because each part adds to $x$, the *residual stream*, rather than replacing it, the
-    gradient reaches the first layer through the sums unhindered. The norms stand
-    before each part (*pre-norm*), so what it adds is of a size that does not depend on
-    how far the stream has grown. The first Transformer had them after the sum, and a
-    stack of those trains only with care at the start (Xiong et al. 2020,
-    arXiv:2002.04745).
+    gradient, from which weights learn ([`minillm.train`][]), reaches the first layer
+    through the sums unhindered. The norms stand before each part (*pre-norm*), so what
+    it adds is of a size that does not depend on how far the stream has grown. The first
+    Transformer had them after the sum, and a stack of those trains only with care at
+    the start (Xiong et al. 2020, arXiv:2002.04745).
 
     Args:
         config: the shape of the model.
@@ -314,8 +314,9 @@ class TransformerLM(nn.Module):
         ValueError: from the call, if a sequence is longer than `context_length`.
 
     Examples:
-        Before training, no token should be more likely than another. The loss of such a
-        guess is $\ln V$, and a fresh model is close to it:
+        Before training, no token should be more likely than another. The mean of
+        $-\ln p$ over the tokens that come, the *loss*, is then $\ln V$, and a fresh
+        model is close to it:
 
         >>> _ = torch.manual_seed(0)
         >>> config = ModelConfig(1000, 64, d_model=64, n_layers=4, n_heads=4)

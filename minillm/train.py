@@ -23,7 +23,8 @@ computes it.
 The loss is a smooth function of every weight. Its *gradient* says for each how the loss
 would change if the weight grew a little; PyTorch computes it backwards through the
 model at twice the cost of the pass forward ([`minillm.flops`][] counts it). So: take a
-piece of text, compute the gradient, move every weight a little against it, repeat.
+piece of text, compute the gradient, move every weight a little against it, repeat. How
+little is the *learning rate*, here 0.1:
 
 >>> w = torch.tensor(5.0, requires_grad=True)  # a "model" of one weight
 >>> for _ in range(50):

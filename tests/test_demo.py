@@ -1,4 +1,4 @@
-"""The main job: what `make demo` leaves behind, on a small text and a few steps."""
+"""The demo: what `make demo` leaves behind, on a small text and a few steps."""
 
 import json
 import math
