@@ -92,9 +92,9 @@ class KneserNey:
     The idea of Kneser and Ney concerns the shorter contexts. "Francisco" is frequent,
     but only after "San". As a guess after an unknown word it is useless. So there, $c$
     counts not how often a phrase occurred but *after how many different tokens*.
-    (Kneser & Ney 1995; Chen & Goodman 1999, "An empirical study of smoothing
-    techniques", equations 24 to 27, with one discount for each length, $D = n_1 / (n_1
-    + 2 n_2)$, where $n_k$ phrases have the count $k$; a half where $n_1 = 0$.)
+    (Kneser & Ney 1995; Chen & Goodman 1999, section 2.7, with one discount for each
+    length, $D = n_1 / (n_1 + 2 n_2)$, where $n_k$ phrases have the count $k$; a half
+    where $n_1 = 0$.)
 
     Below the single tokens lies the uniform guess, so no probability is zero.
 

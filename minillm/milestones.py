@@ -8,8 +8,8 @@ counting achieves on the same text stands between, as a measure.
 --8<-- "images/data/milestones.md"
 
 The loss falls fast where a reader gains little (which tokens are frequent) and slowly
-where he gains much. And no loss of this size is "understanding": the model has read a
-hundred tales, and writes what sounds like them.
+where the gain is great. And no loss of this size is "understanding": the model has read
+a hundred tales, and writes what sounds like them.
 
 Losses per token compare only between models with one tokenizer; with another, compare
 the bits per byte ([`bits_per_byte`][minillm.loss.bits_per_byte] says why). The samples

@@ -16,7 +16,8 @@ has learned "the word before" at position 5 must learn it again at position 500:
 score of two positions depends on both. What we want is that it depends on how far they
 are apart, and on nothing else.
 
-**Before this:** [`minillm.attention`][], and complex numbers. **Next:** [`minillm.model`][].
+**Before this:** [`minillm.attention`][], and complex numbers. **Next:**
+[`minillm.model`][].
 
 # From the wish to the formula
 
