@@ -18,13 +18,11 @@ a folder.
 
 # Two conventions for one rotation
 
-The names differ from ours, which is a table. One thing differs in substance.
-[`RotaryEmbedding`][minillm.attention.RotaryEmbedding] turns neighbours, numbers $2i$
-and $2i + 1$, as the paper does. The published code turns number $i$ with number
-$i + d_h / 2$. Both are the same model if the rows of the query and key weights are put
-into another order, head by head: those at even places first, then the odd ones. Forget
-it, and the first token comes out right, since position 0 is not turned at all, and
-everything after it is garbage.
+The names differ from ours, which is a table. One thing differs in substance: which two
+numbers of a head are turned as a pair ([`minillm.rope`][]), for us neighbours, in the
+published code numbers half a head apart. So the rows of the query and key weights are
+put into another order, head by head: those at even places first, then the odd ones.
+Forget it, and only the first token comes out right.
 
 >>> import torch
 >>> rows = torch.arange(8.0).unsqueeze(1)  # two heads of four rows, one number each

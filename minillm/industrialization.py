@@ -331,7 +331,7 @@ GPT4_REPORT: dict[str, str] = {
     "dataset construction": _SILENT,
     "training method": _SILENT,
 }
-"""What section 2 of the GPT-4 report says, item by item, in its own words."""
+"""What section 2 of the GPT-4 report says, item by item, in short."""
 
 
 def disclose(run: str | PathLike[str]) -> dict[str, str]:
