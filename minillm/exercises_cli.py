@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from minillm.exercises.exercise import Exercise
-    from minillm.exercises.grader import Report
+    from minillm.exercises.report import Report
     from minillm.exercises.workbook import Progress
 
 __all__ = ["app", "check", "list_exercises", "start"]

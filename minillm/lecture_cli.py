@@ -24,7 +24,8 @@ def lecture(
     """Give a chapter as a lecture: Enter runs the next example."""
     from rich.console import Console
 
-    from minillm.lecture import Lecture, chapters
+    from minillm.lecture import Lecture
+    from minillm.lecture_script import chapters
 
     console = Console()
     if not chapter:

@@ -559,7 +559,7 @@ def test_only_stubs_are_unfinished():
 
 
 def test_the_grader_compares_nan_and_infinity():
-    from minillm.exercises.grader import Outcome, difference
+    from minillm.exercises.compare import Outcome, difference
 
     nan, inf = torch.tensor([math.nan]), torch.tensor([math.inf])
     assert difference(Outcome(nan), Outcome(nan)) is None

@@ -9,9 +9,9 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import minillm
-from minillm.lecture import (
+from minillm.lecture import Lecture
+from minillm.lecture_script import (
     Code,
-    Lecture,
     Prose,
     Run,
     Section,
@@ -139,7 +139,8 @@ def sample(monkeypatch, tmp_path):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "sample", module)
     spec.loader.exec_module(module)
-    monkeypatch.setattr("minillm.lecture.find", lambda chapter: module)
+    for part in ("lecture", "lecture_script"):
+        monkeypatch.setattr(f"minillm.{part}.find", lambda chapter: module)
 
 
 def test_a_module_is_cut_into_steps(sample):
@@ -187,7 +188,7 @@ def test_back_and_jump_start_from_a_clean_state(sample, monkeypatch):
 
 
 def test_an_example_starts_from_what_came_before_it_and_nothing_else(sample):
-    from minillm.lecture import told
+    from minillm.lecture_script import told
 
     lecture, _ = given("sample")
     _, count = told(">>> n = 0\n>>> n = n + 1; n\n1\n")

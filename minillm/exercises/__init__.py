@@ -51,7 +51,8 @@ from minillm.exercises import (
     training,
     transformer,
 )
-from minillm.exercises.grader import Report, grade
+from minillm.exercises.grader import grade
+from minillm.exercises.report import Report
 
 __all__ = ["EXERCISES", "check", "find_exercises"]
 

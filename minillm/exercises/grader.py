@@ -12,117 +12,38 @@ import contextlib
 import copy
 import inspect
 import io
-import linecache
 import math
 import sys
-import textwrap
 import threading
 import types
 from collections import Counter
 from collections.abc import Callable, Generator
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
-import numpy as np
 import torch
 from hypothesis import Phase, find, settings
 from hypothesis.errors import Flaky, NoSuchExample
 
+from minillm.exercises.compare import Outcome, difference
 from minillm.exercises.exercise import Exercise, Mistake
+from minillm.exercises.report import (
+    Report,
+    learners_lines,
+    show_call,
+    show_outcome,
+    size_of,
+)
 
-__all__ = ["Report", "grade"]
+__all__ = ["grade"]
 
 SECONDS = 30.0
 """How long an exercise may take before it is interrupted."""
 EXAMPLES = 30  # generated inputs, besides those that are always tried
 SHRINKS = 100  # inputs tried in the search for a smaller one
 VALUES = "value", "shape", "dtype", "type", "error"  # what results can be wrong in
-WIDTH = 78  # columns of a report
 GROWTH = 64, 256  # sizes at which work is counted
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the grader has to say about one exercise.
-
-    Attributes:
-        name: the exercise.
-        status: `"passed"`, `"wrong"`, or `"todo"` for a stub nobody has filled in.
-        kind: what is wrong: the value, the shape, the dtype, an error, …
-        says: the same in a sentence or several.
-        call: the smallest input that failed, as a call.
-        expected: what our function returns.
-        got: what the learner's returned.
-        mistake: the name of the known mistake that it looks like.
-        why: why that is one.
-        inputs: how many inputs were tried.
-    """
-
-    name: str
-    status: str
-    kind: str = ""
-    says: str = ""
-    call: str = ""
-    expected: str = ""
-    got: str = ""
-    mistake: str = ""
-    why: str = ""
-    inputs: int = 0
-
-    @property
-    def passed(self) -> bool:
-        """Whether the exercise is solved."""
-        return self.status == "passed"
-
-    def as_dict(self) -> dict[str, Any]:
-        """All attributes, under their names."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        if self.passed:
-            return f"{self.name}: passed, {self.inputs} input{'s' * (self.inputs > 1)}"
-        if self.status == "todo":
-            return f"{self.name}: not yet written"
-        return "\n".join([f"{self.name}: {self.headline}", *self.details()])
-
-    @property
-    def headline(self) -> str:
-        """One line about what is wrong."""
-        if self.status == "todo":
-            return "not yet written"
-        return self.says.partition("\n")[0] or f"wrong {self.kind}"
-
-    def details(self) -> list[str]:
-        """Lines below the headline: the input, both results, the mistake."""
-        lines = [f"  {line}" for line in self.says.splitlines()[1:]]
-        labelled = ("input", self.call), ("expected", self.expected), ("got", self.got)
-        for label, text in (*labelled, ("looks like", self.mistake)):
-            if text:
-                lines += _wrapped(f"  {label:<10} {text}", indent=13)
-        return lines + _wrapped(f"  {self.why}" if self.why else "", indent=2)
-
-
-def _wrapped(text: str, indent: int) -> list[str]:
-    # A terminal is 80 columns wide, and the command indents once more.
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        drop_whitespace=True,
-        break_long_words=False,
-        break_on_hyphens=False,
-        subsequent_indent=" " * indent,
-    )
-
-
-@dataclass
-class Outcome:
-    """What one call came to: a value or an error, and what it did besides."""
-
-    value: Any = None
-    error: BaseException | None = None
-    changed: bool = False
 
 
 @dataclass
@@ -509,131 +430,6 @@ def answer_codes(exercise: Exercise) -> frozenset[types.CodeType]:
     return frozenset(codes)
 
 
-def difference(
-    expected: Outcome, got: Outcome, tolerance: float | None = None
-) -> tuple[str, str] | None:
-    """Say in what respect two outcomes differ.
-
-    Args:
-        expected: the one that is right.
-        got: the other.
-        tolerance: how far numbers may be apart, relative to the expected one.
-
-    Returns:
-        The kind of the difference and a sentence, or `None`.
-    """
-    if expected.error is not None:
-        wanted = type(expected.error).__name__
-        if got.error is None:
-            return "error", f"it should raise {wanted}"
-        same = isinstance(got.error, type(expected.error))
-        return None if same else ("error", f"it should raise {wanted}")
-    if got.error is not None:
-        text = str(got.error)
-        says = f"{type(got.error).__name__}{': ' if text else ''}{text}"
-        return "error", f"it raises {says.splitlines()[0]}"
-    return value_difference(expected.value, got.value, tolerance)
-
-
-def value_difference(
-    expected: Any, got: Any, tolerance: float | None
-) -> tuple[str, str] | None:
-    """Compare two values of any of the types that exercises return."""
-    if isinstance(expected, torch.Tensor | np.ndarray):
-        return array_difference(expected, got, tolerance)
-    if isinstance(expected, bool) or isinstance(got, bool):
-        return None if expected is got else ("value", "wrong result")
-    if isinstance(expected, int | float):
-        if isinstance(got, torch.Tensor | np.ndarray | np.generic) and not got.ndim:
-            got = got.item()
-        if not isinstance(got, int | float):
-            return wrong_type(expected, got)
-        exact = isinstance(expected, int) and tolerance is None
-        close = math.isclose(got, expected, rel_tol=tolerance or 1e-9, abs_tol=1e-12)
-        return None if (got == expected if exact else close) else ("value", WRONG)
-    if isinstance(expected, list | tuple):
-        if not isinstance(got, list | tuple):
-            return wrong_type(expected, got)
-        if len(expected) != len(got):
-            return "value", WRONG
-        pairs = zip(expected, got, strict=True)
-        found = (value_difference(*pair, tolerance) for pair in pairs)
-        return next(filter(None, found), None)
-    if isinstance(expected, dict):
-        if not isinstance(got, dict):
-            return wrong_type(expected, got)
-        return None if dict(expected) == dict(got) else ("value", WRONG)
-    if isinstance(expected, str | bytes):
-        if type(got) is not type(expected):
-            return wrong_type(expected, got)
-        return None if expected == got else ("value", WRONG)
-    return None  # functions and models among the arguments
-
-
-WRONG = "wrong result"
-
-
-def wrong_type(expected: Any, got: Any) -> tuple[str, str]:
-    """Describe a result of another type."""
-    wanted, given = type(expected).__name__, type(got).__name__
-    forgot = "\nDoes it end without `return`?" if got is None else ""
-    return "type", f"it returns {given}, and should return {wanted}{forgot}"
-
-
-def array_difference(
-    expected: Any, got: Any, tolerance: float | None
-) -> tuple[str, str] | None:
-    """Compare two tensors or two arrays: kind, shape, dtype, entries."""
-    if not isinstance(got, torch.Tensor | np.ndarray) or isinstance(
-        expected, torch.Tensor
-    ) != isinstance(got, torch.Tensor):
-        return wrong_type(expected, got)
-    if tuple(expected.shape) != tuple(got.shape):
-        return "shape", (
-            f"wrong shape: expected {tuple(expected.shape)}, got {tuple(got.shape)}"
-        )
-    if expected.dtype != got.dtype:
-        return "dtype", f"wrong dtype: expected {expected.dtype}, got {got.dtype}"
-    a, b = (
-        torch.as_tensor(x if isinstance(x, torch.Tensor) else x.astype(np.float64))
-        for x in (expected, got)
-    )
-    # Sums in another order differ in their last digits, and no further.
-    precise = str(expected.dtype).endswith("64")
-    rtol = tolerance or (1e-9 if precise else 1e-4)
-    close = torch.isclose(
-        b.double(), a.double(), rtol, 1e-12 if precise else 1e-6, equal_nan=True
-    )
-    return None if bool(close.all()) else ("value", WRONG)
-
-
-def learners_lines(error: BaseException, candidate: Any, most: int = 3) -> str:
-    """Cut a traceback to the lines of the learner's own file.
-
-    Args:
-        error: what was raised.
-        candidate: the learner's function, or the path of the file.
-        most: how many calls to show, the last ones.
-
-    Returns:
-        Two lines for each call, each after a line break.
-    """
-    code = getattr(inspect.unwrap(candidate), "__code__", None)
-    own = str(candidate) if code is None else code.co_filename
-    frames = []
-    traceback = error.__traceback__
-    while traceback is not None:
-        name = traceback.tb_frame.f_code.co_filename
-        if name == own:
-            where = traceback.tb_frame.f_code.co_name
-            line = linecache.getline(name, traceback.tb_lineno).strip()
-            inside = "" if where == "<module>" else f", in {where}"
-            place = f"{Path(name).name}, line {traceback.tb_lineno}{inside}"
-            frames.append(f"\n{place}\n    {line}")
-        traceback = traceback.tb_next
-    return "".join(frames[-most:])
-
-
 def lines_run(function: Callable[..., Any], *args: Any) -> int:
     """Count the lines of Python that a call runs, loops line by line."""
     lines = 0
@@ -650,47 +446,3 @@ def lines_run(function: Callable[..., Any], *args: Any) -> int:
     finally:
         sys.settrace(before)
     return lines
-
-
-def size_of(args: tuple[Any, ...]) -> int:
-    """How much there is to read in some arguments."""
-    return len(show(args, 100_000))
-
-
-def show_call(exercise: Exercise, args: tuple[Any, ...]) -> str:
-    """Write arguments as the call that passes them."""
-    return f"{exercise.function}({', '.join(map(show, args))})"
-
-
-def show_outcome(outcome: Outcome) -> str:
-    """Write a value, or the error that came instead of one."""
-    if outcome.error is not None:
-        text = str(outcome.error).partition("\n")[0]
-        return f"{type(outcome.error).__name__}{': ' if text else ''}{text}"
-    return show(outcome.value)
-
-
-def show(value: Any, most: int = 400) -> str:
-    """Write a value as Python would take it, shortened where it is long."""
-    if isinstance(value, torch.Tensor):
-        kind = "" if value.dtype in USUAL else f", dtype={value.dtype}"
-        text = f"tensor({show(value.detach().tolist(), most)}{kind})"
-    elif isinstance(value, np.ndarray):
-        text = f"array({show(value.tolist(), most)}, dtype={value.dtype})"
-    elif isinstance(value, float):
-        text = f"{value:.6g}" if math.isfinite(value) else repr(value)
-        text += "" if set(text) & set(".en") else ".0"
-    elif isinstance(value, list | tuple):
-        inside = ", ".join(show(part, most) for part in value)
-        if isinstance(value, list):
-            text = f"[{inside}]"
-        else:
-            text = f"({inside}{',' if len(value) == 1 else ''})"
-    elif isinstance(value, dict):
-        text = repr(dict(value))
-    else:
-        text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}…"
-
-
-USUAL = (torch.float32, torch.int64, torch.bool)

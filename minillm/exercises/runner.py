@@ -21,13 +21,8 @@ from typing import Any
 
 from minillm.exercises import EXERCISES
 from minillm.exercises.exercise import Exercise
-from minillm.exercises.grader import (
-    SECONDS,
-    Report,
-    grade,
-    learners_lines,
-    soft_guard,
-)
+from minillm.exercises.grader import SECONDS, grade, soft_guard
+from minillm.exercises.report import Report, learners_lines
 
 __all__ = ["grade_folder"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import minillm
 from minillm.exercises import EXERCISES
 from minillm.exercises.exercise import CHAPTERS, Exercise, chapter_text
-from minillm.exercises.grader import Report
+from minillm.exercises.report import Report
 from minillm.files import atomic_write
 
 __all__ = ["Progress", "place", "solution", "start", "workbook", "workbooks"]
@@ -127,7 +127,7 @@ class Progress:
 
     Examples:
         >>> import tempfile
-        >>> from minillm.exercises.grader import Report
+        >>> from minillm.exercises.report import Report
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Progress(Path(folder)).note(Report("bpe.merge", "passed"))
         ...     progress = Progress(Path(folder))  # read again
