@@ -82,9 +82,12 @@ pages: $(VENV)/has-dev
 		--output docs/commands.md
 	$(RUN) -m minillm.widgets
 	$(RUN) -m minillm.exercises.pages
+	$(RUN) -m benchmarks.page
 
-bench: $(VENV)/has-bench
+# Twenty minutes; nothing else should run meanwhile.
+bench: $(VENV)/has-bench $(VENV)/has-docs
 	$(RUN) -m benchmarks
+	$(RUN) -m benchmarks.page
 
 clean:
 	rm -rf $(VENV) site build dist .cache .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,174 +1,44 @@
-"""Training speed, beside a plain GPT in the usual loop.
+"""What does training need beside the model: loop, optimizer, files, processes?
 
-    python -m benchmarks.training [--shapes demo 10M] [--turns 21] [--eager] [--cpu]
+    python -m benchmarks.training [PART ...] [--turns N] [--quick] [--cpu]
 
-For each shape, one training step of every setting of ours and one of the peer
-(`benchmarks/peer_gpt.py`, float32, not compiled, `torch.optim.AdamW` as it comes) take
-turns in one process, in a new order each time. A ratio is the median over the turns of
-the peer's seconds by ours: above 1, ours is faster. MFU is model FLOPs by seconds and
-by what a product of two large matrices reached in the same run, in the same type of
-numbers. A step of ours is that of the training loop, with all that it does.
-
-On a machine that is busy with other things, `--cpu` counts the seconds of the processor
-instead of those of the clock, with one thread.
+The steps themselves are compared by `python -m benchmarks.model step compiled`.
 """
 
-import argparse
-import random
-import statistics
-import time
-from collections.abc import Callable, Generator
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from unittest import mock
 
-import numpy as np
 import torch
 
-from benchmarks.peer_gpt import GPT, PeerConfig, make_optimizer, training_step
-from minillm.config import ModelConfig
-from minillm.demo import CONFIG, SHAPE
-from minillm.figures import IMAGES
-from minillm.files import atomic_write
-from minillm.flops import mfu, param_count, training_flops
+from benchmarks.command import ROOT, main
+from benchmarks.measure import Part, Record
+from benchmarks.shapes import QUICK, SIZES, trainer
 from minillm.model import TransformerLM
 from minillm.optimizer import AdamW
-from minillm.train import TrainConfig, Trainer
-
-SHAPES = {
-    "demo": (SHAPE, CONFIG.batch_size),
-    "10M": (ModelConfig(4096, 256, d_model=320, n_layers=6, n_heads=5), 4),
-}
-SETTINGS = {
-    "float32": {},
-    "bf16": {"dtype": "bf16"},
-    "float32, compiled": {"compile": True},
-    "bf16, compiled": {"dtype": "bf16", "compile": True},
-}
-WARM_UP = 2
-
-clock: Callable[[], float] = time.perf_counter
+from minillm.train import Trainer
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Call a function once. How long does it take?"""
-    start = clock()
-    function()
-    return clock() - start
-
-
-def alternate(
-    programs: dict[str, Callable[[], object]], turns: int
-) -> dict[str, list[float]]:
-    """Let programs take turns, each turn in another order."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    order, chance = list(programs), random.Random(0)
-    for turn in range(WARM_UP + turns):
-        chance.shuffle(order)
-        for name in order:
-            taken = seconds(programs[name])
-            if turn >= WARM_UP:
-                times[name].append(taken)
-    return times
-
-
-def ratio(theirs: list[float], ours: list[float]) -> float:
-    """How many times as fast ours is: the median over the turns."""
-    return statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
-
-
-def text(shape: ModelConfig) -> np.ndarray:
-    """Random ids; speed does not depend on what they say."""
-    return np.random.default_rng(0).integers(0, shape.vocab_size, 200_000, np.uint16)
-
-
-def trainer(shape: ModelConfig, batch_size: int, **settings: object) -> Trainer:
-    """A training of ours, ready for its first step."""
-    torch.manual_seed(0)
-    model = TransformerLM(shape)
-    model.train()
-    config = TrainConfig(steps=10**6, batch_size=batch_size, **settings)
-    return Trainer(model, text(shape), config)
-
-
-def peer(shape: ModelConfig, batch_size: int) -> Callable[[], float]:
-    """One step of the peer, for a model of the same shape."""
-    model = GPT(
-        PeerConfig(
-            shape.vocab_size,
-            shape.context_length,
-            shape.n_layers,
-            shape.n_heads,
-            shape.d_model,
-            tie=shape.tie_embeddings,
-        )
-    )
-    optimizer, data = make_optimizer(model), torch.from_numpy(text(shape))
-    return lambda: training_step(model, optimizer, data, batch_size)
-
-
-def compare(
-    shape: ModelConfig, batch_size: int, names: list[str], turns: int
-) -> dict[str, float]:
-    """Print how fast each setting trains, and return the ratios to the peer."""
-    matrices = {
-        dtype: torch.randn(1024, 1024, dtype=dtype)
-        for dtype in (torch.float32, torch.bfloat16)
-    }
-    programs: dict[str, Callable[[], object]] = {
-        str(dtype): lambda a=a: a @ a for dtype, a in matrices.items()
-    }
-    programs["the peer"] = peer(shape, batch_size)
-    programs |= {
-        name: trainer(shape, batch_size, **SETTINGS[name]).step for name in names
-    }
-    times = alternate(programs, turns)
-    peaks = {dtype: 2 * 1024**3 / min(times[str(dtype)]) for dtype in matrices}
-    for dtype, peak in peaks.items():
-        print(f"  a product of matrices in {dtype}: {peak / 1e9:.0f} GFLOP/s")
-    flops = training_flops(shape, batch_size, shape.context_length)
-    tokens = batch_size * shape.context_length
-    print(f"  {'':20}{'ratio':>7}{'ms':>9}{'tokens/s':>11}{'MFU':>7}")
-    for name in [*names, "the peer"]:
-        taken = statistics.median(times[name])
-        row = f"  {name:20}{ratio(times['the peer'], times[name]):7.2f}"
-        row += f"{1e3 * taken:9.1f}{tokens / taken:11,.0f}"
-        if name != "the peer":  # its shape is another one, if not by much
-            dtype = torch.bfloat16 if "bf16" in name else torch.float32
-            row += f"{mfu(flops, taken, peaks[dtype]):7.0%}"
-        print(row, flush=True)
-    return {name: ratio(times["the peer"], times[name]) for name in names}
-
-
-def compare_optimizers(shape: ModelConfig, turns: int) -> None:
-    """Print how fast AdamW moves the weights of a model, beside PyTorch's."""
-    programs = {}
-    for name, kind, settings in (
-        ("ours", AdamW, {}),
-        ("PyTorch, default", torch.optim.AdamW, {}),
-        ("PyTorch, foreach", torch.optim.AdamW, {"foreach": True}),
-        ("PyTorch, fused", torch.optim.AdamW, {"fused": True}),
-    ):
-        weights = list(TransformerLM(shape).parameters())
-        for w in weights:
-            w.grad = torch.randn_like(w)
-        programs[name] = kind(weights, **settings).step
-    times = alternate(programs, 5 * turns)
-    for name in list(programs)[1:]:
-        print(
-            f"  AdamW beside {name:18}{ratio(times[name], times['ours']):5.2f}"
-            f"{1e3 * statistics.median(times['ours']):8.2f} ms by "
-            f"{1e3 * statistics.median(times[name]):.2f} ms"
-        )
+def _sizes(record: Record) -> dict:
+    if record.quick:
+        return QUICK
+    return {name: SIZES[name] for name in ("demo", "10M")}
 
 
 @contextmanager
-def marks(of: Trainer) -> Generator[list[float]]:
+def marks(of: Trainer, record: Record) -> Generator[list[float], None, None]:
     """Note when forward begins, backward ends, and the optimizer begins and ends."""
     noted: list[float] = []
     backward = torch.Tensor.backward
 
     def note(*_: object) -> None:
-        noted.append(clock())
+        noted.append(record.clock())
 
     def backward_and_note(*arguments: object, **more: object) -> None:
         backward(*arguments, **more)
@@ -181,55 +51,136 @@ def marks(of: Trainer) -> Generator[list[float]]:
         yield noted
 
 
-def loop_overhead(shape: ModelConfig, batch_size: int, turns: int) -> float:
-    """The share of a step that is neither forward, nor backward, nor the optimizer."""
-    of = trainer(shape, batch_size)
-    shares = []
-    with marks(of) as noted:
-        for _ in range(WARM_UP + 3 * turns):
-            noted.clear()
-            whole = seconds(of.step)
-            forward, backward_end, step, step_end = noted
-            work = backward_end - forward + step_end - step
-            shares.append(1 - work / whole)
-    return statistics.median(shares[WARM_UP:])
+def loop(record: Record) -> None:
+    """Do what is neither forward, nor backward, nor the optimizer's step.
+
+    It is given as a share of the whole step: drawing and cutting the batch, the loss as
+    a number, clipping, the schedule, watching for a loss that rises.
+    """
+    sizes = _sizes(record)
+    for name, size in sizes.items():
+        of = trainer(size)
+        shares = []
+        with marks(of, record) as noted:
+            for _ in range(2 + record.turns(200 if name == "demo" else 15)):
+                noted.clear()
+                whole = record.seconds(of.step)
+                forward, backward_end, step, step_end = noted
+                work = backward_end - forward + step_end - step
+                shares.append(100 * (1 - work / whole))
+        record.row(name, shares[2:], unit="%", target=("ours <=", 3))
 
 
-def main() -> None:
-    """Measure what is asked for."""
-    global clock
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training")
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--turns", type=int, default=21)
-    parser.add_argument("--eager", action="store_true", help="compile nothing")
-    parser.add_argument("--write", action="store_true", help="renew the lesson's table")
-    parser.add_argument("--cpu", action="store_true", help="one thread, its seconds")
-    arguments = parser.parse_args()
-    if arguments.cpu:
-        torch.set_num_threads(1)
-        clock = time.process_time
-    names = [n for n in SETTINGS if not (arguments.eager and "compiled" in n)]
-    ratios: dict[str, dict[str, float]] = {}
-    print(f"threads: {torch.get_num_threads()}")
-    for name in arguments.shapes:
-        shape, batch_size = SHAPES[name]
-        print(
-            f"{name}: {param_count(shape).total:,} weights, a batch of {batch_size} "
-            f"by {shape.context_length} tokens"
-        )
-        ratios[name] = compare(shape, batch_size, names, arguments.turns)
-        compare_optimizers(shape, arguments.turns)
-        share = loop_overhead(shape, batch_size, arguments.turns)
-        print(f"  the loop around forward, backward and step: {share:.1%} of a step")
-    if arguments.write:
-        lines = [f"| | {' | '.join(names)} |", "| --- |" + " ---: |" * len(names)]
-        for name, row in ratios.items():
-            # To our own float32, since that is what the lesson asks.
-            shares = [row[setting] / row["float32"] for setting in names]
-            lines.append(f"| {name} | {' | '.join(f'{s:.2f}' for s in shares)} |")
-        with atomic_write(IMAGES / "data" / "training-speed.md") as file:
-            file.write(("\n".join(lines) + "\n").encode())
+def optimizer(record: Record) -> None:
+    """Move all weights by AdamW, beside PyTorch's three ways to do it."""
+    for name, size in _sizes(record).items():
+        programs = {}
+        for kind, make, settings in (
+            ("us", AdamW, {}),
+            ("PyTorch, as it comes", torch.optim.AdamW, {}),
+            ("PyTorch, foreach", torch.optim.AdamW, {"foreach": True}),
+            ("PyTorch, fused", torch.optim.AdamW, {"fused": True}),
+        ):
+            weights = list(TransformerLM(size.shape).parameters())
+            for w in weights:
+                w.grad = torch.randn_like(w)
+            programs[kind] = make(weights, **settings).step
+        found = record.take_turns(programs, 50, 0.5)
+        us = found.pop("us")
+        for kind, theirs in found.items():
+            record.row(name, us, kind, theirs)
 
+
+def checkpoint(record: Record) -> None:
+    """Write model, optimizer and all chance to a file, and go on from it.
+
+    The peer is `torch.save` of the two dictionaries, and `torch.load`. Both wait until
+    the disk has the file.
+    """
+    for name, size in _sizes(record).items():
+        of = trainer(size)
+        of.step()
+        parts = {"model": of.model, "optimizer": of.optimizer}
+        with tempfile.TemporaryDirectory() as folder:
+            ours, theirs = Path(folder) / "ours", Path(folder) / "theirs"
+
+            def write(path: Path = theirs, parts: dict = parts) -> None:
+                with path.open("wb") as file:
+                    torch.save({k: v.state_dict() for k, v in parts.items()}, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+
+            def read(path: Path = theirs, parts: dict = parts) -> None:
+                state = torch.load(path, weights_only=True)
+                for k, v in parts.items():
+                    v.load_state_dict(state[k])
+
+            of.save(ours)
+            write()
+            found = record.take_turns(
+                {
+                    "save": lambda: of.save(ours),
+                    "torch.save": write,
+                    "load": lambda: of.load(ours),
+                    "torch.load": read,
+                },
+                *(9, 0.5),
+            )
+            megabytes = ours.stat().st_size / 1e6
+        for what in ("save", "load"):
+            peer = f"torch.{what}"
+            case = f"{name}, {what} {megabytes:,.0f} MB"
+            record.row(case, found[what], peer, found[peer])
+
+
+def ddp(record: Record) -> None:
+    """Train with two processes of one thread each, started by torchrun, over gloo.
+
+    The batch is the same, and each process takes half of it. The peer is ourselves with
+    one process: of one thread, and of two.
+    """
+    name = "tiny" if record.quick else "10M"
+    steps = 2 if record.quick else 5
+    found = record.interleave(
+        {
+            "two": lambda: _processes(name, 2, 1, steps, record),
+            "one process, one thread": lambda: _processes(name, 1, 1, steps, record),
+            "one process, two threads": lambda: _processes(name, 1, 2, steps, record),
+        },
+        *(3, 1, 0),
+    )
+    two = found.pop("two")
+    for peer, theirs in found.items():
+        record.row(f"{name}, two processes", two, peer, theirs)
+
+
+def _processes(
+    name: str, processes: int, threads: int, steps: int, record: Record
+) -> float:
+    """The seconds of a step, as the first of so many processes measures them."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    worker = ["--module", "benchmarks.worker", name, str(threads), str(steps)]
+    done = subprocess.run(
+        [sys.executable, *torchrun, str(processes), *worker],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+        timeout=max(record.left(), 60),
+        check=False,
+    )
+    said = re.search(r"seconds: (\S+)", done.stdout)
+    if said is None:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no word"])[-1])
+    return float(said[1])
+
+
+PARTS = {
+    "loop": Part(loop, 20),
+    "optimizer": Part(optimizer, 10),
+    "checkpoint": Part(checkpoint, 15),
+    "ddp": Part(ddp, 85),
+}
 
 if __name__ == "__main__":
-    main()
+    main("training", __doc__, PARTS)

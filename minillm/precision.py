@@ -87,7 +87,7 @@ True
 Only where the processor multiplies bfloat16 itself, which on PCs means the instruction
 sets AVX-512-BF16 or AMX; elsewhere PyTorch has to imitate it. And only where products
 are large: rounding costs one more pass over every matrix. `python -m
-benchmarks.training` prints it for your machine. On the one where the course was
+benchmarks.model step` prints it for your machine. On the one where the course was
 written, which has the first of the two, a step in bf16 was so many times as fast as in
 float32 (two threads, nothing compiled):
 

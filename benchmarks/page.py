@@ -1,0 +1,240 @@
+"""Write the page about speed from what was measured: `python -m benchmarks.page`.
+
+The numbers come from `images/data/bench`, which `python -m benchmarks` renews; nobody
+writes them by hand. `make pages` calls this, and a test compares.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.command import NAMES, RESULTS, ROOT
+from benchmarks.machine import BUSY
+from benchmarks.measure import met, show
+from minillm.files import atomic_write
+
+PAGE = ROOT / "docs" / "speed.md"
+# bf16 beside float32, for the lesson on precision.
+PRECISION = ROOT / "images" / "data" / "training-speed.md"
+
+HEADINGS = {
+    "tokenizer": "The tokenizer",
+    "model": "The model",
+    "training": "Training",
+    "start": "Until something happens",
+}
+TITLES = {
+    "encode": "Encoding",
+    "long": "Words without an end",
+    "file": "Files, with two processes",
+    "encode growth": "Encoding more and more",
+    "train": "Learning tokens",
+    "train growth": "Learning from more and more",
+    "vocabulary growth": "Learning more and more tokens",
+    "memory": "Memory",
+    "step": "A step of training",
+    "compiled": "The same, compiled",
+    "step growth": "Longer sequences",
+    "decode": "Writing",
+    "decode growth": "Writing after more and more",
+    "cache": "With and without a cache",
+    "loop": "The loop around the model",
+    "optimizer": "AdamW",
+    "checkpoint": "Checkpoints",
+    "ddp": "Two processes",
+    "imports": "Imports",
+    "commands": "Commands",
+    "doctests": "Doctests",
+    "site": "The site",
+}
+INTRODUCTION = """\
+# How fast is it, beside the best?
+
+*This page is written by a program from what another has measured.* `make bench`
+measures again and writes it again, in twenty minutes on two cores; `python -m
+benchmarks NAME` measures one of its parts: {names}.
+
+**The ratio comes first.** It says how many times as fast as the other program this
+package is: above 1, ours is the faster one. Both got the same input, in one process (in
+new ones where a start is timed), and took turns, each time in another order. A figure
+is the median of the turns. The quartiles stand in brackets: half of the turns lay
+between them.
+"""
+# What nobody should read into the tables.
+NEVER = (
+    "GPUs, and processors other than this one. All figures are of one machine.",
+    "Other systems than Linux. On Windows and macOS the ratios may differ.",
+    "nanoGPT and minbpe themselves. Their counterparts here were written for the "
+    "comparison, in the same manner, so that both sides can be read and changed.",
+    "The quality of what is learned at equal speed; the [demo](demo.md) is about that.",
+    "Text in other languages than English and Python.",
+)
+
+
+def load(folder: Path = RESULTS) -> dict[str, Any]:
+    """Read what was measured, by benchmark."""
+    return {
+        name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in NAMES
+        if (folder / f"{name}.json").exists()
+    }
+
+
+def rows(results: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All rows, each with the name of its benchmark and part."""
+    for name, result in results.items():
+        for part, entry in result["parts"].items():
+            for row in entry["rows"]:
+                yield f"{HEADINGS[name]}, {TITLES[part].lower()}", row
+
+
+def page(results: Mapping[str, Any]) -> str:
+    """The whole page as Markdown."""
+    pieces = [INTRODUCTION.format(names=", ".join(f"`{name}`" for name in NAMES))]
+    pieces += [targets(results), *machines(results)]
+    for name, result in results.items():
+        pieces.append(f"## {HEADINGS[name]}\n")
+        for part, entry in result["parts"].items():
+            pieces += [f"### {TITLES[part]}\n", entry["about"] + "\n"]
+            if entry["rows"]:
+                pieces.append(table(entry["rows"]))
+            pieces.append(small_print(entry))
+    pieces.append("## What was not measured\n")
+    absent = [
+        f"- {HEADINGS[name]}, {TITLES[part].lower()}: "
+        f"{missing['what']}: {missing['why']}\n"
+        for name, result in results.items()
+        for part, entry in result["parts"].items()
+        for missing in entry["missing"]
+    ]
+    absent += [f"- {HEADINGS[n]}: not at all yet\n" for n in NAMES if n not in results]
+    pieces.append("".join(absent) + "".join(f"- {line}\n" for line in NEVER))
+    return "\n".join(pieces)
+
+
+def targets(results: Mapping[str, Any]) -> str:
+    """How many targets are met, and which are missed by how much."""
+    judged = [(where, row) for where, row in rows(results) if "target" in row]
+    missed = [(where, row) for where, row in judged if not met(row)]
+    text = f"**Targets met: {len(judged) - len(missed)} of {len(judged)}.**"
+    if not missed:
+        return text + "\n"
+    lines = [
+        f"- {where}: {row['case']}"
+        f"{', beside ' + row['peer'] if 'peer' in row else ''}: "
+        f"{figure(row)}, and should be {goal(row)}\n"
+        for where, row in missed
+    ]
+    return f"{text} Missed:\n\n" + "".join(lines)
+
+
+def figure(row: Mapping[str, Any]) -> str:
+    """What the target of a row is about."""
+    if row["target"][0] == "ratio >=":
+        return show(row["ratio"], "times")
+    return show(row["ours"], row["unit"])
+
+
+def goal(row: Mapping[str, Any]) -> str:
+    """What a row should have reached."""
+    what, value = row["target"]
+    if what == "ratio >=":
+        return f"at least {value:g}"
+    if row["unit"] == "s" and value < 1:
+        return f"at most {1000 * value:g} ms"
+    return f"at most {value:g} {row['unit']}"
+
+
+def machines(results: Mapping[str, Any]) -> Iterator[str]:
+    """Where and when it was measured, and whether others disturbed."""
+    told = set()
+    for name, result in results.items():
+        where, versions = result["machine"], result["versions"]
+        text = (
+            f"{where['processor']}, {where['cores']} cores "
+            f"({', '.join(where['instructions']) or 'instructions not known'}), "
+            f"{where['memory, GB']} GB of memory, {where['system']}; "
+            + ", ".join(f"{name} {version}" for name, version in versions.items())
+        )
+        if text not in told:
+            yield f"**Measured on:** {text}.\n"
+        told.add(text)
+        parts = list(result["parts"].values())
+        others = max(entry["others"] or 0.0 for entry in parts)
+        said = [
+            f"begun {parts[0]['date']}",
+            f"{sum(entry['seconds'] for entry in parts):,.0f} seconds",
+            f"load average {parts[0]['load']}",
+            *([f"{result['threads']} threads of PyTorch"] if result["threads"] else []),
+        ]
+        busy = (
+            f" **The machine was busy:** before a part began, other programs used up "
+            f"to {others:.0%} of its cores. Ratios suffer less than seconds."
+        )
+        yield f"*{HEADINGS[name]}:* {', '.join(said)}.{busy * (others > BUSY)}\n"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows of one part, without the columns that none of them needs."""
+    cells = [
+        {
+            "ratio": f"**{show(r['ratio'], '')}**" if "ratio" in r else "",
+            "what": r["case"].replace("|", "\\|").replace("\n", "\\n"),
+            "minillm": show(r["ours"], r["unit"]),
+            "the other": show(r["theirs"], r["unit"]) if "ratio" in r else "",
+            "which is": r.get("peer", ""),
+            "target": f"{goal(r)}: {'met' if met(r) else '**missed**'}"
+            if "target" in r
+            else "",
+            "turns": str(r["turns"]),
+            "note": r.get("note", ""),
+        }
+        for r in rows
+    ]
+    used = [name for name in cells[0] if any(row[name] for row in cells)]
+    lines = [f"| {' | '.join(used)} |", "|" + " --- |" * len(used)]
+    lines += [f"| {' | '.join(row[name] for name in used)} |" for row in cells]
+    return "\n".join(lines) + "\n"
+
+
+def small_print(entry: Mapping[str, Any]) -> str:
+    """What was read, how long it took, and what else has to be known."""
+    said = [
+        f"{name}: {text['bytes'] / 1e6:.1f} MB, {text['what']}"
+        for name, text in entry["texts"].items()
+    ]
+    said.append(f"took {entry['seconds']:.0f} s")
+    if "clock" in entry:
+        said.append(entry["clock"])
+    return f"<small>{'; '.join(said)}.</small>\n"
+
+
+def precision(results: Mapping[str, Any]) -> str:
+    """How many times as fast as in float32 a step in bf16 was, at each size."""
+    ratios = {
+        row["case"]: row["ratio"][1]
+        for row in results["model"]["parts"]["step"]["rows"]
+    }
+    lines = ["| | float32 | bf16 |", "| --- | ---: | ---: |"]
+    for case, ratio in ratios.items():
+        size, _, setting = case.rpartition(", ")
+        if setting == "bf16":
+            gain = ratio / ratios[f"{size}, float32"]
+            lines.append(f"| {size} | 1.00 | {gain:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def written(results: Mapping[str, Any]) -> dict[Path, str]:
+    """The files that are made of the results, and what shall be in them."""
+    files = {PAGE: page(results)}
+    if "step" in results.get("model", {}).get("parts", {}):
+        files[PRECISION] = precision(results)
+    return files
+
+
+if __name__ == "__main__":
+    for path, text in written(load()).items():
+        with atomic_write(path) as file:
+            file.write(text.encode())
+        print(f"{path} is written")
