@@ -207,7 +207,7 @@ def small_print(entry: Mapping[str, Any]) -> str:
     said.append(f"took {entry['seconds']:.0f} s")
     if "clock" in entry:
         said.append(entry["clock"])
-    return f"<small>{'; '.join(said)}.</small>\n"
+    return f"*{'; '.join(said)}.*\n"
 
 
 def precision(results: Mapping[str, Any]) -> str:
