@@ -47,6 +47,8 @@ Merge = tuple[bytes, bytes]
 # in memory.
 MAX_BYTES = 1 << 26
 MAX_ID = 1 << 24
+# A token of tiktoken is cut at every place; the longest of theirs have 128 bytes.
+MAX_TOKEN = 1 << 10
 
 
 class Parts(NamedTuple):
@@ -154,7 +156,8 @@ def to_bytes(characters: str) -> bytes:
         return bytes([CHAR_TO_BYTE[character] for character in characters])
     except KeyError as error:
         raise ValueError(
-            f"the token {characters!r} is not byte-level: {error} stands for no byte"
+            f"the token {characters!r:.80} is not byte-level: {error} stands for no "
+            "byte"
         ) from None
 
 
@@ -440,6 +443,7 @@ def read_tiktoken_file(
             encoded, rank = line.split()
             token = base64.b64decode(encoded, validate=True)
             check(0 <= int(rank) < MAX_ID and token not in ranks, "out of range")
+            check(len(token) <= MAX_TOKEN, "a token that is no token")
             ranks[token] = int(rank)
         except ValueError:
             message = f"{path}, line {number}: {line!r:.80} is not a token and a rank"

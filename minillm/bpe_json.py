@@ -167,7 +167,7 @@ def _check_post_processor(processor: Any) -> None:
             _check_post_processor(step)
         return
     kind = processor.get("type") if isinstance(processor, dict) else None
-    if kind not in {"ByteLevel", "TemplateProcessing"}:
+    if kind not in ("ByteLevel", "TemplateProcessing"):
         _refuse("the post_processor", processor)
 
 

@@ -81,6 +81,7 @@ a small one. On every other text whose characters all tables know, the ids are t
 have; to have those that were tested, install with `constraints.txt`.
 """
 
+import math
 from functools import lru_cache
 from typing import Final
 
@@ -137,6 +138,16 @@ DIGITS_PATTERN: Final = (
 """SmolLM2's: GPT-2's, after every digit has been set apart."""
 
 
+OURS: Final = frozenset({
+    *(GPT2_PATTERN, GPT4_PATTERN, LLAMA3_PATTERN, O200K_PATTERN, DIGITS_PATTERN),
+})
+# What a pattern of another may be and take: its characters, the product of all numbers
+# of repeats in it, and the seconds until a match is found.
+LONGEST_PATTERN: Final = 10_000
+MOST_REPEATS: Final = 10_000
+PATIENCE: Final = 5.0
+
+
 @lru_cache(maxsize=64)
 def compile_pattern(pattern: str) -> "regex.Pattern[str]":
     r"""Compile a pre-tokenizer, once.
@@ -157,9 +168,14 @@ def compile_pattern(pattern: str) -> "regex.Pattern[str]":
         ValueError: the pattern '(' is no regular expression: missing ) at position 1
     """
     try:
+        # Each repeat is written out when it is compiled, a billion of them too.
+        counts = regex.findall(r"\{(\d*),?(\d*)\}", pattern)
+        repeats = math.prod(max(int(n or 1) for n in pair) or 1 for pair in counts)
+        if repeats > MOST_REPEATS or len(pattern) > LONGEST_PATTERN:
+            raise ValueError("it is too large")
         return regex.compile(pattern)
-    except (regex.error, RecursionError) as error:
-        message = f"the pattern {pattern!r} is no regular expression: {error}"
+    except (regex.error, ValueError, OverflowError, RecursionError) as error:
+        message = f"the pattern {pattern!r:.80} is no regular expression: {error}"
         raise ValueError(message) from None
 
 
@@ -174,15 +190,27 @@ def pretokenize(text: str, pattern: str) -> list[str]:
     Returns:
         The pre-tokens. Joined, they are the text again.
 
+    Raises:
+        ValueError: if the pattern is no regular expression, or takes too long.
+
     Examples:
         >>> pretokenize("a1b22", r"\d"), pretokenize("a1b22", r"\d+")
         (['a', '1', 'b', '2', '2'], ['a', '1', 'b', '22'])
     """
     pieces, end = [], 0
-    for match in compile_pattern(pattern).finditer(text):
-        # A match may be empty, as that of `x*` is before every other letter.
-        pieces += [text[end : match.start()], match.group()]
-        end = match.end()
+    # A pattern from a file may be a trap: that of `(a|a)*b` takes twice as long for
+    # each further letter.
+    seconds = None if pattern in OURS else PATIENCE
+    try:
+        for match in compile_pattern(pattern).finditer(text, timeout=seconds):
+            # A match may be empty, as that of `x*` is before every other letter.
+            pieces += [text[end : match.start()], match.group()]
+            end = match.end()
+    except TimeoutError:
+        raise ValueError(
+            f"the pattern {pattern!r:.80} takes too long for {text[end : end + 40]!r}: "
+            "use another tokenizer"
+        ) from None
     return [piece for piece in [*pieces, text[end:]] if piece]
 
 

@@ -73,11 +73,13 @@ def check_specials(special_tokens: Iterable[str]) -> tuple[str, ...]:
             f"write [{special_tokens!r}]"
         )
     names = tuple(special_tokens)
-    for i, name in enumerate(names):
+    seen = set()
+    for name in names:
         if not isinstance(name, str) or not name:
             raise ValueError(f"a special token is a string that is not empty: {name!r}")
-        if name in names[:i]:
+        if name in seen:
             raise ValueError(f"the special token {name!r} is given twice")
+        seen.add(name)
     return names
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from minillm.files import atomic_write
+from minillm.files_read import parse_json
 
 __all__ = ["compare", "load_checkpoint", "read_extra", "save_checkpoint"]
 
@@ -125,22 +126,39 @@ def load_checkpoint(
         ValueError: checkpoint and model differ: weight is [1, 2] there, [1, 3] here
     """
     header, tensors = _read(path_or_file)
+    name = _name(path_or_file)
     model = getattr(model, "_orig_mod", model)
-    for name, target in header["aliases"].items():
-        tensors[name] = tensors[target]
-    weights = _under("model.", tensors)
-    compare(weights, model.state_dict(), "checkpoint and model")
-    if optimizer is not None:
-        entries = _under("optimizer.", tensors)
-        entries |= _under("optimizer.", _unpack(header["optimizer_scalars"]))
-        state: dict[int, dict[str, Any]] = {}
-        for name, value in entries.items():
-            i, key = name.split(".", 1)
-            state.setdefault(int(i), {})[key] = value
-        groups = _unpack(header["param_groups"])
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    try:
+        for alias, target in header["aliases"].items():
+            tensors[alias] = tensors[target]
+        weights = _under("model.", tensors)
+        compare(weights, model.state_dict(), "checkpoint and model")
+        step = int(header["step"])
+        if optimizer is not None:
+            optimizer.load_state_dict(_optimizer_state(header, tensors))
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(
+            f"{name} is not a whole checkpoint ({error!r:.80}): use an earlier one"
+        ) from error
+    except ValueError as error:
+        # Of a file that is open the caller knows more than we do.
+        if not isinstance(path_or_file, (str, PathLike)):
+            raise
+        raise ValueError(f"{name}: {error!s:.400}") from error
     model.load_state_dict(weights)
-    return int(header["step"])
+    return step
+
+
+def _optimizer_state(
+    header: dict[str, Any], tensors: dict[str, Tensor]
+) -> dict[str, Any]:
+    entries: dict[str, Any] = _under("optimizer.", tensors)
+    entries |= _under("optimizer.", _unpack(header["optimizer_scalars"]))
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in entries.items():
+        i, key = name.split(".", 1)
+        state.setdefault(int(i), {})[key] = value
+    return {"state": state, "param_groups": _unpack(header["param_groups"])}
 
 
 def read_extra(path_or_file: PathOrFile) -> dict[str, Any]:
@@ -166,25 +184,37 @@ def read_extra(path_or_file: PathOrFile) -> dict[str, Any]:
         {'best': (1, 2)}
     """
     header, _ = _read(path_or_file)
-    extra: dict[str, Any] = _unpack(header["extra"])
+    extra = _unpack(header.get("extra"))
+    if not isinstance(extra, dict):
+        raise ValueError(f"{_name(path_or_file)} is not a whole checkpoint: no extra")
     return extra
 
 
 def _read(path_or_file: PathOrFile) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if isinstance(path_or_file, (str, PathLike)):
-        name, data = fspath(path_or_file), Path(path_or_file).read_bytes()
+        data = Path(path_or_file).read_bytes()
     else:
-        name, data = getattr(path_or_file, "name", "the file"), path_or_file.read()
+        data = path_or_file.read()
     try:
         tensors = safetensors.torch.load(data)
         # The file begins with the length of its header, as eight bytes.
         end = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(json.loads(data[8:end])["__metadata__"]["minillm"])
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        metadata = json.loads(data[8:end])["__metadata__"]
+        header = parse_json(metadata["minillm"], "its header")
+        if not isinstance(header, dict):
+            raise TypeError("its header is no object")
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{name} is not a whole checkpoint ({error}): use an earlier one"
+            f"{_name(path_or_file)} is not a whole checkpoint ({error!s:.200}): use an "
+            "earlier one"
         ) from error
     return header, tensors
+
+
+def _name(path_or_file: PathOrFile) -> str:
+    if isinstance(path_or_file, (str, PathLike)):
+        return fspath(path_or_file)
+    return str(getattr(path_or_file, "name", "the file"))
 
 
 def _under(prefix: str, entries: dict[str, Any]) -> dict[str, Any]:
@@ -224,7 +254,8 @@ def compare(there: dict[str, Tensor], here: dict[str, Tensor], sides: str) -> No
     ]
     if differences:
         more = f", and {len(differences) - 3} more" if len(differences) > 3 else ""
-        raise ValueError(f"{sides} differ: {'; '.join(differences[:3])}{more}")
+        shown = "; ".join(f"{difference:.120}" for difference in differences[:3])
+        raise ValueError(f"{sides} differ: {shown}{more}")
 
 
 def _pack(value: Any) -> Any:

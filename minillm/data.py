@@ -159,7 +159,10 @@ def _json_documents(path: Path, field: str) -> Iterator[str]:
             try:
                 document = json.loads(line)[field]
                 document.encode()
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (
+                *(ValueError, KeyError, TypeError, AttributeError),
+                RecursionError,
+            ) as error:
                 raise ValueError(
                     f"{path}, line {number} is no JSON object with a text under "
                     f"{field!r} ({type(error).__name__}: {error}); another name can be "

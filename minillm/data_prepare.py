@@ -57,6 +57,7 @@ from minillm.data import (
     tokenize,
 )
 from minillm.files import atomic_array, atomic_folder, atomic_write, check_free
+from minillm.files_read import open_array, parse_json, read_utf8
 
 __all__ = ["Corpus", "embedded_corpus", "hash_of", "load_corpus", "prepare"]
 
@@ -112,6 +113,7 @@ def prepare(
 
     Raises:
         FileExistsError: if the folder exists and is not empty.
+        BlockingIOError: if another process is filling it.
         ValueError: if there are not two different documents, or a file is not what it
             should be.
 
@@ -136,15 +138,16 @@ def prepare(
             for document in stream_documents(path, separator=separator, field=field):
                 yield hash_of(document) < limit, document
 
-    if tokenizer is None:
-        say(f"learning {vocab_size:,} tokens from the rest")
-        training = (document for aside, document in documents() if not aside)
-        tokenizer = BPETokenizer.train(
-            training, vocab_size, [END_OF_TEXT], workers=workers
-        )
-    end_of_text(tokenizer)
-    say("encoding")
+    # It is begun before the work, so that a second process is told at once.
     with atomic_folder(out) as folder:
+        if tokenizer is None:
+            say(f"learning {vocab_size:,} tokens from the rest")
+            training = (document for aside, document in documents() if not aside)
+            tokenizer = BPETokenizer.train(
+                training, vocab_size, [END_OF_TEXT], workers=workers
+            )
+        end_of_text(tokenizer)
+        say("encoding")
         counts = _write(documents(), tokenizer, workers, folder)
         tokenizer.save(folder / "tokenizer.json")
         facts = {
@@ -300,32 +303,32 @@ def load_corpus(folder: str | PathLike[str]) -> Corpus:
                 f"{folder} has no {name}: make it with minillm data prepare"
             )
     try:
-        facts = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-        made_with, counts = facts["tokenizer"], facts["tokens"]
-        rows = [_open(folder / f"{part}.npy", counts[part]) for part in PARTS]
-        documents = int(facts["documents"]["train"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        facts = parse_json(read_utf8(folder / "data.json"), "it")
+        made_with, counts = facts["tokenizer"], [facts["tokens"][p] for p in PARTS]
+        documents, name = int(facts["documents"]["train"]), ", ".join(facts["sources"])
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{folder / 'data.json'} is damaged ({error!r}): prepare the data again"
+            f"{folder / 'data.json'} is damaged ({error!r:.200}): prepare the data "
+            "again"
         ) from error
+    rows = [_open(folder / f"{p}.npy", n) for p, n in zip(PARTS, counts, strict=True)]
     if _fingerprint(folder / "tokenizer.json") != made_with:
         raise ValueError(
             f"{folder}: its tokens were made with another tokenizer.json: prepare the "
             "data again with this one, or bring the old one back"
         )
     tokenizer = BPETokenizer.load(folder / "tokenizer.json")
-    name = ", ".join(facts.get("sources", [])) or str(folder)
-    return Corpus(name, rows[0], rows[1], tokenizer, documents)
+    return Corpus(name or str(folder), rows[0], rows[1], tokenizer, documents)
 
 
 def _open(path: Path, n_tokens: int) -> NDArray[Any]:
     try:
-        row = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        row: NDArray[Any] = open_array(path)
+    except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): prepare it again") from error
-    if row.ndim != 1 or len(row) != n_tokens:
+    if row.dtype.kind != "u" or len(row) != n_tokens:
         raise ValueError(
-            f"{path} has the shape {row.shape}, and data.json counts {n_tokens} "
-            "tokens: prepare the data again"
+            f"{path} has {len(row)} numbers of the type {row.dtype}, and data.json "
+            f"counts {n_tokens!r:.80} tokens: prepare the data again"
         )
     return row

@@ -56,7 +56,8 @@ from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
 from minillm.data import END_OF_TEXT, andersen, split, tokenize
 from minillm.figures import loss_curve, summarize
-from minillm.files import atomic_write
+from minillm.files import atomic_write, locked
+from minillm.files_read import read_lines
 from minillm.flops import mfu, param_count, training_flops
 from minillm.generate import stream_text
 from minillm.hub import save_llama
@@ -103,9 +104,28 @@ def run_demo(
 
     Raises:
         ValueError: if the text is too short to train and examine a model.
+        BlockingIOError: if another process works on the same folder.
     """
-    config = config or CONFIG
-    console = console or Console(quiet=True)
+    Path(folder).parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        return _run(
+            Path(folder),
+            config or CONFIG,
+            documents,
+            prompt,
+            console or Console(quiet=True),
+            watch,
+        )
+
+
+def _run(
+    folder: Path,
+    config: TrainConfig,
+    documents: Sequence[str] | None,
+    prompt: str,
+    console: Console,
+    watch: "Callable[[TransformerLM, Text, Progress], None] | None",
+) -> dict[str, Any]:
     text = _prepare(documents or andersen(), console)
     baselines = _count(text, console)
     model, log, peak = _learn(text, config, console, watch)
@@ -138,7 +158,7 @@ def run_demo(
         f"{seconds:.0f} seconds, MFU {mfu(flops, seconds, peak):.0%}"
     )
     log = [{"event": "config", **asdict(config)}, *log, result]
-    _save(Path(folder), model, text.tokenizer, log, console)
+    _save(folder, model, text.tokenizer, log, console)
     return result
 
 
@@ -301,6 +321,7 @@ def read_log(folder: str | PathLike[str]) -> list[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: if there is no log.
+        ValueError: if it is damaged.
 
     Examples:
         >>> import tempfile
@@ -310,8 +331,7 @@ def read_log(folder: str | PathLike[str]) -> list[dict[str, Any]]:
         ...     read_log(folder)
         [{'event': 'step', 'step': 1}]
     """
-    text = (Path(folder) / "log.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return read_lines(Path(folder) / "log.jsonl")
 
 
 def _step_flops(config: TrainConfig) -> int:

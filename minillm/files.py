@@ -4,31 +4,47 @@ A run that is stopped while it writes leaves half a file, and half a checkpoint 
 than none: it looks like one. The cure is old. Write under another name in the same
 folder, ask the system to put the bytes on the disk, and only then rename. A rename
 within one folder is a single act: whoever opens the name finds the old file or the new.
+
+Who is killed while writing leaves the other name behind: `.NAME.`, eight digits,
+`.tmp`. The next who writes the same file takes that away, but not if it is still being
+written. How can it know? Not by the number of a process, which another may have by now,
+nor by the clock, since a laptop may have slept. A writer *locks* what it writes, and
+the system ends a lock together with its process, however that ends.
 """
 
+import glob
 import os
 import secrets
 import shutil
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["atomic_array", "atomic_folder", "atomic_write", "check_free"]
+try:
+    import fcntl
+except ImportError:  # Windows, which refuses to remove a file that is open
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["atomic_array", "atomic_folder", "atomic_write", "check_free", "locked"]
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Generator[BinaryIO, None, None]:
+def atomic_write(
+    path: str | os.PathLike[str], *, replace: bool = True
+) -> Generator[BinaryIO, None, None]:
     r"""Open a file for writing that appears under its name only when it is whole.
 
     Args:
-        path: where the file shall be. The folder must exist; a file of that name is
-            replaced. A symbolic link is followed.
+        path: where the file shall be. The folder must exist. A symbolic link is
+            followed.
+        replace: whether a file of that name is replaced.
 
     Yields:
         A binary file, to write and to seek in.
 
     Raises:
+        FileExistsError: if there is a file that is not to be replaced.
         OSError: if the folder does not exist or cannot be written to.
 
     Examples:
@@ -50,26 +66,91 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[BinaryIO, None, None
         >>> folder.cleanup()
     """
     target = Path(os.path.realpath(path))
-    # The random part keeps two writers of the same file apart. Mode "x" refuses to open
-    # a file that exists and, unlike `tempfile`, gives the new one the usual rights.
-    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    if not replace and target.exists():
+        raise FileExistsError(f"{target} exists: choose another name")
+    _clear(target)
+    unfinished, file = _open_unfinished(target)
+    # A second way to the same open file, since the lock must outlast the renaming.
+    held = os.dup(file.fileno()) if fcntl else None
     try:
-        with unfinished.open("xb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        unfinished.replace(target)
+        if replace:
+            unfinished.replace(target)
+        else:
+            _rename_to_free(unfinished, target)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    # The new name lives in the folder, so the folder has to reach the disk too. Windows
+    finally:
+        if held is not None:
+            os.close(held)
+    _sync_folder(target.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    # A new name lives in its folder, so the folder has to reach the disk too. Windows
     # can neither open a folder nor needs it.
     if os.name == "posix":
-        folder = os.open(target.parent, os.O_RDONLY)
+        folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _other_name(target: Path) -> Path:
+    # The random part keeps two writers of the same file apart.
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _left_over(target: Path) -> list[Path]:
+    digits = "[0-9a-f]" * 8
+    return [*target.parent.glob(f".{glob.escape(target.name)}.{digits}.tmp")]
+
+
+def _clear(target: Path) -> None:
+    """Remove what writers of this file left behind when they were killed."""
+    for left in _left_over(target):
+        # What is locked is being written; what cannot be opened belongs to others.
+        with suppress(OSError), left.open("r+b") as file:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+        if not fcntl:
+            with suppress(OSError):
+                left.unlink()
+
+
+def _open_unfinished(target: Path) -> tuple[Path, BinaryIO]:
+    """Open a new file beside the target, and lock it."""
+    while True:
+        unfinished = _other_name(target)
+        # Mode "x" refuses to open a file that exists and, unlike `tempfile`, gives the
+        # new one the usual rights.
+        file = unfinished.open("xb")
+        if fcntl:
+            # A few network file systems have no locks. There nothing is removed either.
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        # Another writer may have taken it for a left one before it was locked.
+        if os.fstat(file.fileno()).st_nlink or not fcntl:
+            return unfinished, file
+        file.close()
+
+
+def _rename_to_free(unfinished: Path, target: Path) -> None:
+    """Rename, unless that would replace a file, even one that appears only now."""
+    if os.name == "nt":
+        unfinished.rename(target)  # which Windows refuses if the name is taken
+        return
+    try:
+        os.link(unfinished, target)
+    except FileExistsError:
+        raise FileExistsError(f"{target} exists: choose another name") from None
+    unfinished.unlink()
 
 
 @contextmanager
@@ -132,6 +213,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
 
     Raises:
         FileExistsError: if there is something of that name that is not empty.
+        BlockingIOError: if another process is filling it.
         OSError: if the folder cannot be made.
 
     Examples:
@@ -139,26 +221,81 @@ def atomic_folder(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
         >>> outer = tempfile.TemporaryDirectory()
         >>> with atomic_folder(Path(outer.name) / "a" / "run") as folder:
         ...     _ = (folder / "notes.txt").write_bytes(b"first")
-        >>> os.listdir(Path(outer.name) / "a"), os.listdir(Path(outer.name) / "a/run")
-        (['run'], ['notes.txt'])
+        >>> [path.name for path in Path(outer.name).glob("a/run/*")]
+        ['notes.txt']
         >>> outer.cleanup()
     """
     target = Path(os.path.realpath(path))
     check_free(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    unfinished.mkdir()
+    with locked(target):
+        # Who comes here is alone, so what others have begun they did not end.
+        for left in _left_over(target):
+            shutil.rmtree(left, ignore_errors=True)
+        unfinished = _other_name(target)
+        unfinished.mkdir()
+        try:
+            yield unfinished
+            check_free(target)
+            # Not every system renames a folder to a name that is taken, even by an
+            # empty one.
+            if target.exists():
+                target.rmdir()
+            unfinished.replace(target)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+    _sync_folder(target.parent)
+
+
+@contextmanager
+def locked(
+    path: str | os.PathLike[str], *, wait: float = 0.0, inside: bool = False
+) -> Generator[None, None, None]:
+    r"""Keep other processes away from a file or folder, for as long as the block runs.
+
+    The lock is that of a small file, `.NAME.lock`, which stays. The system ends the
+    lock with its process, however that ends.
+
+    Args:
+        path: what is going to be written; it need not exist yet.
+        wait: how many seconds to wait for another process.
+        inside: whether the small file is called `.lock` and lies in the folder.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        BlockingIOError: if another process holds the lock.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     try:
+        ...         with locked(folder + "/results.json"):
+        ...             with locked(folder + "/results.json"):
+        ...                 pass
+        ...     except BlockingIOError as error:
+        ...         print(str(error).replace(os.path.realpath(folder), "…"))
+        another process is working on …/results.json: let it end, or choose another name
+    """
+    # As in `atomic_array`; and who only reads needs no lock.
+    from filelock import FileLock, Timeout
+
+    target = Path(os.path.realpath(path))
+    beside = target.with_name(f".{target.name}.lock")
+    lock = FileLock(target / ".lock" if inside else beside)
     try:
-        yield unfinished
-        check_free(target)
-        # Not every system renames a folder to a name that is taken, even by an empty
-        # one.
-        if target.exists():
-            target.rmdir()
-        unfinished.replace(target)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+        lock.acquire(timeout=wait)
+    except Timeout:
+        raise BlockingIOError(
+            f"another process is working on {target}: let it end, or choose another "
+            "name"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_free(path: Path) -> None:

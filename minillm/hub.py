@@ -51,6 +51,7 @@ from minillm.bpe import BPETokenizer
 from minillm.checkpoint import compare
 from minillm.config import ModelConfig
 from minillm.files import atomic_write
+from minillm.flops import param_count
 from minillm.hub_files import describe, read_config, read_weights
 from minillm.hub_gguf import read_gguf
 from minillm.model import TransformerLM
@@ -180,6 +181,8 @@ def load_llama(folder: str | PathLike[str]) -> TransformerLM:
         raise FileNotFoundError(f"there is no folder {folder}: train a model first")
     config = read_config(folder)
     theirs = read_weights(folder)
+    where = f"{folder}: weights and config.json"
+    check_size(theirs, config, where)
     names = _names(config)
     # Tied heads are stored once; some programs store them twice.
     if config.tie_embeddings:
@@ -187,7 +190,7 @@ def load_llama(folder: str | PathLike[str]) -> TransformerLM:
     ours = {name: theirs.pop(file) for name, file, _ in names if file in theirs}
     # What is left has no place in this model, and is named as it stands in the file.
     ours |= theirs
-    model = assemble(ours, config, f"{folder}: weights and config.json")
+    model = assemble(ours, config, where)
     # Only now is it known that the rows are as many as the heads need.
     with torch.no_grad():
         for name, _, n_heads in names:
@@ -222,6 +225,28 @@ def load_gguf(file: str | PathLike[str]) -> tuple[TransformerLM, BPETokenizer]:
     return assemble(contents.tensors, contents.config, where), contents.tokenizer
 
 
+def check_size(tensors: dict[str, Tensor], config: ModelConfig, where: str) -> None:
+    """Refuse a configuration that asks for far more than the weights that there are.
+
+    A line of it can name any number, and a model of that many layers would be made
+    before anything could be compared.
+
+    Args:
+        tensors: the weights.
+        config: the shape.
+        where: what the two come from, for an error.
+
+    Raises:
+        ValueError: if it asks for more than twice as many weights.
+    """
+    there = sum(tensor.numel() for tensor in tensors.values())
+    here = param_count(config).total
+    if here > 2 * there:
+        raise ValueError(
+            f"{where} differ: {there:,} weights there, {here:,} in the configuration"
+        )
+
+
 def assemble(
     tensors: dict[str, Tensor], config: ModelConfig, where: str
 ) -> TransformerLM:
@@ -238,6 +263,7 @@ def assemble(
     Raises:
         ValueError: if a weight is missing, has another shape, or has no place.
     """
+    check_size(tensors, config, where)
     # On the device "meta" tensors have shapes but no numbers: there is no point in
     # drawing 135 million of them by chance only to replace each.
     with torch.device("meta"):

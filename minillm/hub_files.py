@@ -24,7 +24,6 @@ could have us open any file of the machine. And weights that are published as
 can run code.
 """
 
-import json
 from os import PathLike
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -33,8 +32,12 @@ import safetensors.torch
 from torch import Tensor
 
 from minillm.config import ModelConfig, RopeScaling
+from minillm.files_read import read_json
 
-__all__ = ["describe", "read_config", "read_json", "read_weights"]
+__all__ = ["describe", "read_config", "read_weights"]
+
+# The angles of all positions are a table, which a line in a file could make any size.
+LONGEST_CONTEXT = 1 << 22
 
 
 def read_config(path: str | PathLike[str]) -> ModelConfig:
@@ -73,7 +76,9 @@ def read_config(path: str | PathLike[str]) -> ModelConfig:
     # it stands in both places the one inside counts, as it does for others.
     rope = c.get("rope_scaling") or c.get("rope_parameters") or {}
     if not isinstance(rope, dict):
-        raise ValueError(f"{path}: the rope parameters must be an object; got {rope!r}")
+        raise ValueError(
+            f"{path}: the rope parameters must be an object; got {rope!r:.80}"
+        )
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     wanted: dict[str, tuple[Any, list[Any]]] = {
         "model_type": (c.get("model_type"), ["llama"]),
@@ -90,7 +95,8 @@ def read_config(path: str | PathLike[str]) -> ModelConfig:
     for key, (found, supported) in wanted.items():
         if found not in supported:
             raise ValueError(
-                f"{path}: {key} is {found!r}; only {supported[0]!r} can be read here"
+                f"{path}: {key} is {found!r:.80}; only {supported[0]!r} can be read "
+                "here"
             )
     try:
         config = ModelConfig(
@@ -109,10 +115,17 @@ def read_config(path: str | PathLike[str]) -> ModelConfig:
     except KeyError as error:
         raise ValueError(f"{path} does not say {error}: it is not complete") from error
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
-    if c.get("head_dim") not in {None, config.d_head}:
+        raise ValueError(f"{path}: {error!s:.300}") from error
+    if type(config.tie_embeddings) is not bool:
+        raise ValueError(f"{path}: tie_word_embeddings must be true or false")
+    if config.context_length > LONGEST_CONTEXT:
         raise ValueError(
-            f"{path}: head_dim is {c['head_dim']}; only hidden_size / "
+            f"{path}: max_position_embeddings is {config.context_length}; at most "
+            f"{LONGEST_CONTEXT} can be read here"
+        )
+    if c.get("head_dim") not in (None, config.d_head):
+        raise ValueError(
+            f"{path}: head_dim is {c['head_dim']!r:.80}; only hidden_size / "
             f"num_attention_heads = {config.d_head} can be read here"
         )
     return config
@@ -212,13 +225,13 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         raise ValueError(f"{folder / index} has no weight_map: fetch it again")
     for name in places.values():
         # On Windows both slashes divide a path, and "C:" begins one.
-        plain = isinstance(name, str) and name.endswith(".safetensors")
+        plain = isinstance(name, str) and name[:200].endswith(".safetensors")
         if not plain or {PurePosixPath(name).name, PureWindowsPath(name).name} != {
             name
         }:
             raise ValueError(
-                f"{folder / index} names the file {name!r}; only a safetensors file of "
-                "the same folder can be read here"
+                f"{folder / index} names the file {name!r:.80}; only a safetensors "
+                "file of the same folder can be read here"
             )
     tensors = {}
     for shard in sorted(set(places.values())):
@@ -230,7 +243,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         for name in [name for name, place in places.items() if place == shard]:
             if name not in found:
                 raise ValueError(
-                    f"{folder / shard} lacks {name}, which the index promises"
+                    f"{folder / shard} lacks {name:.80}, which the index promises"
                 )
             tensors[name] = found[name]
     return tensors
@@ -240,35 +253,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}): write it again") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that must hold a JSON object.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The object.
-
-    Raises:
-        ValueError: if it holds something else.
-
-    Examples:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "facts.json"
-        ...     _ = path.write_text('{"a": 1}', encoding="utf-8")
-        ...     read_json(path)
-        {'a': 1}
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}): write it again") from error
-    if not isinstance(content, dict):
         raise ValueError(
-            f"{path} must hold a JSON object; got {type(content).__name__}"
-        )
-    return content
+            f"{path} is damaged ({error!s:.200}): write it again"
+        ) from error

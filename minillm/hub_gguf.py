@@ -125,6 +125,7 @@ def read_gguf(file: str | PathLike[str]) -> Contents:
             "reading GGUF needs the package gguf: pip install 'minillm[gguf]'"
         ) from None
     try:
+        _check_lengths(path)
         reader = gguf.GGUFReader(path)
         table = _Table(reader.fields)
         config = _read_config(table, {tensor.name for tensor in reader.tensors})
@@ -135,8 +136,12 @@ def read_gguf(file: str | PathLike[str]) -> Contents:
             )
             for tensor in reader.tensors
         }
-    except (ValueError, IndexError, OverflowError, NotImplementedError) as error:
-        raise ValueError(f"{path} cannot be read as a model: {error}") from error
+    except (
+        *(ValueError, IndexError, OverflowError, NotImplementedError),
+        *(KeyError, TypeError, AttributeError, RecursionError),
+    ) as error:
+        message = f"{path} cannot be read as a model: {error!s:.300}"
+        raise ValueError(message) from error
     begin = table.get("tokenizer.ggml.bos_token_id")
     begins = table.get("tokenizer.ggml.add_bos_token", False) and begin is not None
     ends = {table.get("tokenizer.ggml.eos_token_id")} - {None}
@@ -144,6 +149,52 @@ def read_gguf(file: str | PathLike[str]) -> Contents:
     return Contents(
         config, tensors, tokenizer, (begin,) if begins else (), tuple(sorted(ends))
     )
+
+
+# The sizes of numbers in the table, by the number of their kind.
+SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+TEXT, ROW = 8, 9
+LONGEST_ROW = 1 << 20  # the largest vocabularies have a quarter of that
+
+
+def _check_lengths(path: Path) -> None:
+    """Refuse a table that promises more than the file holds.
+
+    The library believes each length, and would make a list of $2^{60}$ entries out of a
+    file of fifty bytes.
+
+    Raises:
+        ValueError: if it does.
+    """
+    with path.open("rb") as file:
+        size = path.stat().st_size
+
+        def number(n_bytes: int) -> int:
+            data = file.read(n_bytes)
+            if len(data) < n_bytes:
+                raise ValueError("it ends in the middle of its table")
+            return int.from_bytes(data, "little")
+
+        def skip(n_bytes: int) -> None:
+            if n_bytes > size - file.tell():
+                raise ValueError(f"it promises {n_bytes} bytes, and ends before")
+            file.seek(n_bytes, 1)
+
+        if file.read(4) != b"GGUF" or number(4) not in (2, 3):
+            raise ValueError("it is no GGUF file of version 2 or 3")
+        number(8)
+        for _ in range(number(8)):
+            skip(number(8))  # the name
+            kind, n = number(4), 1
+            if kind == ROW:
+                kind, n = number(4), number(8)
+            if n > LONGEST_ROW or kind not in (*SIZES, TEXT):
+                raise ValueError(f"it has a row of {n} values of kind {kind}")
+            if kind != TEXT:
+                skip(n * SIZES[kind])
+                continue
+            for _ in range(n):
+                skip(number(8))
 
 
 class _Table:
@@ -177,13 +228,14 @@ def _read_config(table: _Table, names: set[str]) -> ModelConfig:
             "rope_freqs.weight, a stretched rotation, cannot be read here; the same "
             "model as a folder of config.json and safetensors can"
         )
+    heads = table["llama.attention.head_count"]
     config = ModelConfig(
         vocab_size=len(table["tokenizer.ggml.tokens"]),
         context_length=table["llama.context_length"],
         d_model=table["llama.embedding_length"],
         n_layers=table["llama.block_count"],
-        n_heads=table["llama.attention.head_count"],
-        n_kv_heads=table.get("llama.attention.head_count_kv"),
+        n_heads=heads,
+        n_kv_heads=table.get("llama.attention.head_count_kv", heads),
         d_ff=table["llama.feed_forward_length"],
         rope_theta=table.get("llama.rope.freq_base", 10000.0),
         # Stored in 32 bits: 1e-5 comes back as 9.999999747378752e-06.

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minillm.bpe import BPETokenizer
+from minillm.files_read import read_json
 from minillm.hub import assemble, load_llama
-from minillm.hub_files import read_json
 from minillm.hub_gguf import read_gguf
 from minillm.model import TransformerLM
 
@@ -165,16 +165,21 @@ def read_begin_ids(folder: Path, tokenizer: BPETokenizer) -> tuple[int, ...]:
     """
     path = folder / "tokenizer.json"
     processor = read_json(path).get("post_processor") or {}
-    for step in processor.get("processors", [processor]):
-        if step.get("type") != "TemplateProcessing":
-            continue
-        # A list such as `[{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}]`
-        names = []
-        for piece in step["single"]:
-            if "SpecialToken" not in piece:
-                break
-            names.append(piece["SpecialToken"]["id"])
-        return tuple(_special_id(name, tokenizer, path) for name in names)
+    try:
+        for step in processor.get("processors", [processor]):
+            if step.get("type") != "TemplateProcessing":
+                continue
+            # Such as `[{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}]`
+            names = []
+            for piece in step["single"]:
+                if "SpecialToken" not in piece:
+                    break
+                names.append(piece["SpecialToken"]["id"])
+            return tuple(_special_id(name, tokenizer, path) for name in names)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: the post_processor is not what it should be ({error!r:.80})"
+        ) from error
     path = folder / "tokenizer_config.json"
     settings = read_json(path) if path.is_file() else {}
     if settings.get("add_bos_token") and settings.get("bos_token"):
@@ -209,9 +214,9 @@ def read_stop_ids(folder: Path, tokenizer: BPETokenizer) -> tuple[int, ...]:
         found = read_json(path).get("eos_token_id") if path.is_file() else None
         if found is not None:
             ids = found if isinstance(found, list) else [found]
-            if any(type(id_) is not int for id_ in ids):
+            if any(type(id_) is not int or id_ < 0 for id_ in ids):
                 raise ValueError(
-                    f"{path}: eos_token_id must be integers; got {found!r}"
+                    f"{path}: eos_token_id must be integers; got {found!r:.80}"
                 )
             return tuple(sorted(ids))
     path = folder / "tokenizer_config.json"
@@ -222,12 +227,14 @@ def read_stop_ids(folder: Path, tokenizer: BPETokenizer) -> tuple[int, ...]:
     return () if end_of_text is None else (end_of_text,)
 
 
-def _text(token: Any) -> str:
+def _text(token: Any) -> Any:
     """A token is written as a string, or as an object with more about it."""
-    return token["content"] if isinstance(token, dict) else token
+    return token.get("content") if isinstance(token, dict) else token
 
 
-def _special_id(name: str, tokenizer: BPETokenizer, path: Path) -> int:
-    if name not in tokenizer.special_tokens:
-        raise ValueError(f"{path} names the token {name!r}, which the tokenizer lacks")
+def _special_id(name: Any, tokenizer: BPETokenizer, path: Path) -> int:
+    if not isinstance(name, str) or name not in tokenizer.special_tokens:
+        raise ValueError(
+            f"{path} names the token {name!r:.80}, which the tokenizer lacks"
+        )
     return tokenizer.special_tokens[name]

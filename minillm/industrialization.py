@@ -42,12 +42,12 @@ rumour     GPT-4 run, at 1 dollar an A100-hour: 63,000,000 dollars
 **Before this:** [`minillm.flops_cost`][].
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from minillm.files_read import read_json, read_lines
 from minillm.flops_cost import TrainingCost, mfu, training_cost
 from minillm.flops_shapes import check_positive
 
@@ -364,15 +364,16 @@ def disclose(run: str | PathLike[str]) -> dict[str, str]:
     """
     run = Path(run)
     try:
-        shape = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        log = {line["event"]: line for line in map(json.loads, lines)}
-        return _disclosed(shape, log["config"], log["result"])
-    except json.JSONDecodeError as error:
+        shape = read_json(run / "config.json")
+        log = {line["event"]: line for line in read_lines(run / "log.jsonl")}
+    except ValueError as error:
         raise ValueError(f"{run} has a damaged file ({error}): train again") from error
-    except (KeyError, TypeError) as error:
+    try:
+        return _disclosed(shape, log["config"], log["result"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{run} does not say {error}, so it is no run of this version: train again"
+            f"{run} does not say {error!s:.80}, so it is no run of this version: train "
+            "again"
         ) from error
 
 

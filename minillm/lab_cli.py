@@ -56,5 +56,12 @@ def lab(
         budget=budget,
         console=Console(stderr=True),
     )
-    print(chosen.report(results))
+    try:
+        report = chosen.report(results)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"{out} holds a result that cannot be reported ({error!r:.80}): name "
+            "another file"
+        ) from error
+    print(report)
     print(f"kept in {out}; to continue a run that was stopped, start it again")

@@ -41,7 +41,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 import minillm
-from minillm.files import atomic_write
+from minillm.files import atomic_write, locked
+from minillm.files_read import read_json
 from minillm.model import TransformerLM
 from minillm.train import AdamW, clip_gradients, cosine_schedule, cross_entropy
 
@@ -219,15 +220,20 @@ def read_results(path: str | PathLike[str], lab: Lab) -> list[dict[str, Any]]:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         found, points = (content["lab"], content["version"]), content["points"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} holds no results of a lab: name another file"
-        ) from error
+        whole = all(
+            isinstance(point["config"], dict) and type(point["seed"]) is int
+            for point in points
+        )
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path} holds no results of a lab: name another file")
     if found != (lab.name, lab.version):
         raise ValueError(
-            f"{path} holds results of lab {found[0]!r}, version {found[1]}; this is "
+            f"{path} holds results of lab {found[0]!r:.80}, version {found[1]!r:.80}; "
+            "this is "
             f"{lab.name!r}, version {lab.version}, and the two must not be mixed: name "
             "another file"
         )
@@ -266,6 +272,7 @@ def run_lab(
     Raises:
         ValueError: if the budget is too small for any model, the number of workers is
             not positive, or the file holds something else.
+        BlockingIOError: if another process extends the same file.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1; got {workers}")
@@ -278,6 +285,15 @@ def run_lab(
             f"a budget of {budget:.2g} FLOPs is too small for one model: the cheapest "
             f"of lab {lab.name!r} takes {cheapest:.2g}"
         )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Two processes would each write the whole file, without what the other has done.
+    with locked(path):
+        return _extend(lab, points, path, workers, console)
+
+
+def _extend(
+    lab: Lab, points: Sequence[Point], path: Path, workers: int, console: Console
+) -> list[dict[str, Any]]:
     done = read_results(path, lab) if path.exists() else []
     known = {_key(result["config"], result["seed"]) for result in done}
     missing = [point for point in points if _key(*point) not in known]
@@ -294,7 +310,6 @@ def run_lab(
         bar.advance(task, total - sum(lab.flops(config) for config, _ in missing))
         for result in _results(lab, missing, workers):
             done.append(result)
-            path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, lab, done)
             count += 1
             bar.update(task, advance=result["flops"], count=count)

@@ -95,6 +95,30 @@ class AdamW(torch.optim.Optimizer):
             self._move(group)
         return loss
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what an optimizer of this kind has saved.
+
+        Args:
+            state_dict: what `state_dict()` has returned.
+
+        Raises:
+            ValueError: if it is that of another kind, or of other weights.
+        """
+        weights = [w for group in self.param_groups for w in group["params"]]
+        for i, state in state_dict["state"].items():
+            shape = weights[i].shape if i in range(len(weights)) else None
+            means = [state[key].shape for key in ("exp_avg", "exp_avg_sq")]
+            if means != [shape, shape] or state["step"].numel() != 1:
+                raise ValueError(
+                    f"its state {i} is that of another weight or optimizer"
+                )
+        for group in state_dict["param_groups"]:
+            betas = group["betas"]
+            numbers = *betas, *(group[k] for k in ("lr", "eps", "weight_decay"))
+            if len(betas) != 2 or not all(isinstance(n, float | int) for n in numbers):
+                raise ValueError("its settings are not those of AdamW")
+        super().load_state_dict(state_dict)
+
     def _move(self, group: dict[str, Any]) -> None:
         # A model has dozens of weight tensors, many of them tiny. PyTorch has a kernel
         # that computes the rule for a list of them in one call, in one pass over

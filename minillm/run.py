@@ -47,6 +47,7 @@ from minillm.data_prepare import Corpus
 from minillm.distributed import any_of_us, rank, world_size
 from minillm.figures import loss_curve, summarize
 from minillm.files import atomic_write
+from minillm.files_read import read_lines
 from minillm.flops import param_count, training_flops
 from minillm.generate import stream_text
 from minillm.hub import save_llama
@@ -160,14 +161,7 @@ class Run:
 
     def read_log(self) -> list[dict[str, Any]]:
         """Read the log, without a last line that was not written to its end."""
-        events = []
-        text = (self.folder / "log.jsonl").read_text(encoding="utf-8")
-        for line in text.splitlines():
-            try:
-                events.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return events
+        return read_lines(self.folder / "log.jsonl", torn=True)
 
     def has_result(self) -> bool:
         """Say whether the run came to its end, and not only to its last step."""
@@ -178,7 +172,7 @@ class Run:
         kept = [
             json.dumps(event) + "\n"
             for event in self.read_log()
-            if event["event"] != "result" and event.get("step", 0) <= self.saved
+            if event["event"] != "result" and _step(event) <= self.saved
         ]
         with atomic_write(self.folder / "log.jsonl") as file:
             file.write("".join(kept).encode())
@@ -303,6 +297,12 @@ class Run:
         # The result comes last: a log that has it belongs to a run that is complete.
         self.log(result)
         return result
+
+
+def _step(event: Mapping[str, Any]) -> float:
+    """The step of a line of the log; what has none happened before the first."""
+    step = event.get("step", 0)
+    return step if isinstance(step, int | float) else math.inf
 
 
 @contextmanager

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
+from minillm import files
 from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
 from minillm.data_prepare import Corpus
 from minillm.distributed import rank
-from minillm.files import atomic_folder
 from minillm.hub import read_config, save_llama
 from minillm.model import TransformerLM
 from minillm.run import CHECKPOINTS, Run
@@ -81,18 +80,8 @@ def locked(folder: str | PathLike[str]) -> Generator[None, None, None]:
     if rank():
         yield
         return
-    lock = FileLock(Path(folder) / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise BlockingIOError(
-            f"another process is training in {folder}: let it end, or choose another "
-            "folder"
-        ) from error
-    try:
+    with files.locked(folder, inside=True):
         yield
-    finally:
-        lock.release()
 
 
 def start(
@@ -137,7 +126,7 @@ def start(
     model = TransformerLM(shape).to(device)
     run = Run(Path(folder), corpus, Trainer(model, corpus.training, config))
     if rank() == 0:
-        with atomic_folder(folder) as unfinished:
+        with files.atomic_folder(folder) as unfinished:
             run.folder = unfinished
             save_llama(model, unfinished, corpus.tokenizer)
             run.write_settings()

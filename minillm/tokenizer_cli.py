@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -175,7 +175,9 @@ def decode(
     if ids and file is not None:
         raise ValueError("give the ids or --file, not both")
     if file is not None:
-        data = ours.decode_bytes(_read_npy(file))
+        from minillm.files_read import open_array
+
+        data = ours.decode_bytes(open_array(file))
     else:
         data = ours.decode_bytes(map(_id, ids or "".join(_stdin()).split()))
     # Bytes, because a row of ids need not end where a character does.
@@ -298,19 +300,3 @@ def _id(word: str) -> int:
         return int(word)
     except ValueError:
         raise ValueError(f"an id is an integer, not {word[:40]!r}") from None
-
-
-def _read_npy(path: Path) -> Any:
-    import numpy as np
-
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):
-        raise ValueError(f"{path} is not a .npy file of ids") from None
-    if (
-        not isinstance(array, np.ndarray)
-        or array.ndim != 1
-        or array.dtype.kind not in "ui"
-    ):
-        raise ValueError(f"{path} is not one row of ids")
-    return array

@@ -316,11 +316,20 @@ class Trainer:
         extra = read_extra(path)
         if "chance" not in extra:
             raise ValueError(f"{path} is a checkpoint, but of no training run")
+        try:
+            chance = {name: _unhex(text) for name, text in extra["chance"].items()}
+            losses = [float(loss) for loss in extra["losses"]]
+            seconds = float(extra["seconds"])
+            lowest = math.inf if extra["lowest"] is None else float(extra["lowest"])
+            self.sampler.set_state(chance["sampler"])
+            torch.set_rng_state(chance["torch"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = f"{error!r:.80}"
+            raise ValueError(
+                f"{path} is not a whole checkpoint ({reason}): use an earlier one"
+            ) from error
         self.done = load_checkpoint(path, self.model, self.optimizer)
-        self.sampler.set_state(_unhex(extra["chance"]["sampler"]))
-        torch.set_rng_state(_unhex(extra["chance"]["torch"]))
-        self.seconds, self.losses = extra["seconds"], extra["losses"]
-        self.lowest = math.inf if extra["lowest"] is None else extra["lowest"]
+        self.losses, self.seconds, self.lowest = losses, seconds, lowest
         return extra
 
 

@@ -29,10 +29,10 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from os import PathLike
-from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from minillm.config import ModelConfig
+from minillm.files_read import read_utf8
 
 __all__ = [
     "Setting",
@@ -242,7 +242,7 @@ def read_toml(path: str | PathLike[str]) -> dict[str, dict[str, Any]]:
         ...     read_toml(path)["train"]
         {'steps': 60}
     """
-    return parse_toml(Path(path).read_text(encoding="utf-8"), str(path))
+    return parse_toml(read_utf8(path), str(path))
 
 
 def parse_toml(text: str, name: str) -> dict[str, dict[str, Any]]:
@@ -261,7 +261,11 @@ def parse_toml(text: str, name: str) -> dict[str, dict[str, Any]]:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{name} is not TOML ({error}): mend that line") from error
+        raise ValueError(
+            f"{name} is not TOML ({error!s:.200}): mend that line"
+        ) from error
+    except RecursionError:
+        raise ValueError(f"{name} is not TOML (nested too deep): mend it") from None
     _check_names(tables, TABLES, f"{name} has no table")
     result: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
     for table, values in tables.items():
@@ -279,7 +283,7 @@ def _check_names(given: Iterable[str], known: Iterable[str], complaint: str) -> 
     for name in given:
         if name not in known:
             (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
-            raise ValueError(f"{complaint} {name!r}: did you mean {nearest!r}?")
+            raise ValueError(f"{complaint} {name!r:.80}: did you mean {nearest!r}?")
 
 
 def _checked(name: str, value: Any, kind: Any) -> Any:
@@ -291,10 +295,10 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
         if isinstance(value, list) and len(value) == len(parts):
             pairs = zip(value, parts, strict=True)
             return tuple(_checked(name, part, wanted) for part, wanted in pairs)
-        raise ValueError(f"{name} must be {len(parts)} numbers; got {value!r}")
+        raise ValueError(f"{name} must be {len(parts)} numbers; got {value!r:.80}")
     # A truth value is an int to Python, and must not pass for one here.
     if type(value) is not kind:
-        raise ValueError(f"{name} must be of type {kind.__name__}; got {value!r}")
+        raise ValueError(f"{name} must be of type {kind.__name__}; got {value!r:.80}")
     return value
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from minillm.files import atomic_folder, atomic_write
+from minillm.files import atomic_folder, atomic_write, locked
 
+ROOT = Path(__file__).resolve().parent.parent
 posix = pytest.mark.skipif(os.name != "posix", reason="Windows has no such thing")
 
 
@@ -23,7 +24,8 @@ def write(path: Path | str, data: bytes) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    # The file of a lock stays: who removed it might remove that of another.
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith(".lock"))
 
 
 @contextlib.contextmanager
@@ -172,17 +174,80 @@ def test_a_folder_is_complete_or_not_there(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert names(tmp_path) == []
     (tmp_path / "a").mkdir()
-    # Who comes second neither replaces the folder nor leaves anything beside it.
+    # What appears meanwhile is not replaced, and nothing is left beside it.
     message = "a exists and is not an empty folder"
     with (
         pytest.raises(FileExistsError, match=message),
         atomic_folder(tmp_path / "a") as one,
     ):
         (one / "file").write_bytes(b"second")
-        with atomic_folder(tmp_path / "a") as other:
-            (other / "file").write_bytes(b"first")
+        (tmp_path / "a" / "file").write_bytes(b"first")
     assert names(tmp_path) == ["a"]
     assert (tmp_path / "a" / "file").read_bytes() == b"first"
+
+
+def test_a_folder_is_filled_by_one_alone(tmp_path: Path) -> None:
+    message = r"another process is working on .*a: let it end, or choose another name"
+    with atomic_folder(tmp_path / "a") as one:
+        with (
+            pytest.raises(BlockingIOError, match=message),
+            atomic_folder(tmp_path / "a"),
+        ):
+            pass
+        (one / "file").write_bytes(b"first")
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["file"]
+    # In a folder that was there, and by one who waits.
+    with (
+        locked(tmp_path / "b"),
+        pytest.raises(BlockingIOError),
+        locked(tmp_path / "b", wait=0.1),
+    ):
+        pass
+    with locked(tmp_path / "a", inside=True), locked(tmp_path / "a"):
+        assert (tmp_path / "a" / ".lock").exists()
+
+
+def test_what_is_there_is_kept_if_so_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with atomic_write(path, replace=False) as file:
+        file.write(b"mine")
+    for meanwhile in (False, True):
+        if meanwhile:
+            path.unlink()
+        with (
+            pytest.raises(FileExistsError, match="file exists: choose another name"),
+            atomic_write(path, replace=False) as file,
+        ):
+            file.write(b"new")
+            path.write_bytes(b"mine")
+        assert path.read_bytes() == b"mine"
+        assert names(tmp_path) == ["file"]
+
+
+@posix
+def test_what_killed_writers_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "fi[l]e*"
+    left = [tmp_path / f".{path.name}.{8 * d}.tmp" for d in "0f"]
+    others = [
+        tmp_path / name
+        for name in (".other.00000000.tmp", f".{path.name}.tmp", "file.00000000.tmp")
+    ]
+    for file in (*left, *others):
+        file.write_bytes(b"half")
+    write(path, b"whole")
+    assert names(tmp_path) == sorted(file.name for file in (path, *others))
+    # One that is being written is none of these, in this process or another.
+    with atomic_write(path) as slow:
+        slow.write(b"slow")
+        code = f"from tests.test_files import write; write({str(path)!r}, b'quick')"
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+        assert path.read_bytes() == b"quick"
+        assert len(names(tmp_path)) == 2 + len(others)
+    assert path.read_bytes() == b"slow"
+    # The same for folders, which are locked from the side.
+    (tmp_path / ".run.00000000.tmp" / "a").mkdir(parents=True)
+    with atomic_folder(tmp_path / "run"):
+        assert not (tmp_path / ".run.00000000.tmp").exists()
 
 
 @posix

@@ -358,7 +358,7 @@ def test_disclose_reads_the_run(call: Call, run: Path) -> None:
         ("config.json", None, "config.json: No such file or directory"),
         ("log.jsonl", '{"event": "con', "has a damaged file"),
         ("log.jsonl", '{"event": "config"}\n', "does not say 'result'"),
-        ("log.jsonl", "[1, 2]\n", "is no run of this version"),
+        ("log.jsonl", "[1, 2]\n", "line 1, is no event of a run"),
     ],
 )
 def test_a_run_that_cannot_be_disclosed(

@@ -623,7 +623,7 @@ def test_truncated_weights_are_refused(folder, keep):
         ("{", "is not JSON .*: write it again"),
         ("", "is not JSON"),
         ("[1]", "must hold a JSON object; got list"),
-        (b"\xff\xfe\x00", "is not JSON"),
+        (b"\xff\xfe\x00", "is not UTF-8 at byte 0"),
     ],
     ids=str,
 )

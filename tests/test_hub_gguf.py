@@ -315,7 +315,7 @@ def test_a_file_cut_short_is_refused_wherever_it_is_cut(tmp_path):
         with pytest.raises(ValueError, match=r"a.gguf cannot be read as a model: "):
             load_gguf(path)
     path.write_bytes(b"PK" + data[2:])
-    with pytest.raises(ValueError, match="cannot be read as a model: GGUF magic"):
+    with pytest.raises(ValueError, match="cannot be read as a model: it is no GGUF"):
         load_gguf(path)
 
 

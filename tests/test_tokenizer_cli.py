@@ -221,14 +221,17 @@ def test_mistakes_take_one_line(call, path, arguments, stdin, message):
 def test_decode_refuses_other_arrays(call, path, tmp_path, array):
     np.save(tmp_path / "x.npy", array)
     code, out, err = call("decode", path, "--file", tmp_path / "x.npy")
-    assert (code, out) == (2, "") and "is not one row of ids" in err
+    assert (code, out) == (
+        2,
+        "",
+    ) and "is not a .npy file with one row" in err
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY\x01\x00"])
 def test_decode_refuses_other_files(call, path, tmp_path, content):
     (tmp_path / "x.npy").write_bytes(content)
     code, out, err = call("decode", path, "--file", tmp_path / "x.npy")
-    assert (code, out) == (2, "") and "is not a .npy file of ids" in err
+    assert (code, out) == (2, "") and "is not a .npy file with one row" in err
 
 
 def test_decode_runs_no_code_of_a_file(call, path, tmp_path):
@@ -238,7 +241,7 @@ def test_decode_runs_no_code_of_a_file(call, path, tmp_path):
 
     np.save(tmp_path / "x.npy", np.array([Trap()], object), allow_pickle=True)
     code, _, err = call("decode", path, "--file", tmp_path / "x.npy")
-    assert code == 2 and "is not a .npy file of ids" in err
+    assert code == 2 and "is not a .npy file with one row" in err
 
 
 def test_no_tokenizer(call, tmp_path):

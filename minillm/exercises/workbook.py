@@ -4,7 +4,8 @@ import ast
 import inspect
 import json
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ import minillm
 from minillm.exercises import EXERCISES
 from minillm.exercises.exercise import CHAPTERS, Exercise, chapter_text
 from minillm.exercises.report import Report
-from minillm.files import atomic_write
+from minillm.files import atomic_write, locked
+from minillm.files_read import read_json
 
 __all__ = ["Progress", "place", "solution", "start", "workbook", "workbooks"]
 
 PROGRESS = "progress.json"
 """The file in a learner's folder that says what is done."""
+STATUSES = ("passed", "wrong", "todo")
 
 
 def start(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -43,10 +46,9 @@ def start(folder: Path) -> tuple[list[Path], list[Path]]:
     for chapter in used_chapters():
         path = folder / f"{chapter}.py"
         try:
-            # Mode "x" makes the file or fails: nobody's work is overwritten, not even
-            # if it appears at this moment.
-            with path.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(chapter_text(chapter))
+            # Nobody's work is overwritten, not even if it appears at this moment.
+            with atomic_write(path, replace=False) as file:
+                file.write(chapter_text(chapter).encode())
             written.append(path)
         except FileExistsError:
             kept.append(path)
@@ -137,16 +139,23 @@ class Progress:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / PROGRESS
-        self.records: dict[str, dict[str, Any]] = {}
-        if self.path.exists():
-            try:
-                self.records = json.loads(self.path.read_text(encoding="utf-8"))
-                for record in self.records.values():
-                    _ = record.get("status")
-            except (ValueError, AttributeError) as error:
-                raise ValueError(
-                    f"{self.path} is not a record of progress: delete it, and check all"
-                ) from error
+        self.records = self._read()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        if not self.path.exists():
+            return {}
+        try:
+            records = read_json(self.path)
+            for record in records.values():
+                hints = record.get("hints", 0)
+                whole = type(hints) is int and hints >= 0
+                if not whole or record.get("status", "todo") not in STATUSES:
+                    raise ValueError
+        except (ValueError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"{self.path} is not a record of progress: delete it, and check all"
+            ) from error
+        return records
 
     def status(self, name: str) -> str:
         """`passed`, `wrong`, or `todo`."""
@@ -154,25 +163,30 @@ class Progress:
 
     def note(self, report: Report) -> None:
         """Write down what the grader said."""
-        record = self.records.setdefault(report.name, {})
         when = datetime.now().astimezone().isoformat(timespec="seconds")
-        record |= {"status": report.status, "checked": when}
-        record["says"] = "" if report.passed else report.mistake or report.headline
-        self.save()
+        with self._changing(report.name) as record:
+            record |= {"status": report.status, "checked": when}
+            record["says"] = "" if report.passed else report.mistake or report.headline
 
     def next_hint(self, exercise: Exercise) -> list[str]:
         """The hints read so far, and one more."""
-        record = self.records.setdefault(exercise.name, {})
-        record["hints"] = min(record.get("hints", 0) + 1, len(exercise.hints))
-        self.save()
+        with self._changing(exercise.name) as record:
+            record["hints"] = min(record.get("hints", 0) + 1, len(exercise.hints))
         return list(exercise.hints[: record["hints"]])
 
-    def save(self) -> None:
-        """Write the file, in the order of the course."""
-        ordered = {n: self.records[n] for n in EXERCISES if n in self.records}
-        text = json.dumps(ordered, indent=2, ensure_ascii=False)
-        with atomic_write(self.path) as file:
-            file.write(f"{text}\n".encode())
+    @contextmanager
+    def _changing(self, name: str) -> Generator[dict[str, Any]]:
+        """Change one record, and write the file, in the order of the course."""
+        # Hints can be asked for while all exercises are being checked. So each change
+        # is made to what the file says then, and the other process waits its turn.
+        with locked(self.path, wait=10):
+            self.records = self._read()
+            # What fails now is not written.
+            yield self.records.setdefault(name, {})  # ruff: ignore[fallible-context-manager]
+            ordered = {n: self.records[n] for n in EXERCISES if n in self.records}
+            text = json.dumps(ordered, indent=2, ensure_ascii=False)
+            with atomic_write(self.path) as file:
+                file.write(f"{text}\n".encode())
 
 
 def place(thing: Any) -> tuple[str, int, int]:
