@@ -144,7 +144,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
 def read_lines(
     path: str | os.PathLike[str], *, torn: bool = False
 ) -> list[dict[str, Any]]:
-    """Read the log of a run: a JSON object in each line, which names its `event`.
+    r"""Read the log of a run: a JSON object in each line, which names its `event`.
 
     Args:
         path: the file.

@@ -55,7 +55,7 @@ def read_config(path: str | PathLike[str]) -> ModelConfig:
             [`TransformerLM`][minillm.model.TransformerLM] cannot be.
 
     Examples:
-        >>> import tempfile
+        >>> import json, tempfile
         >>> config = ModelConfig(10, 4, 8, 1, 2)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "config.json"
