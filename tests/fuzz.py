@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 FOUND = Path(__file__).resolve().parent / "found"
 # Between the files of an input; one that lacks a part lacks the last files.
 CUT = b"\n#--- next file ---#\n"
-SECONDS = 10.0  # how long a target may take, on a slow and busy machine
+SECONDS = 10.0  # of processor time that a target may take
 MEMORY = 1 << 29  # bytes that a target may take, whatever the input
 LONGEST = 600  # characters of an error
 
@@ -70,13 +70,13 @@ def attempt(name: str, data: bytes) -> str:
     Raises:
         AssertionError: if the answer or the error is not as promised.
     """
-    chosen = TARGETS[name]
+    chosen = warm(name)
     with tempfile.TemporaryDirectory() as outer:
         folder = Path(outer) / "input"
         folder.mkdir()
         for file, part in zip(chosen.files, data.split(CUT), strict=False):
             (folder / file).write_bytes(part)
-        start = time.monotonic()
+        start = time.process_time()
         try:
             with limited_memory(MEMORY):
                 chosen.read(folder)
@@ -85,13 +85,24 @@ def attempt(name: str, data: bytes) -> str:
             outcome = "refused"
         else:
             outcome = "read"
-        seconds = time.monotonic() - start
+        seconds = time.process_time() - start
         assert seconds < SECONDS, f"{name} took {seconds:.1f} seconds"
         # Nothing was written, neither here nor where a path might lead.
         assert [p.name for p in Path(outer).iterdir()] == ["input"]
         known = {*chosen.files, *(f".{file}.lock" for file in chosen.files), "kept"}
         assert {p.name for p in folder.iterdir()} <= known
     return outcome
+
+
+@cache
+def warm(name: str) -> Target:
+    """Read a valid input once, so that what is imported for it counts no more."""
+    chosen = TARGETS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        for file, part in zip(chosen.files, chosen.seeds()[0], strict=True):
+            (Path(folder) / file).write_bytes(part)
+        chosen.read(Path(folder))
+    return chosen
 
 
 def check_error(error: Exception, folder: Path) -> None:
