@@ -317,7 +317,7 @@ def read_gpt2_files(
     try:
         tokens = load_json(vocab_json)
         check(isinstance(tokens, dict), "it is not an object")
-        specials = {end: tokens[end]} if end in tokens else {}
+        specials = {end: tokens[end]} if type(tokens.get(end)) is int else {}
     except ValueError as error:
         raise ValueError(f"{vocab_json} cannot be read: {error}") from None
     try:
