@@ -65,7 +65,7 @@ True
 Prefill multiplies matrices, and is limited by how fast the machine can multiply. Decode
 reads every weight for each token and uses it once, so it is limited by how fast the
 machine can *read*: it gains less than a factor of 273, and `python -m benchmarks.model`
-measures how much.
+measures how much. [`minillm.generate_fast`][] does what can be done about it.
 """
 
 import codecs
@@ -80,6 +80,7 @@ from torch import Tensor
 
 from minillm.attention import softmax
 from minillm.bpe import BPETokenizer
+from minillm.generate_fast import Decoder, suits
 from minillm.model import KVCache, TransformerLM
 
 __all__ = [
@@ -350,15 +351,20 @@ def _decode(
     device = model.token_embedding.weight.device
     start = 0  # the model sees ids[start:]
     read = 0  # and the cache holds ids[start:read]
-    cache = None
+    cache = decoder = None
+    fast = use_cache and suits(model)
     while True:
         if len(ids) - start > context_length:
             start, cache = len(ids) - (context_length + 1) // 2, None
         if cache is None:
             read, cache = start, KVCache(model.config, 1) if use_cache else None
-        with torch.inference_mode():
-            new = torch.tensor([ids[read:]], device=device)  # (1, T)
-            logits = model(new, cache)[0, -1]  # (V,)
+        if fast and cache is not None and cache.length:
+            decoder = decoder or Decoder(model)
+            logits = decoder(ids[-1], cache)  # (V,)
+        else:
+            with torch.inference_mode():
+                new = torch.tensor([ids[read:]], device=device)  # (1, T)
+                logits = model(new, cache)[0, -1]  # (V,)
         read = len(ids)
         ids.append(draw(logits))
         yield ids[-1]
