@@ -83,18 +83,13 @@ def check(
 
     Without a name all exercises are graded, without DIR those in this folder. With
     --json, DIR may hold many folders, one for each learner.
-
-    Raises:
-        ValueError: if hints are asked for without a name.
     """
     chosen, folder, named = _arguments(names or [])
     if hint or reveal:
-        if len(chosen) != 1:
-            raise ValueError("name one exercise, like bpe.merge, to see its hints")
         if reveal:
-            _reveal(chosen[0])
+            _reveal(_only(chosen))
         else:
-            _hint(chosen[0], folder)
+            _hint(_only(chosen), folder)
         return
     from minillm.exercises.runner import grade_folder
     from minillm.exercises.workbook import Progress, workbook, workbooks
@@ -113,6 +108,13 @@ def check(
         progress.note(report)
         _print(report, folder, show_todo=named)
     print(_bar(progress))
+
+
+def _only(chosen: list["Exercise"]) -> "Exercise":
+    """The one exercise whose hints are asked for."""
+    if len(chosen) != 1:
+        raise ValueError("name one exercise, like bpe.merge, to see its hints")
+    return chosen[0]
 
 
 def _arguments(words: list[str]) -> tuple[list["Exercise"], Path, bool]:

@@ -88,7 +88,7 @@ def compare_models(sources: list[str | PathLike[str]], names: list[str]) -> str:
     tale = unseen_tale()
     rows: dict[str, list[str]] = {
         "weights": [],
-        "layers, width, heads": [],
+        "layers, width, heads (of keys)": [],
         "context, tokens": [],
         "vocabulary, tokens": [],
         "bytes a token, in the tale": [],
@@ -101,7 +101,7 @@ def compare_models(sources: list[str | PathLike[str]], names: list[str]) -> str:
         c = model.config
         cells = [
             f"{sum(weight.numel() for weight in model.parameters()):,}",
-            f"{c.n_layers}, {c.d_model}, {c.n_heads} of which {c.n_kv_heads} for keys",
+            f"{c.n_layers}, {c.d_model}, {c.n_heads} ({c.n_kv_heads})",
             f"{c.context_length:,}",
             f"{c.vocab_size:,}",
             f"{len(tale.encode()) / len(tokenizer.encode(tale)):.2f}",

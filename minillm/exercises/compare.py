@@ -37,6 +37,14 @@ def difference(
 
     Returns:
         The kind of the difference and a sentence, or `None`.
+
+    Examples:
+        >>> difference(Outcome([1, 2]), Outcome((1, 2))) is None  # as good as a list
+        True
+        >>> difference(Outcome(0.3), Outcome(0.1 + 0.2)) is None  # the last digit
+        True
+        >>> difference(Outcome("a"), Outcome(b"a"))
+        ('type', 'it returns bytes, and should return str')
     """
     if expected.error is not None:
         wanted = type(expected.error).__name__

@@ -17,7 +17,7 @@ import torch
 from minillm.exercises.compare import Outcome
 from minillm.exercises.exercise import Exercise
 
-__all__ = ["Report", "learners_lines", "show_call", "show_outcome", "size_of"]
+__all__ = ["Report"]
 
 WIDTH = 78  # columns of a report
 USUAL = (torch.float32, torch.int64, torch.bool)  # dtypes that need no name

@@ -428,8 +428,7 @@ EXERCISES = (
         name="bpe.train",
         title="Train a tokenizer",
         minutes=40,
-        why="Here the vocabulary comes from. The loop is six lines long, and every "
-        "language model begins with it.",
+        why="Here the vocabulary comes from, and the loop is six lines long.",
         answer=(bpe.train_bpe_naive, bpe.train_bpe, bpe.BPETokenizer),
         reference=_reference_train,
         inputs=st.tuples(

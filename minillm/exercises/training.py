@@ -332,8 +332,8 @@ EXERCISES = (
         name="train.adamw_step",
         title="One step of AdamW",
         minutes=30,
-        why="Nearly every language model was trained with it, and nearly every wrong "
-        "version of it still learns, only worse.",
+        why="Llama was trained with it (Touvron et al. 2023, arXiv:2302.13971, section "
+        "2.3), and nearly every wrong version of it still learns, only worse.",
         answer=(optimizer.AdamW,),
         reference=_reference_step,
         inputs=_adamw_inputs(),
