@@ -34,6 +34,10 @@ GOALS = {
 }
 
 
+# Width and layers of the models that write; in a hurry, of a tiny one.
+WIDTHS = {False: ((128, 4), (512, 8)), True: ((32, 2),)}
+
+
 def step(record: Record) -> None:
     """Take a training step: draw, forward, backward, clip, AdamW.
 
@@ -158,7 +162,7 @@ def decode(record: Record) -> None:
     Both compute with the same weights.
     """
     n = 8 if record.quick else 128
-    widths = ((32, 2),) if record.quick else ((128, 4), (512, 8))
+    widths = WIDTHS[record.quick]
     for i, (d_model, n_layers) in enumerate(widths):
         config = ModelConfig(2048, 256, d_model, n_layers, n_heads=d_model // 32)
         model, theirs = _pair(config)
@@ -236,6 +240,42 @@ def cache(record: Record) -> None:
         )
 
 
+def limits(record: Record) -> None:
+    """Do nothing but what cannot be left out: how fast could anybody be?
+
+    Of a training step in float32 that is the products of our matrices and the fused
+    attention, forwards and backwards; of writing a token, one product of a row with
+    each matrix, in the fastest layout that we know. Everything else is taken as free.
+    The ratio to the others' whole work is what no arrangement of the same kernels can
+    pass.
+    """
+    sizes = QUICK if record.quick else SIZES
+    for i, (name, size) in enumerate(sizes.items()):
+        programs = {"us": shapes.products(size), "them": shapes.peer(size)}
+        found = record.take_turns(programs, 9, 0.6 / (len(sizes) - i))
+        case = f"{name}, a step's products alone"
+        record.row(case, found["us"], f"a step of {PEER}", found["them"])
+    n = 4 if record.quick else 64
+    for d_model, n_layers in WIDTHS[record.quick]:
+        config = ModelConfig(2048, 256, d_model, n_layers, n_heads=d_model // 32)
+        _, theirs = _pair(config)
+        rows = shapes.row_products(config)
+        found = record.take_turns(
+            {
+                "us": lambda rows=rows: [rows() for _ in range(n)],
+                "them": lambda theirs=theirs: theirs(list(range(16)), n),
+            },
+            *(5, 0.5),
+        )
+        record.row(
+            f"d = {d_model}, {n_layers} layers, a token's products alone",
+            *(found["us"], "transformers.generate", found["them"]),
+            unit="tokens/s",
+            amount=n,
+            note=f"{4 * param_count(config).total / 1e6:,.0f} MB of weights",
+        )
+
+
 PARTS = {
     "step": Part(step, 90),
     "compiled": Part(compiled, 230),
@@ -243,6 +283,7 @@ PARTS = {
     "decode": Part(decode, 25),
     "decode growth": Part(decode_growth, 25),
     "cache": Part(cache, 45),
+    "limits": Part(limits, 45),
 }
 
 if __name__ == "__main__":

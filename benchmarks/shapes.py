@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from benchmarks.peer_gpt import GPT, PeerConfig, make_optimizer, training_step
 from minillm.config import ModelConfig
 from minillm.demo import CONFIG, SHAPE
 from minillm.flops import training_flops
 from minillm.flops_shapes import Architecture
-from minillm.model import TransformerLM
+from minillm.model import Linear, TransformerLM
 from minillm.train import TrainConfig, Trainer
 
 
@@ -71,6 +72,49 @@ def peer(size: Size) -> Callable[[], float]:
     model, data = gpt(size.shape), torch.from_numpy(text(size.shape))
     optimizer = make_optimizer(model)
     return lambda: training_step(model, optimizer, data, size.batch_size)
+
+
+def _matrices(config: ModelConfig) -> list[torch.Tensor]:
+    """All that rows are multiplied by."""
+    parts = TransformerLM(config).modules()
+    return [part.weight.detach() for part in parts if isinstance(part, Linear)]
+
+
+def products(size: Size) -> Callable[[], None]:
+    """The matrix products and the attention of a step of ours, and nothing else."""
+    c, n = size.shape, size.batch_size * size.shape.context_length
+    matrices = _matrices(c)
+    work = [
+        (w, torch.randn(n, w.shape[1]), torch.randn(n, w.shape[0])) for w in matrices
+    ]
+    heads = (size.batch_size, c.n_heads, c.context_length, c.d_head)
+    q, k, v = (torch.randn(heads, requires_grad=True) for _ in range(3))
+    gradient = torch.randn(heads)
+
+    def run() -> None:
+        for w, x, g in work:
+            x @ w.T
+            g @ w
+            g.T @ x
+        for _ in range(c.n_layers):
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            torch.autograd.grad(y, (q, k, v), gradient)
+
+    return run
+
+
+def row_products(config: ModelConfig) -> Callable[[], None]:
+    """One row times each matrix of a model."""
+    matrices = [w.detach() for w in TransformerLM(config).parameters() if w.ndim == 2][
+        1:
+    ]
+    work = [(torch.randn(1, w.shape[1]), w.T.contiguous()) for w in matrices]
+
+    def run() -> None:
+        for x, w in work:
+            x @ w
+
+    return run
 
 
 def flops(size: Size) -> int:
