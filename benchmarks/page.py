@@ -39,6 +39,7 @@ TITLES = {
     "decode": "Writing",
     "decode growth": "Writing after more and more",
     "cache": "With and without a cache",
+    "limits": "What nobody can pass",
     "loop": "The loop around the model",
     "optimizer": "AdamW",
     "checkpoint": "Checkpoints",

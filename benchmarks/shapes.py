@@ -85,7 +85,8 @@ def products(size: Size) -> Callable[[], None]:
     c, n = size.shape, size.batch_size * size.shape.context_length
     matrices = _matrices(c)
     work = [
-        (w, torch.randn(n, w.shape[1]), torch.randn(n, w.shape[0])) for w in matrices
+        (w, torch.randn(n, w.shape[1]), torch.randn(n, w.shape[0]))
+        for w in _matrices(c)
     ]
     heads = (size.batch_size, c.n_heads, c.context_length, c.d_head)
     q, k, v = (torch.randn(heads, requires_grad=True) for _ in range(3))
@@ -105,10 +106,7 @@ def products(size: Size) -> Callable[[], None]:
 
 def row_products(config: ModelConfig) -> Callable[[], None]:
     """One row times each matrix of a model."""
-    matrices = [w.detach() for w in TransformerLM(config).parameters() if w.ndim == 2][
-        1:
-    ]
-    work = [(torch.randn(1, w.shape[1]), w.T.contiguous()) for w in matrices]
+    work = [(torch.randn(1, w.shape[1]), w.T.contiguous()) for w in _matrices(config)]
 
     def run() -> None:
         for x, w in work:
