@@ -83,7 +83,6 @@ def _matrices(config: ModelConfig) -> list[torch.Tensor]:
 def products(size: Size) -> Callable[[], None]:
     """The matrix products and the attention of a step of ours, and nothing else."""
     c, n = size.shape, size.batch_size * size.shape.context_length
-    matrices = _matrices(c)
     work = [
         (w, torch.randn(n, w.shape[1]), torch.randn(n, w.shape[0]))
         for w in _matrices(c)
