@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from minillm import (
+    chat_cli,
     data_cli,
     exercises_cli,
     flops_cli,
@@ -154,6 +155,7 @@ def generate(
 
 for command in (flops_cli.flops, flops_cli.cost, flops_cli.disclose, lab_cli.lab):
     app.command()(command)
+app.command()(chat_cli.chat)
 app.command()(train_cli.train)
 app.add_typer(tokenizer_cli.app)
 app.add_typer(data_cli.app)
