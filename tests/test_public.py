@@ -31,7 +31,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # proves them instead. Everything else must be shown at work.
 UNSHOWN = {
     "a command: docs/commands.md shows it, tests of its chapter run it": (
-        "cli.main data_cli.prepare exercises_cli.check exercises_cli.list_exercises "
+        "chat_cli.chat cli.main data_cli.prepare exercises_cli.check "
+        "exercises_cli.list_exercises "
         "exercises_cli.start flops_cli.cost flops_cli.disclose flops_cli.flops "
         "lab_cli.lab lecture_cli.lecture tokenizer_cli.decode tokenizer_cli.encode "
         "tokenizer_cli.show tokenizer_cli.train train_cli.train"
