@@ -205,16 +205,18 @@ def distance_curve(numbers: dict[str, Any], path: Path) -> None:
         for j, scores in enumerate(layer)
     ]
     for (name, scores), colour in zip(curves, COLOURS, strict=True):
-        axes.plot(range(len(scores)), scores, color=colour, marker="o", ms=3)
-        best = max(range(len(scores)), key=scores.__getitem__)
-        axes.annotate(
-            name,
-            (best, scores[best]),
-            (6, 6),
-            textcoords="offset points",
-            color=colour,
-            va="center",
+        axes.plot(
+            range(len(scores)), scores, color=colour, marker="o", ms=3, label=name
         )
+    # Above the picture: the crests of two heads lie too close for a name beside each.
+    axes.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+        ncols=4,
+        frameon=False,
+        handlelength=0,
+        labelcolor="linecolor",
+    )
     axes.set(xlabel="how many positions the key stands before the query")
     axes.set(ylabel="mean score", xticks=range(0, 16))
     axes.grid(axis="y")

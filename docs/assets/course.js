@@ -8,7 +8,7 @@ for (const element of document.querySelectorAll(".arithmatex")) {
   // A line never begins with the comma after a formula.
   const after = element.nextSibling;
   const mark = after?.nodeType === Node.TEXT_NODE && after.data.match(/^[.,:;!?)]+/)?.[0];
-  const last = element.querySelector(".katex-html > .base:last-child");
+  const last = element.querySelector(".katex-html > :last-child");
   if (mark && last) {
     after.deleteData(0, mark.length);
     last.append(Object.assign(document.createElement("span"), { className: "mark", textContent: mark }));
@@ -30,12 +30,12 @@ for (const code of document.querySelectorAll("pre > code")) {
   // Pygments ends every span at the end of its line.
   code.replaceChildren(...code.innerHTML.trimEnd().split("\n").map((html) => {
     const line = document.createElement("span");
-    line.innerHTML = `${html}\n`;
-    const indent = line.textContent.match(/^((>>>|\.\.\.) )? */)[0].length;
+    const indented = html.replace(/^(<span class="gp">[^<]*<\/span>)? */, '<span class="indent">$&</span>');
+    line.innerHTML = `${indented}\n`;
+    const indent = line.textContent.match(/^ *((>>>|\.\.\.) )? */)[0].length;
     const aligned = / {3,}\S/.test(line.textContent.slice(indent));
     line.className = aligned ? "line aligned" : "line";
     line.style.setProperty("--hang", Math.min(indent, 16) + 2);
-    for (const p of line.querySelectorAll(".gp")) p.textContent = `${p.textContent.trim()}\u00a0`;
     return line;
   }));
 }
