@@ -123,11 +123,11 @@ class RotaryEmbedding(nn.Module):
     $$\begin{pmatrix} x'_{2j} \\ x'_{2j+1} \end{pmatrix} =
     \begin{pmatrix} \cos m\theta_j & -\sin m\theta_j \\
     \sin m\theta_j & \cos m\theta_j \end{pmatrix}
-    \begin{pmatrix} x_{2j} \\ x_{2j+1} \end{pmatrix},
-    \qquad \theta_j = \theta^{-2j/d_h}$$
+    \begin{pmatrix} x_{2j} \\ x_{2j+1} \end{pmatrix}$$
 
-    Read as a complex number, a pair is $x_{2j} + i\,x_{2j+1}$, and turning it is one
-    product, with $e^{i m \theta_j}$. That is how it is computed.
+    with the speeds $\theta_j = \theta^{-2j/d_h}$. Read as a complex number, a pair is
+    $x_{2j} + i\,x_{2j+1}$, and turning it is one product, with $e^{i m \theta_j}$. That
+    is how it is computed.
 
     Args:
         d_head: $d_h$, the width of the vectors, even.

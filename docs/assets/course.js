@@ -30,12 +30,13 @@ for (const code of document.querySelectorAll("pre > code")) {
   // Pygments ends every span at the end of its line.
   code.replaceChildren(...code.innerHTML.trimEnd().split("\n").map((html) => {
     const line = document.createElement("span");
-    const indented = html.replace(/^(<span class="gp">[^<]*<\/span>)? */, '<span class="indent">$&</span>');
-    line.innerHTML = `${indented}\n`;
+    line.innerHTML = `${html}\n`;
     const indent = line.textContent.match(/^ *((>>>|\.\.\.) )? */)[0].length;
     const aligned = / {3,}\S/.test(line.textContent.slice(indent));
     line.className = aligned ? "line aligned" : "line";
     line.style.setProperty("--hang", Math.min(indent, 16) + 2);
+    // A prompt is never alone on its line.
+    for (const p of line.querySelectorAll(".gp")) p.textContent = `${p.textContent.trim()}\u00a0`;
     return line;
   }));
 }
