@@ -83,6 +83,7 @@ BLOCK_NAMES = {
     "ffn.w2.weight": "mlp.down_proj.weight",
     "ffn.w3.weight": "mlp.up_proj.weight",
 }
+LONGEST_CONTEXT = 1 << 20  # the longest of published Llama models
 
 
 def to_halves(
@@ -237,8 +238,14 @@ def check_size(tensors: dict[str, Tensor], config: ModelConfig, where: str) -> N
         where: what the two come from, for an error.
 
     Raises:
-        ValueError: if it asks for more than twice as many weights.
+        ValueError: if it asks for more than twice as many weights, or for a context of
+            more than a million tokens: the angles of all positions are a table.
     """
+    if config.context_length > LONGEST_CONTEXT:
+        raise ValueError(
+            f"{where}: a context of {config.context_length:,} tokens; at most "
+            f"{LONGEST_CONTEXT:,} can be read here"
+        )
     there = sum(tensor.numel() for tensor in tensors.values())
     here = param_count(config).total
     if here > 2 * there:

@@ -36,9 +36,6 @@ from minillm.files_read import read_json
 
 __all__ = ["describe", "read_config", "read_weights"]
 
-# The angles of all positions are a table, which a line in a file could make any size.
-LONGEST_CONTEXT = 1 << 22
-
 
 def read_config(path: str | PathLike[str]) -> ModelConfig:
     """Read the shape of a model from the description of a Llama folder.
@@ -118,11 +115,6 @@ def read_config(path: str | PathLike[str]) -> ModelConfig:
         raise ValueError(f"{path}: {error!s:.300}") from error
     if type(config.tie_embeddings) is not bool:
         raise ValueError(f"{path}: tie_word_embeddings must be true or false")
-    if config.context_length > LONGEST_CONTEXT:
-        raise ValueError(
-            f"{path}: max_position_embeddings is {config.context_length}; at most "
-            f"{LONGEST_CONTEXT} can be read here"
-        )
     if c.get("head_dim") not in (None, config.d_head):
         raise ValueError(
             f"{path}: head_dim is {c['head_dim']!r:.80}; only hidden_size / "

@@ -180,6 +180,7 @@ def resume(
             f"{folder} holds a model of another shape: {'; '.join(changes)}. That "
             "cannot be changed: start another run"
         )
+    check_memory(shape, config, device)
     run = Run(
         folder,
         corpus,
