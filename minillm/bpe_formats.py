@@ -42,7 +42,7 @@ __all__ = [
 
 Merge = tuple[bytes, bytes]
 
-# The largest vocabularies in use have 2^18 tokens and files of some 30 MB. A file
+# The largest vocabularies in use have $2^{18}$ tokens and files of some 30 MB. A file
 # beyond these bounds is broken or meant to harm: what is read takes many times its size
 # in memory.
 MAX_BYTES = 1 << 26

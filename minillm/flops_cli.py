@@ -1,6 +1,6 @@
 r"""The commands `minillm flops`, `minillm cost` and `minillm disclose`.
 
-The course does not explain this module either: it brings the numbers of
+The course does not explain this module: it brings the numbers of
 [`minillm.flops`][] and its neighbours to a terminal, as a table or as JSON.
 """
 

@@ -1,6 +1,6 @@
 r"""The commands `minillm tokenizer train`, `encode`, `decode` and `show`.
 
-The course does not explain this module either: it brings [`minillm.bpe`][] to a
+The course does not explain this module: it brings [`minillm.bpe`][] to a
 terminal. Where there is no terminal, `encode` and `decode` pass bytes on unchanged, so
 that one undoes the other:
 
