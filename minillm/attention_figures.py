@@ -45,7 +45,7 @@ from minillm.loss import cross_entropy
 from minillm.model import TransformerBlock, TransformerLM
 from minillm.optimizer import AdamW
 
-__all__ = ["attention_maps", "distance_curve", "head_scores", "learn_to_repeat"]
+__all__ = ["attention_grid", "distance_curve", "learn_to_repeat", "raw_scores"]
 
 PERIOD = 12
 SHAPE = ModelConfig(32, 2 * PERIOD, d_model=64, n_layers=2, n_heads=2, d_ff=64)
@@ -93,7 +93,7 @@ def learn_to_repeat(steps: int = 400, seed: int = 0) -> tuple[TransformerLM, flo
 
 
 @torch.no_grad()
-def head_scores(
+def raw_scores(
     model: TransformerLM, ids: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, "layers batch heads seq seq"]:
     r"""The scores $q \cdot k / \sqrt{d_h}$ of every head, before mask and softmax.
@@ -134,7 +134,7 @@ def measure(model: TransformerLM) -> dict[str, Any]:
         by distance, the mean over many texts and positions.
     """
     ids = repeated_texts(64, torch.Generator().manual_seed(1))
-    scores = head_scores(model, ids)
+    scores = raw_scores(model, ids)
     future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
     weights = softmax(scores[:, 0].masked_fill(future, -math.inf), dim=-1)
     means = [scores.diagonal(-n, -2, -1).mean(dim=(1, -1)) for n in range(16)]
@@ -147,7 +147,7 @@ def measure(model: TransformerLM) -> dict[str, Any]:
     }
 
 
-def attention_maps(numbers: dict[str, Any], path: Path) -> None:
+def attention_grid(numbers: dict[str, Any], path: Path) -> None:
     r"""Draw where each head looks, one square for each.
 
     Args:

@@ -199,7 +199,7 @@ def draw_all(folder: Path, data: Path = IMAGES / "data") -> list[Path]:
         ImportError: if matplotlib is missing.
     """
     # They are drawn in the style above, so they import it from here.
-    from minillm.attention_figures import attention_maps, distance_curve
+    from minillm.attention_figures import attention_grid, distance_curve
     from minillm.bpe_figures import compression_curve
     from minillm.flops_figures import context_curve, roofline_curve, shares_curve
     from minillm.lab_figures import LAB_FIGURES
@@ -211,7 +211,7 @@ def draw_all(folder: Path, data: Path = IMAGES / "data") -> list[Path]:
     figures: dict[str, Callable[[Path], None]] = {
         "demo-loss.svg": lambda path: loss_curve(run, path),
         "compression.svg": lambda path: compression_curve(points, path),
-        "attention-maps.svg": lambda path: attention_maps(heads, path),
+        "attention-maps.svg": lambda path: attention_grid(heads, path),
         "rope-distance.svg": lambda path: distance_curve(heads, path),
         "descent.svg": descent_curve,
         "learning-rate.svg": schedule_curve,

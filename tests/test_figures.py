@@ -8,7 +8,7 @@ import pytest
 import torch
 from fixtures import fixture
 
-from minillm.attention_figures import SHAPE, head_scores, learn_to_repeat, measure
+from minillm.attention_figures import SHAPE, learn_to_repeat, measure, raw_scores
 from minillm.bpe import BPETokenizer
 from minillm.bpe_figures import compression_points
 from minillm.figures import IMAGES, INK, draw_all, summarize
@@ -75,7 +75,7 @@ def test_the_scores_of_the_figure_are_those_of_the_model():
     ids = torch.arange(24).unsqueeze(0)
     past = torch.ones(24, 24, dtype=torch.bool).tril()
     x = lm.token_embedding(ids)
-    for block, scores in zip(lm.blocks, head_scores(lm, ids), strict=True):
+    for block, scores in zip(lm.blocks, raw_scores(lm, ids), strict=True):
         weights = scores.masked_fill(~past, -math.inf).softmax(-1)
         h = block.attn_norm(x)
         v = block.attn.v_proj(h).unflatten(-1, (-1, 32)).transpose(1, 2)

@@ -38,7 +38,7 @@ UNSHOWN = {
         "tokenizer_cli.show tokenizer_cli.train train_cli.train"
     ),
     "draws: test_figures draws it again": (
-        "attention_figures.attention_maps attention_figures.distance_curve "
+        "attention_figures.attention_grid attention_figures.distance_curve "
         "bpe_figures.compression_curve figures.draw_all figures.loss_curve "
         "figures.new_figure figures.save_figure flops_figures.context_curve "
         "flops_figures.roofline_curve flops_figures.shares_curve "
@@ -46,7 +46,7 @@ UNSHOWN = {
         "training_figures.schedule_curve"
     ),
     "trains or measures for seconds or minutes: tests of its chapter run it": (
-        "attention_figures.head_scores attention_figures.learn_to_repeat "
+        "attention_figures.raw_scores attention_figures.learn_to_repeat "
         "bpe_figures.compression_points data_prepare.embedded_corpus demo.run_demo "
         "labs.learn labs.read_results labs.run_lab milestones.Milestones run.Run "
         "train.measure_peak_flops two_models.compare_models two_models.measure"

@@ -339,8 +339,8 @@ EXERCISES = (
         name="model.rope",
         title="Positions as angles",
         minutes=30,
-        why="Attention by itself knows no order. Half of all broken ports of a model "
-        "to another library are broken here.",
+        why="Attention by itself knows no order. With the wrong pairs a trained model "
+        "still runs, and writes nonsense.",
         answer=(model.RotaryEmbedding,),
         reference=_rope,
         inputs=_rope_inputs(),
