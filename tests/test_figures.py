@@ -122,3 +122,17 @@ def test_what_the_chapter_says_of_its_figure(compression):
     # Ours does as well between these two sizes, of which the first is nearer.
     assert ratio[11_585] < compression["bytes"] / n < ratio[16_384]
     assert 11_585 < size / 4 < 16_384
+
+
+def test_the_model_of_the_figures_learns_and_its_measures_are_shares():
+    """A few steps of what `recompute` does with hundreds."""
+    model, after = learn_to_repeat(steps=30)
+    again, same = learn_to_repeat(steps=30)
+    assert after == same and after < learn_to_repeat(steps=1)[1]
+    for ours, theirs in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    weights = torch.tensor(measure(model)["weights"])  # layer, head, query, key
+    assert weights.shape[-2] == weights.shape[-1] > 20
+    assert not weights.triu(1).any()
+    # In percent, each rounded on its own.
+    assert (weights.sum(-1) - 100).abs().max() <= weights.shape[-1] / 2

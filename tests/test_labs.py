@@ -457,6 +457,31 @@ def test_a_slice_gives_the_committed_numbers_again(name):
         assert new["tokens"] == old["tokens"]
 
 
+def test_the_report_of_a_forecast_says_what_came():
+    results = committed(LABS["scaling"])
+    told, lines = forecast(results), LABS["scaling"].report(results).splitlines()
+    loss, low, high = told.law.at(told.budget)
+    assert lines[-2].endswith(f": {loss:.3f}, from {low:.3f} to {high:.3f}")
+    # One row for each configuration, whose seeds are all of the results.
+    rows = [line.split() for line in lines[1 : lines.index("")]]
+    assert sum(int(row[4]) for row in rows) == len(results)
+    assert min(float(row[5]) for row in rows) == pytest.approx(
+        min(told.outcomes), abs=0.05
+    )
+
+
+def test_the_report_on_contexts_counts_who_jumped():
+    results = committed(LABS["context"])
+    lines = LABS["context"].report(results).splitlines()
+    rows = [line.split() for line in lines[1 : lines.index("")]]
+    assert sum(int(row[6]) for row in rows) == len(results)
+    for row in rows:
+        # Layer, jumped: a model of one layer cannot.
+        if row[1] == "1":
+            assert row[9:] == ["0", "of", row[6], "never"]
+    assert any(row[9] == row[6] for row in rows if row[1] == "2")
+
+
 def test_two_layers_jump_and_one_does_not():
     for config, same in by_config(committed(LABS["context"])):
         jumped = [jump(r) is not None for r in same]

@@ -221,3 +221,30 @@ def test_formulas_and_links_are_readable():
     )
     assert "```text\na · b\n```" in plain("$$a \\cdot b$$")
     assert plain("costs $5 and no more") == "costs $5 and no more"
+
+
+# The command
+
+
+def test_the_command_lists_and_gives(monkeypatch, capsys):
+    from minillm.lecture_cli import lecture
+
+    lecture()
+    listed = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in listed] == chapters()
+    assert [line.split()[0] for line in listed] == [str(i) for i in range(len(listed))]
+    lecture("config", everything=True)
+    assert capsys.readouterr().out.count("✓") >= 3
+    # Whoever types nothing at the first stop has seen the beginning alone.
+    monkeypatch.setattr(Console, "input", lambda self, prompt="": "q")
+    lecture("0")
+    said = capsys.readouterr().out
+    assert said and "✓" not in said
+
+
+def test_the_command_says_how_many_are_wrong(monkeypatch):
+    from minillm.lecture_cli import lecture
+
+    monkeypatch.setattr(Lecture, "run", lambda self, step: ("nothing", False))
+    with pytest.raises(ValueError, match=r"\d+ examples printed something else"):
+        lecture("config", everything=True)
