@@ -61,6 +61,27 @@ def test_the_answer_itself_is_noticed(exercise):
     assert (report.status, report.kind) == ("wrong", "answer")
 
 
+def test_a_second_form_of_the_answer_is_noticed_too():
+    from minillm import attention, descent, loss_fast
+
+    def step(w, g, m, v, step, lr, betas, eps, weight_decay):
+        memory = {"step": step - 1.0, "exp_avg": m, "exp_avg_sq": v}
+        w = descent.adamw(w, g, memory, lr, betas, eps, weight_decay)
+        return w, memory["exp_avg"], memory["exp_avg_sq"]
+
+    def several(x, w_q, w_k, w_v, w_o, n_heads):
+        return attention.multi_head_attention_naive(x, w_q, w_k, w_v, w_o, n_heads)
+
+    for name, candidate in {
+        "train.adamw_step": step,
+        "train.cross_entropy": lambda x, y: loss_fast.cross_entropy_fast(x, y),
+        "model.multi_head": several,
+    }.items():
+        (exercise,) = find_exercises([name])
+        assert grade(exercise, candidate, watch=False).passed, name
+        assert grade(exercise, candidate, examples=1).kind == "answer", name
+
+
 @pytest.mark.parametrize(("exercise", "mistake"), MISTAKES)
 def test_the_mistake_is_caught_and_named(exercise, mistake):
     report = grade(exercise, mistake.function, watch=False, shrink=False, examples=8)

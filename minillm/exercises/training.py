@@ -11,7 +11,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minillm import optimizer, train
+from minillm import descent, loss_fast, optimizer, train
 from minillm.exercises.exercise import FLOATS, Draw, Exercise, Mistake, stacked, tensors
 
 __all__ = ["EXERCISES"]
@@ -244,7 +244,7 @@ EXERCISES = (
         title="Surprise",
         minutes=15,
         why="This number is what training makes small; everything else serves it.",
-        answer=(train.cross_entropy,),
+        answer=(train.cross_entropy, loss_fast.cross_entropy_fast),
         reference=train.cross_entropy,
         forbidden=frozenset({"cross_entropy_loss", "nll_loss_nd"}),
         inputs=_scored(),
@@ -334,7 +334,7 @@ EXERCISES = (
         minutes=30,
         why="Llama was trained with it (Touvron et al. 2023, arXiv:2302.13971, section "
         "2.3), and nearly every wrong version of it still learns, only worse.",
-        answer=(optimizer.AdamW,),
+        answer=(descent.adamw, optimizer.AdamW),
         reference=_reference_step,
         inputs=_adamw_inputs(),
         examples=(

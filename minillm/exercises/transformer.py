@@ -534,7 +534,7 @@ EXERCISES = (
         minutes=30,
         why="One head takes one mean. Several look at several things, at the same "
         "price.",
-        answer=(model.MultiHeadAttention,),
+        answer=(chapter.multi_head_attention_naive, model.MultiHeadAttention),
         reference=_multi_head,
         inputs=_multi_inputs(),
         examples=(
