@@ -283,7 +283,7 @@ PARTS = {
     "decode": Part(decode, 25),
     "decode growth": Part(decode_growth, 25),
     "cache": Part(cache, 45),
-    "limits": Part(limits, 45),
+    "limits": Part(limits, 30),
 }
 
 if __name__ == "__main__":

@@ -87,13 +87,13 @@ def site(record: Record) -> None:
                     NO_MKDOCS_2_WARNING="1",
                 )
             },
-            3,
+            2,
         )
     record.row("mkdocs build --strict", found["site"], target=("ours <=", 10))
 
 
 PARTS = {
-    "imports": Part(imports, 35),
+    "imports": Part(imports, 30),
     "commands": Part(commands, 15),
     "doctests": Part(doctests, 15),
     "site": Part(site, 45),

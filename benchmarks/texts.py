@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.measure import Record
 
 MB = 1_000_000
-DOCSTRING = re.compile(r'"""(.{200,}?)"""', re.DOTALL)
+DOCSTRING = re.compile(r'"""(.*?)"""', re.DOTALL)
 
 
 def sources() -> Iterator[str]:

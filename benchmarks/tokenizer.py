@@ -102,7 +102,7 @@ def long(record: Record) -> None:
 
         found = record.take_turns(
             {"us": us, "them": lambda text=text: theirs.encode_ordinary(text)},
-            *(3, 1 / (len(units) - i), 0),
+            *(2, 1 / (len(units) - i), 0),
         )
         case = f"{size // 1000:,} kB of {unit!r}"
         record.row(case, found["us"], "tiktoken", found["them"])
@@ -143,9 +143,10 @@ def encode_growth(record: Record) -> None:
             peer_bpe.forget(ours)
             ours.encode(text)
 
+        turns, warm_up = (3, 1) if len(text) < 20 * MB else (1, 0)
         found = record.take_turns(
             {"us": us, "them": lambda: theirs.encode_ordinary(text)},
-            *(3 if len(text) < 20 * MB else 1, share, 0),
+            *(turns, share, warm_up),
         )
         size = len(text.encode()) / MB
         record.row(

@@ -28,7 +28,7 @@ def train(record: Record) -> None:
             share=(0.4, 0.8)[i],
             target=("ratio >=", GOALS[kind]),
         )
-    sample = kinds["documentation"][: 20_000 if record.quick else 200_000]
+    sample = kinds["documentation"][: 20_000 if record.quick else 100_000]
     found = record.take_turns(
         {
             "us": lambda: train_bpe([sample], 356),
@@ -120,7 +120,7 @@ def memory(record: Record) -> None:
 
     The file is read as a stream. Where there is less code than that, it is repeated.
     """
-    sizes = (1, 2) if record.quick else (100, 500)
+    sizes = (1, 2) if record.quick else (30, 500)
     text = noted(record, "code", code(sizes[-1] * MB)).encode()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "text.txt"
@@ -139,13 +139,19 @@ def memory(record: Record) -> None:
 
 
 def _peak(who: str, path: Path, record: Record) -> float:
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, who, str(path)],
-        capture_output=True,
-        text=True,
-        timeout=max(record.left(), 10),
-        check=False,
-    )
+    limit = max(record.left(), 10)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, who, str(path)],
+            capture_output=True,
+            text=True,
+            timeout=limit,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(
+            f"{path.stat().st_size / MB:.0f} MB took more than {limit:.0f} seconds"
+        ) from None
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
     return int(done.stdout) / MB
@@ -153,7 +159,7 @@ def _peak(who: str, path: Path, record: Record) -> float:
 
 PARTS = {
     "train": Part(train, 70),
-    "train growth": Part(train_growth, 60),
+    "train growth": Part(train_growth, 90),
     "vocabulary growth": Part(vocabulary_growth, 50),
-    "memory": Part(memory, 75),
+    "memory": Part(memory, 110),
 }

@@ -140,14 +140,14 @@ def ddp(record: Record) -> None:
     one process: of one thread, and of two.
     """
     name = "tiny" if record.quick else "10M"
-    steps = 2 if record.quick else 5
+    steps = 2 if record.quick else 3
     found = record.interleave(
         {
             "two": lambda: _processes(name, 2, 1, steps, record),
             "one process, one thread": lambda: _processes(name, 1, 1, steps, record),
             "one process, two threads": lambda: _processes(name, 1, 2, steps, record),
         },
-        *(3, 1, 0),
+        *(2, 1, 0),
     )
     two = found.pop("two")
     for peer, theirs in found.items():
@@ -179,7 +179,7 @@ PARTS = {
     "loop": Part(loop, 20),
     "optimizer": Part(optimizer, 10),
     "checkpoint": Part(checkpoint, 15),
-    "ddp": Part(ddp, 85),
+    "ddp": Part(ddp, 70),
 }
 
 if __name__ == "__main__":
