@@ -97,12 +97,12 @@ def vocabulary_growth(record: Record) -> None:
 PEAK = """
 import sys
 from pathlib import Path
-from benchmarks.peer_bpe import train_hugging_face
-from minillm.bpe import train_bpe
 who, path = sys.argv[1:]
 if who == "us":
+    from minillm.bpe import train_bpe
     train_bpe(path, 10_000)
 else:
+    from benchmarks.peer_bpe import train_hugging_face
     file = open(path, encoding="utf-8")
     train_hugging_face(iter(lambda: file.read(100_000), ""), 10_000)
 status = Path("/proc/self/status")

@@ -208,6 +208,19 @@ def test_the_page_has_every_figure_every_target_and_what_is_missing(tmp_path):
     assert "- The tokenizer: not at all yet" in text
 
 
+def test_a_missed_target_is_explained_and_a_met_one_is_not(tmp_path):
+    def part(record):
+        """What was done."""
+        record.row("a case", [1.0], "a peer", [3.0], target=("ratio >=", 2))
+
+    command.run("tokenizer", {"encode": Part(part, 9)}, [], tmp_path)
+    results = page.load(tmp_path)
+    assert "Where it is missed" not in page.page(results)
+    results["tokenizer"]["parts"]["encode"]["rows"][0]["target"][1] = 3.5
+    assert page.page(results).count("Where it is missed") == 1
+    assert page.REASONS.keys() <= page.TITLES.keys()
+
+
 def test_from_a_run_to_the_page(tmp_path):
     said = bench("benchmarks", "start", "--quick", "--out", str(tmp_path))
     assert "not measured: it takes too long" in said
