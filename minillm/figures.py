@@ -125,17 +125,21 @@ def loss_curve(run: dict[str, Any], path: Path) -> None:
     axes.plot(*zip(*run["bits"], strict=True), color=BLUE, alpha=0.5, lw=1)
     axes.plot(*zip(*run["validation"], strict=True), color=BLUE, marker="o", ms=4)
     last = run["validation"][-1][1]
-    for label, point, height, alignment in (
-        (f"the model on unseen text, {last:.2f}", run["validation"][-1], 10, "bottom"),
-        ("on the text it learns from", run["bits"][-1], -10, "top"),
+    # The names of the baselines stand at the right, where the curves have come down,
+    # so that of the model stands at its beginning, if there is room.
+    early = run["validation"][len(run["validation"]) // 4]
+    side = "left" if early[0] < run["bits"][-1][0] / 2 else "right"
+    for label, point, height, ha, va in (
+        (f"the model on unseen text, in the end {last:.2f}", early, 6, side, "bottom"),
+        ("on the text it learns from", run["bits"][-1], -10, "right", "top"),
     ):
         axes.annotate(
             label,
             point,
             (0, height),
             textcoords="offset points",
-            ha="right",
-            va=alignment,
+            ha=ha,
+            va=va,
             color=BLUE,
         )
     for (name, bits), colour in zip(
@@ -144,9 +148,11 @@ def loss_curve(run: dict[str, Any], path: Path) -> None:
         axes.axhline(bits, color=colour, lw=1, ls=(0, (5, 3)))
         axes.annotate(
             f"{name}, {bits:.2f}",
-            (0, bits),
-            (4, 3),
+            (1, bits),
+            (-4, 3),
+            xycoords=axes.get_yaxis_transform(),
             textcoords="offset points",
+            ha="right",
             color=colour,
         )
     axes.set(xlabel="training step", ylabel="bits per byte of text", xlim=(0, None))

@@ -316,6 +316,13 @@ def test_every_paper_that_a_chapter_cites_is_listed() -> None:
     assert {paper for paper in cited if f"arXiv:{paper}" not in listed} == set()
 
 
+def test_the_glossary_is_in_the_order_of_the_alphabet() -> None:
+    text = (DOCS / "glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^(\S.*)\n:   ", text, re.MULTILINE)
+    assert len(terms) > 30
+    assert terms == sorted(terms, key=lambda t: t.partition(",")[0].lower())
+
+
 def test_vendored_files_are_unmodified() -> None:
     text = (VENDOR / "VENDOR.md").read_text(encoding="utf-8")
     listed = dict(re.findall(r"^([0-9a-f]{64})  (\S+/\S+)$", text, re.MULTILINE))
