@@ -150,7 +150,7 @@ def test_a_text_of_any_size_is_encoded_in_constant_memory(how, tmp_path):
     So from there on, the memory is the same; 32 megabytes are the tolerance, of 50
     that the text has grown by.
     """
-    few, many = (1, 4) if how == "lazily" else (24, 64)
+    few, many = (6, 24) if how == "lazily" else (24, 64)
     small, large = (
         measure(ENCODE, tmp_path / "text", tmp_path / "ids.npy", how, megabytes)
         for megabytes in (few, many)
