@@ -62,6 +62,9 @@ Ints = NDArray[np.int64]
 # enough that their arrays stay in the processor's cache.
 BLOCK: Final = 1 << 20
 
+# So many characters around a blank beyond ASCII are done without runs.
+AROUND: Final = 1 << 14
+
 # A key is this many integers of eight bytes, and holds a run of up to this many bytes.
 WORDS: Final = 4
 WIDTH: Final = 8 * WORDS - 1
@@ -185,9 +188,9 @@ def text_blocks(text: str, pattern: str) -> Iterator[tuple[str, bool]]:
         pattern: one of the patterns of [`minillm.bpe_patterns`][].
 
     Yields:
-        Each block, and whether it can be cut into runs. That is not so with blanks
-        beyond ASCII in it, nor for the last word and the blanks behind it, since there
-        "the end of the text" is something that the patterns know about.
+        Each block, and whether it can be cut into runs. That is not so around blanks
+        beyond ASCII, nor for the last word and the blanks behind it, since there "the
+        end of the text" is something that the patterns know about.
 
     Examples:
         >>> list(text_blocks("the cat sat on the mat", GPT2_PATTERN))
@@ -198,7 +201,15 @@ def text_blocks(text: str, pattern: str) -> Iterator[tuple[str, bool]]:
     while start < end:
         cut = next_safe_cut(text, pattern, start + BLOCK, end)
         block = text[start:cut]
-        yield block, block.isascii() or not _OTHER_BLANKS.search(block)
+        blank = None if block.isascii() else _OTHER_BLANKS.search(block)
+        if blank:
+            # A book has few of them, and none of its pages shall be slow for one.
+            cut = next_safe_cut(text, pattern, start + blank.end() + AROUND, end)
+            before = last_safe_cut(block[: blank.start()], pattern)
+            if before > AROUND:
+                yield block[:before], True
+                start += before
+        yield text[start:cut], blank is None
         start = cut
     yield text[end:], False
 

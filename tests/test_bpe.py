@@ -469,25 +469,45 @@ def test_fast_encoding_is_naive_encoding(trained, text, name):
 
 @settings(deadline=None, max_examples=500)
 @given(
-    st.lists(text_at_turns | st.text(st.sampled_from("a. \n/1"), max_size=50)),
+    st.lists(
+        text_at_turns | st.text(st.sampled_from("a. \n/1\xa0\u2028"), max_size=50)
+    ),
     st.sampled_from(sorted(PATTERNS)),
     st.sampled_from([1, 7, 1 << 19]),
+    st.sampled_from([0, 3, 1 << 14]),
 )
-@example(["a\n/\n  b \n/c\n"], "o200k", 1)
-@example(["a  1 \n\n 2  b\n"], "digits", 1)
-@example(["a", " a\0 a\0\0 ", "a "], "gpt2", 1)
-@example([" " * 40, "a" * 40, "." * 40, "\n" * 40], "gpt4", 1)
-def test_encoding_with_arrays_is_encoding_word_by_word(trained, parts, name, block):
+@example(["a\n/\n  b \n/c\n"], "o200k", 1, 0)
+@example(["a  1 \n\n 2  b\n"], "digits", 1, 0)
+@example(["a", " a\0 a\0\0 ", "a "], "gpt2", 1, 0)
+@example([" " * 40, "a" * 40, "." * 40, "\n" * 40], "gpt4", 1, 0)
+@example(["a b c \xa0 d e\xa0\xa0 f g"], "gpt2", 1 << 19, 0)
+def test_encoding_with_arrays_is_encoding_word_by_word(
+    trained, parts, name, block, around
+):
     encoder = trained[name]._encoder
     text = "".join(parts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bpe_encode, "LONG_TEXT", 0)
         patch.setattr(bpe_runs, "BLOCK", block)
+        patch.setattr(bpe_runs, "AROUND", around)
         if len(parts) % 2:
             encoder.arrays.forget()
         # The second time everything is known.
         for _ in range(2):
             assert encoder.encode(text) == encoder.encode_words(text)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+def test_a_blank_beyond_ascii_slows_down_its_neighbourhood_only(pattern):
+    text = "no word " * 50_000 + "5\xa0000 " + "so many " * 50_000
+    blocks = list(bpe_runs.text_blocks(text, pattern))
+    assert "".join(block for block, _ in blocks) == text
+    slow = [block for block, has_runs in blocks if not has_runs]
+    assert any("\xa0" in block for block in slow)
+    assert sum(map(len, slow)) < 3 * bpe_runs.AROUND
+    # Where they are many, the pieces do not become small.
+    blocks = list(bpe_runs.text_blocks("a 5\xa0000 " * 50_000, pattern))
+    assert len(blocks) < 500_000 / bpe_runs.AROUND + 2
 
 
 @given(st.lists(st.text(st.sampled_from("ab. "), max_size=40), min_size=1))
