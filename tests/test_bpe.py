@@ -497,6 +497,23 @@ def test_encoding_with_arrays_is_encoding_word_by_word(
             assert encoder.encode(text) == encoder.encode_words(text)
 
 
+@given(
+    st.text(st.sampled_from("a. \n/1\xa0"), max_size=60),
+    st.sampled_from(sorted(PATTERNS)),
+    st.sampled_from([1, 7, 1 << 19]),
+    st.sampled_from([0, 3]),
+)
+@example("a b \xa0 c d", "gpt2", 1 << 19, 0)
+def test_no_word_lies_across_two_blocks(text, name, block, around):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bpe_runs, "BLOCK", block)
+        patch.setattr(bpe_runs, "AROUND", around)
+        blocks = list(bpe_runs.text_blocks(text, PATTERNS[name]))
+    words = [w for b, _ in blocks for w in pretokenize(b, PATTERNS[name])]
+    assert words == list(pretokenize(text, PATTERNS[name]))
+    assert not any(has_runs and "\xa0" in block for block, has_runs in blocks)
+
+
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
 def test_a_blank_beyond_ascii_slows_down_its_neighbourhood_only(pattern):
     text = "no word " * 50_000 + "5\xa0000 " + "so many " * 50_000
