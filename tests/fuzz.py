@@ -89,7 +89,12 @@ def attempt(name: str, data: bytes) -> str:
         assert seconds < SECONDS, f"{name} took {seconds:.1f} seconds"
         # Nothing was written, neither here nor where a path might lead.
         assert [p.name for p in Path(outer).iterdir()] == ["input"]
-        known = {*chosen.files, *(f".{file}.lock" for file in chosen.files), "kept"}
+        known = {
+            "__pycache__",
+            *chosen.files,
+            *(f".{file}.lock" for file in chosen.files),
+            "kept",
+        }
         assert {p.name for p in folder.iterdir()} <= known
     return outcome
 
@@ -782,6 +787,25 @@ def progress(folder: Path) -> None:
     hints = read.next_hint(exercise)
     assert 1 <= len(hints) <= len(exercise.hints)
     assert Progress(folder).status("bpe.merge") == read.status("bpe.merge")
+
+
+def learner_seeds() -> list[tuple[bytes, ...]]:
+    from minillm.exercises.exercise import chapter_text
+
+    return [(chapter_text("bpe").encode(),), (b"def merge(a, b, c):\n    return a\n",)]
+
+
+@target("bpe.py", seeds=learner_seeds)
+def learner(folder: Path) -> None:
+    """A file that somebody is in the middle of writing: imported, or it is said why."""
+    from minillm.exercises import EXERCISES
+    from minillm.exercises.report import Report
+    from minillm.exercises.runner import load
+
+    loaded = load(folder, EXERCISES["bpe.merge"], 60)
+    if isinstance(loaded, Report):
+        assert loaded.status == "wrong"
+        raise ValueError(f"{folder}: {loaded.headline:.200}")
 
 
 # The search.

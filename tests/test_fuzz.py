@@ -1,14 +1,18 @@
 """Whatever is in a file: a right answer, or one clear error. See `tests/fuzz.py`."""
 
+import json
 import os
 import random
 import subprocess
 import sys
+import tracemalloc
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
-from fuzz import CUT, FOUND, TARGETS, attempt, damage, seeds
+import torch
+from fuzz import CUT, FOUND, LONGEST, TARGETS, attempt, damage, seeds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -69,8 +73,6 @@ def test_what_was_found_once(path):
 
 def test_the_search_would_find_something(monkeypatch):
     """A reader that trusts its files is caught by the same few attempts."""
-    import json
-
     from minillm import hub_files
 
     monkeypatch.setattr(
@@ -101,6 +103,96 @@ def test_memory_and_time_are_limited(monkeypatch):
         monkeypatch.setattr("fuzz.warm", {"bad": bad}.get)
         with pytest.raises(error):
             attempt("bad", b"")
+
+
+# Many small values in few bytes, one large value, and nothing.
+HOSTILE = {
+    "lists": b"[" + b"[]," * 100_000 + b"[]]",
+    "objects": b"{" + b",".join(b'"%d":{}' % i for i in range(40_000)) + b"}",
+    "lines": b"\n" * 300_000,
+    "words": b"YQ== 1\n" * 50_000,
+    "long": b'"' + b"a" * 300_000 + b'"',
+    "zeros": b"\0" * 300_000,
+    "settings": b"[train]\n" + b"".join(b"a%d=[]\n" % i for i in range(30_000)),
+}
+
+
+@pytest.mark.check
+# Python itself takes more for a program; the grader's process has a limit of its own.
+@pytest.mark.parametrize("name", [name for name in TARGETS if name != "learner"])
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_memory_is_a_multiple_of_the_file(name, kind):
+    """Python's own memory, beyond what a small file takes, is counted exactly."""
+    parts = [HOSTILE[kind]] * len(TARGETS[name].files)
+    data = CUT.join(parts)
+    attempt(name, data)
+    tracemalloc.start()
+    try:
+        attempt(name, data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 60 * len(data) + (16 << 20)
+
+
+class Hostile:
+    """A result that answers no question."""
+
+    def __eq__(self, other):
+        raise RuntimeError("not comparable")
+
+    def __repr__(self):
+        raise RuntimeError("not shown")
+
+    def __len__(self):
+        return -1
+
+    __hash__ = None
+
+
+def knot():
+    """A list that holds itself, and lists within lists."""
+    inner = []
+    inner.append(inner)
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    return inner, deep
+
+
+def raising(error):
+    def candidate(*args):
+        raise error
+
+    return candidate
+
+
+RESULTS = [
+    *(None, float("nan"), float("inf"), 10**400, -1, "\ud800", b"\xff" * 10**6, ""),
+    *(Hostile(), [Hostile()], Hostile, knot(), (i for i in range(3)), range(10**12)),
+    *(np.zeros((0, 3)), np.array(["a"]), np.array([None]), torch.zeros(2, 0).bool()),
+    *(torch.tensor(1j), torch.empty(1, device="meta"), {1: {2: {3: set()}}}, print),
+]
+ERRORS = [
+    *(RecursionError(), MemoryError(), SystemExit(3), GeneratorExit(), StopIteration()),
+    *(Exception("\ud800"), Warning(), OSError(1, "x" * 10**6), AssertionError()),
+]
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("i", range(len(RESULTS) + len(ERRORS)))
+def test_the_grader_survives_any_result(i):
+    from minillm.exercises import EXERCISES
+    from minillm.exercises.grader import grade
+
+    results = [lambda *args, r=result: r for result in RESULTS]
+    candidate = [*results, *map(raising, ERRORS)][i]
+    exercises = list(EXERCISES.values())
+    for exercise in (exercises[i], exercises[-i - 1]):
+        report = grade(exercise, candidate, examples=3, shrink=False)
+        assert report.status == "wrong", report
+        assert json.dumps(report.as_dict())
+        assert all(len(line) < LONGEST for line in report.details())
 
 
 if find_spec("atheris"):  # an extra of its own, which is not built everywhere

@@ -242,7 +242,11 @@ class _Session:
         return Trial(args, expected, got, problem)
 
     def compare(self, expected: Outcome, got: Outcome) -> tuple[str, str] | None:
-        problem = difference(expected, got, self.exercise.tolerance)
+        try:
+            problem = difference(expected, got, self.exercise.tolerance)
+        except Exception as error:  # of a class of the learner's, say
+            name = type(error).__name__
+            return "type", f"what it returns cannot be compared ({name})"
         if problem and problem[0] == "error" and got.error is not None:
             where = learners_lines(got.error, self.candidate)
             return "error", f"{problem[1]}{where}"
@@ -413,7 +417,7 @@ def attempt(
             value = exercise.call(function, *given)
         except KeyboardInterrupt:
             raise
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, GeneratorExit) as error:
             return Outcome(error=error)
     return Outcome(value, changed=difference(Outcome(args), Outcome(given)) is not None)
 

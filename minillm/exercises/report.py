@@ -138,6 +138,14 @@ def show_outcome(outcome: Outcome) -> str:
 
 def show(value: Any, most: int = 400) -> str:
     """Write a value as Python would take it, shortened where it is long."""
+    try:
+        text = _written(value, most)
+    except Exception:  # nested without end, or of a class that cannot be shown
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def _written(value: Any, most: int) -> str:
     if isinstance(value, torch.Tensor):
         kind = "" if value.dtype in USUAL else f", dtype={value.dtype}"
         text = f"tensor({show(value.detach().tolist(), most)}{kind})"
@@ -156,7 +164,7 @@ def show(value: Any, most: int = 400) -> str:
         text = repr(dict(value))
     else:
         text = repr(value)
-    return text if len(text) <= most else f"{text[:most]}…"
+    return text
 
 
 def size_of(args: tuple[Any, ...]) -> int:
