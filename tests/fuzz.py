@@ -380,7 +380,7 @@ def tiktoken(folder: Path) -> None:
 )
 def codec(folder: Path) -> None:
     """Any text, cut anywhere, comes back; and no text forges a special token."""
-    text = (folder / "text").read_bytes()[:5000].decode("utf-8", "surrogateescape")
+    text = (folder / "text").read_bytes()[:1000].decode("utf-8", "surrogateescape")
     for tokenizer in full_tokenizers():
         try:
             ids = tokenizer.encode(text)

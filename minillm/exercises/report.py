@@ -131,7 +131,7 @@ def show_call(exercise: Exercise, args: tuple[Any, ...]) -> str:
 def show_outcome(outcome: Outcome) -> str:
     """Write a value, or the error that came instead of one."""
     if outcome.error is not None:
-        text = str(outcome.error).partition("\n")[0]
+        text = f"{outcome.error!s:.400}".partition("\n")[0]
         return f"{type(outcome.error).__name__}{': ' if text else ''}{text}"
     return show(outcome.value)
 
