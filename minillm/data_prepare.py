@@ -306,7 +306,7 @@ def load_corpus(folder: str | PathLike[str]) -> Corpus:
         facts = parse_json(read_utf8(folder / "data.json"), "it")
         made_with, counts = facts["tokenizer"], [facts["tokens"][p] for p in PARTS]
         if any(type(n) is not int for n in counts):
-            raise TypeError("a number of tokens that is none")
+            raise ValueError("a number of tokens that is none")
         documents, name = int(facts["documents"]["train"]), ", ".join(facts["sources"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
