@@ -190,7 +190,8 @@ def show(figures: Sequence[float], unit: str) -> str:
         figures, unit = [1000 * value for value in figures], "ms"
     low, middle, high = (f"{value:,.{digits(figures[1])}f}" for value in figures)
     between = "" if low == middle == high else f" ({low}–{high})"
-    return f"{middle} {unit}".strip() + between
+    # The unit stays with its number where a line ends.
+    return f"{middle}\N{NO-BREAK SPACE}{unit}".strip() + between
 
 
 def digits(value: float) -> int:
@@ -200,7 +201,11 @@ def digits(value: float) -> int:
 
 def line(row: Mapping[str, Any]) -> str:
     """A row for the terminal: the ratio first."""
-    ratio = show(row["ratio"], "x").replace(" x", "x", 1) if "ratio" in row else ""
+    ratio = (
+        show(row["ratio"], "x").replace("\N{NO-BREAK SPACE}x", "x", 1)
+        if "ratio" in row
+        else ""
+    )
     theirs = f"; {row['peer']} {show(row['theirs'], row['unit'])}" if ratio else ""
     note = f"; {row['note']}" if "note" in row else ""
     goal = ""

@@ -137,7 +137,7 @@ def _draw(task: str, n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
 
 @cache
 def _examination(task: str) -> tuple[Tensor, Tensor]:
-    # The same new ones for every model. Of 10^8 sums, training sees at most 51,200.
+    # The same new ones for every model. Of $10^8$ sums, training sees at most 51,200.
     return _draw(task, 1000, torch.Generator().manual_seed(2**31))
 
 

