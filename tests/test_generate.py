@@ -291,6 +291,10 @@ def test_a_text_that_outgrows_the_context_keeps_its_last_half():
     lm = Script([10, 11, 12, 13, 14, 15], context_length=5)
     generate(lm, [1, 2, 3], 6)
     assert lm.read == [[1, 2, 3], [10], [11], [10, 11, 12], [13], [14]]
+    # Of an even context, the text that is one too long keeps exactly half.
+    even = Script([10, 11, 12, 13], context_length=4)
+    generate(even, [1, 2, 3], 4)
+    assert even.read == [[1, 2, 3], [10], [10, 11], [12]]
     tiny = Script([10, 11, 12], context_length=1)
     generate(tiny, [1], 3)
     assert tiny.read == [[1], [10], [11]]

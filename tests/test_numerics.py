@@ -415,6 +415,9 @@ def test_top_k_and_temperature(name):
         ours = apply_temperature(x.double(), t)
         close(ours, [n / mpmath.mpf(t) for n in exact(x)], 1e-15, 1e-320)
     assert top_k_filter(torch.empty(0), 1).shape == (0,)
+    for t in (0, 0.0, -1.0, INF, math.nan):
+        with pytest.raises(ValueError, match="positive and finite"):
+            apply_temperature(x, t)
 
 
 @pytest.mark.parametrize("t", [1e-320, 1e-30, 1.0, 1e30, 1e300])
