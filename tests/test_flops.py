@@ -732,3 +732,12 @@ def test_chips_are_dense_peaks() -> None:
     for name in ("h100", "h200"):
         assert 2 * CHIPS[name].peak_flops == pytest.approx(1979e12, rel=1e-3)
     assert matmul_flops(3, 4, 5) == 120
+
+
+def test_what_early_stop_leaves_out():
+    """The second pass forward need not end: the last product of each block is known."""
+    config = ModelConfig(50, 16, d_model=8, n_layers=3, n_heads=2, d_ff=24)
+    full = training_flops(config, 2, 5, "full")
+    assert training_flops(config, 2, 5, True) == full
+    # Three layers; a product of (2 * 5, 24) and (24, 8).
+    assert training_flops(config, 2, 5, "early_stop") == full - 3 * 2 * 10 * 24 * 8
