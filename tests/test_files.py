@@ -225,6 +225,23 @@ def test_what_is_there_is_kept_if_so_wanted(tmp_path: Path) -> None:
 
 
 @posix
+def test_a_file_is_not_taken_between_its_last_byte_and_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, replace = tmp_path / "file", Path.replace
+
+    def late(self: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        write(path, b"quick")  # which removes what it takes for left over
+        assert self.exists()
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", late)
+    write(path, b"slow")
+    assert path.read_bytes() == b"slow"
+
+
+@posix
 def test_what_killed_writers_left_is_removed_by_the_next(tmp_path: Path) -> None:
     path = tmp_path / "fi[l]e*"
     left = [tmp_path / f".{path.name}.{8 * d}.tmp" for d in "0f"]

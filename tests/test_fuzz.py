@@ -71,6 +71,23 @@ def test_what_was_found_once(path):
     attempt(path.parent.name, path.read_bytes())
 
 
+@pytest.mark.parametrize(
+    ("pattern", "outcome"),
+    [("(a|a)*b|c", "read"), ("a{99999999}", "refused"), ("((a{999}){999})b", "refused")],
+)
+def test_a_pattern_may_be_a_trap(pattern, outcome, monkeypatch):
+    """It is refused, or it ends with an error that says so when a text falls in."""
+    from minillm import bpe_patterns
+
+    monkeypatch.setattr(bpe_patterns, "PATIENCE", 0.2)
+    document = json.loads(seeds("tokenizer")[1])
+    document["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = pattern
+    assert attempt("tokenizer", json.dumps(document).encode()) == outcome
+    if outcome == "read":
+        with pytest.raises(ValueError, match="takes too long for 'aaaaa"):
+            bpe_patterns.pretokenize("a" * 40, pattern)
+
+
 def test_the_search_would_find_something(monkeypatch):
     """A reader that trusts its files is caught by the same few attempts."""
     from minillm import hub_files
