@@ -73,7 +73,7 @@ def test_what_was_found_once(path):
 
 @pytest.mark.parametrize(
     ("pattern", "outcome"),
-    [("(a|a)*b|c", "read"), ("a{99999999}", "refused"), ("((a{999}){999})b", "refused")],
+    [("(a|a)*b|c", "read"), ("a{9999999}", "refused"), ("(a{999}){999}", "refused")],
 )
 def test_a_pattern_may_be_a_trap(pattern, outcome, monkeypatch):
     """It is refused, or it ends with an error that says so when a text falls in."""
