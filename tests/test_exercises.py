@@ -4,6 +4,7 @@ import doctest
 import importlib.util
 import json
 import math
+import signal
 import time
 from pathlib import Path
 
@@ -272,7 +273,12 @@ def test_work_is_counted_and_not_timed():
     assert report.kind == "growth" and "not 4" in report.says
 
 
-def test_an_endless_loop_is_interrupted_softly():
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_an_endless_loop_is_interrupted_softly(handler, request):
+    # In the background of a shell, signals of the keyboard are ignored.
+    before = signal.signal(signal.SIGINT, handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
     def merge(ids, pair, new_id):
         while True:
             pass
@@ -283,6 +289,7 @@ def test_an_endless_loop_is_interrupted_softly():
     assert "while True:" in report.says or "pass" in report.says
     assert report.call.startswith("merge(")
     assert time.monotonic() - start < 10
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_keyboard_interrupt_of_the_user_is_not_swallowed():

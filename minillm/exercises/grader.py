@@ -12,6 +12,7 @@ import contextlib
 import copy
 import inspect
 import io
+import signal
 import sys
 import threading
 import types
@@ -164,7 +165,12 @@ def soft_guard(seconds: float) -> Generator[threading.Event, None, None]:
 
     timer = threading.Timer(seconds, interrupt)
     timer.daemon = True
-    if threading.current_thread() is threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT)
+    if main:
+        # What a shell runs in the background ignores Ctrl-C, and would ignore us.
+        if not callable(before):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         timer.start()
     try:
         yield over
@@ -172,6 +178,8 @@ def soft_guard(seconds: float) -> Generator[threading.Event, None, None]:
         with lock:
             done.set()
         timer.cancel()
+        if main and not callable(before):
+            signal.signal(signal.SIGINT, before)
 
 
 class _Enough(BaseException):
