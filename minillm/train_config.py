@@ -236,6 +236,7 @@ def read_toml(path: str | PathLike[str]) -> dict[str, dict[str, Any]]:
 
     Examples:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "run.toml"
         ...     _ = path.write_text("[train]\nsteps = 60", encoding="utf-8")
