@@ -60,7 +60,8 @@ test: $(VENV)/has-dev
 	$(RUN) -m pytest -q -n 2 -m "not check"
 
 check: $(VENV)/has-dev lint
-	$(RUN) -m pytest -q -m check
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m check --deselect tests/test_demo.py
+	$(RUN) -m pytest -q -m check tests/test_demo.py  # trains with all threads
 
 lint: $(VENV)/has-dev
 	$(RUN) -m ruff check

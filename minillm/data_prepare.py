@@ -35,6 +35,7 @@ and a document that occurs twice is never on both:
 
 import hashlib
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -151,7 +152,7 @@ def prepare(
         counts = _write(documents(), tokenizer, workers, folder)
         tokenizer.save(folder / "tokenizer.json")
         facts = {
-            "sources": [Path(path).name for path in paths],
+            "sources": [_name(path) for path in paths],
             "vocab_size": tokenizer.vocab_size,
             "tokenizer": _fingerprint(folder / "tokenizer.json"),
             **counts,
@@ -159,6 +160,11 @@ def prepare(
         with atomic_write(folder / "data.json") as file:
             file.write((json.dumps(facts, indent=2) + "\n").encode())
     return facts
+
+
+def _name(path: str | PathLike[str]) -> str:
+    # Where the system's encoding lacks a letter, Python's strings hold bytes instead.
+    return os.fsencode(Path(path).name).decode(errors="replace")
 
 
 def _survey(
