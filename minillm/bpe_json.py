@@ -196,8 +196,8 @@ def read_tokenizer_json(path: str | os.PathLike[str]) -> Parts:
         ...     try:
         ...         read_tokenizer_json(path)
         ...     except ValueError as error:
-        ...         print(str(error).partition("tokenizer.json ")[2][:51])
-        cannot be read as a tokenizer: it is not JSON, or n
+        ...         print(str(error).split(": ")[1])
+        it is not JSON, or not all of it
     """
     try:
         with shallow():

@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from minillm import (
-    chat_cli,
     data_cli,
     exercises_cli,
     flops_cli,
+    generate_cli,
     lab_cli,
     lecture_cli,
     tokenizer_cli,
@@ -106,56 +106,10 @@ def demo(
     run_demo(out, config=config, documents=documents, prompt=prompt, console=Console())
 
 
-@app.command()
-def generate(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A run, any Llama folder, a GGUF file, or a name on the hub."
-        ),
-    ],
-    prompt: Annotated[str, typer.Argument(help="How the text begins.")] = "",
-    max_new_tokens: Annotated[int, typer.Option(min=0, help="When to stop.")] = 200,
-    temperature: Annotated[
-        float,
-        typer.Option(help="Below 1 safer, above 1 wilder, 0 always the likeliest."),
-    ] = 0.8,
-    top_k: Annotated[
-        int | None, typer.Option(help="Draw from the k likeliest tokens only.")
-    ] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Draw from the likeliest share p only.")
-    ] = 0.95,
-    seed: Annotated[
-        int | None, typer.Option(help="The same seed gives the same text.")
-    ] = None,
-) -> None:
-    """Continue PROMPT with a trained model, and print the text as it is written."""
-    from minillm.generate import stream_text
-    from minillm.hub_load import open_model
-
-    model, tokenizer, begin_ids, stop_ids = open_model(source)
-    pieces = stream_text(
-        model,
-        tokenizer,
-        prompt,
-        max_new_tokens,
-        begin_ids=begin_ids,
-        stop_ids=stop_ids,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        seed=seed,
-    )
-    print(prompt, end="", flush=True)
-    for piece in pieces:
-        print(piece, end="", flush=True)
-    print()
-
-
 for command in (flops_cli.flops, flops_cli.cost, flops_cli.disclose, lab_cli.lab):
     app.command()(command)
-app.command()(chat_cli.chat)
+app.command()(generate_cli.generate)
+app.command()(generate_cli.chat)
 app.command()(train_cli.train)
 app.add_typer(tokenizer_cli.app)
 app.add_typer(data_cli.app)

@@ -160,7 +160,10 @@ def _json_documents(path: Path, field: str) -> Iterator[str]:
                 document = json.loads(line)[field]
                 document.encode()
             except (
-                *(ValueError, KeyError, TypeError, AttributeError),
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
                 RecursionError,
             ) as error:
                 raise ValueError(

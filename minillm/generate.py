@@ -461,8 +461,9 @@ def stream_text(
         >>> from minillm.config import ModelConfig
         >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 260)
         >>> model = TransformerLM(ModelConfig(260, 16, 8, 1, 2))
-        >>> pieces = stream_text(model, tokenizer, "the", 5, banned_ids=range(128, 256))
-        >>> all(isinstance(piece, str) for piece in pieces)
+        >>> pieces = stream_text(model, tokenizer, "the", 9, seed=0)
+        >>> ids = generate(model, tokenizer.encode("the"), 9, seed=0)
+        >>> "".join(pieces) == tokenizer.decode(ids)
         True
     """
     end_of_text = tokenizer.special_tokens.get("<|endoftext|>")

@@ -136,10 +136,7 @@ def read_gguf(file: str | PathLike[str]) -> Contents:
             )
             for tensor in reader.tensors
         }
-    except (
-        *(ValueError, IndexError, OverflowError, NotImplementedError),
-        *(KeyError, TypeError, AttributeError, RecursionError),
-    ) as error:
+    except DAMAGED as error:
         message = f"{path} cannot be read as a model: {error!s:.300}"
         raise ValueError(message) from error
     begin = table.get("tokenizer.ggml.bos_token_id")
@@ -151,6 +148,17 @@ def read_gguf(file: str | PathLike[str]) -> Contents:
     )
 
 
+# What the library and our own reading stumble over in a damaged table.
+DAMAGED = (
+    ValueError,
+    IndexError,
+    OverflowError,
+    NotImplementedError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
 # The sizes of numbers in the table, by the number of their kind.
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 TEXT, ROW = 8, 9

@@ -22,6 +22,7 @@ __all__ = ["AdamW", "clip_gradients", "cosine_schedule"]
 
 # Where PyTorch has a kernel for the whole of a step.
 FUSED = {"cpu", "cuda"}
+MEANS = ("exp_avg", "exp_avg_sq")
 
 
 class AdamW(torch.optim.Optimizer):
@@ -107,14 +108,16 @@ class AdamW(torch.optim.Optimizer):
         weights = [w for group in self.param_groups for w in group["params"]]
         for i, state in state_dict["state"].items():
             shape = weights[i].shape if i in range(len(weights)) else None
-            means = [state[key].shape for key in ("exp_avg", "exp_avg_sq")]
-            if means != [shape, shape] or state["step"].numel() != 1:
+            means = [getattr(state.get(key), "shape", None) for key in MEANS]
+            step = state.get("step")
+            counted = isinstance(step, Tensor) and step.numel() == 1
+            if shape is None or means != [shape, shape] or not counted:
                 raise ValueError(
                     f"its state {i} is that of another weight or optimizer"
                 )
         for group in state_dict["param_groups"]:
-            betas = group["betas"]
-            numbers = *betas, *(group[k] for k in ("lr", "eps", "weight_decay"))
+            betas = group.get("betas", ())
+            numbers = *betas, *(group.get(k) for k in ("lr", "eps", "weight_decay"))
             if len(betas) != 2 or not all(isinstance(n, float | int) for n in numbers):
                 raise ValueError("its settings are not those of AdamW")
         super().load_state_dict(state_dict)

@@ -1,12 +1,30 @@
 """Rules for all tests: one about skipping, one about threads."""
 
+import io
 import os
+import sys
 
 import pytest
 import torch
 
 # Two test processes with two threads each would wait for each other on two cores.
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command in this process: exit code, output, error output."""
+    # Not before pytest has arranged for the package's types to be checked.
+    from minillm.cli import main
+
+    def call(*arguments, typed=""):
+        monkeypatch.setattr(sys, "argv", ["minillm", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        return exit_.value.code or 0, *capsys.readouterr()
+
+    return call
 
 
 def _fail_instead_of_skipping(report, reason):

@@ -1,8 +1,5 @@
 """Chats: the text that a conversation is, and who may write marks into it."""
 
-import io
-import sys
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +7,6 @@ from hypothesis import strategies as st
 
 from minillm.bpe import BPETokenizer
 from minillm.chat import MARKS, encode_chat, recent, reply
-from minillm.cli import main
 from minillm.config import ModelConfig
 from minillm.hub import save_llama
 from minillm.model import TransformerLM
@@ -107,18 +103,6 @@ def test_a_model_without_marks_is_refused():
 # The command
 
 
-@pytest.fixture
-def call(monkeypatch, capsys):
-    def call(typed, *arguments):
-        monkeypatch.setattr(sys, "argv", ["minillm", "chat", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        return exit_.value.code or 0, *capsys.readouterr()
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "chat"
@@ -130,21 +114,21 @@ def folder(tmp_path_factory):
 
 def test_each_line_gets_a_reply(call, folder):
     settings = ("--max-new-tokens", 5, "--temperature", 0)
-    code, out, err = call("hello\nthere\n", folder, *settings)
+    code, out, err = call("chat", folder, *settings, typed="hello\nthere\n")
     assert (code, err) == (0, "")
     first, second, rest = out.removeprefix("> ").split("\n> ")
     assert first
     assert second
     assert rest == "\n"
     # The second reply depends on the first exchange, and on the system's words.
-    assert call("there\n", folder, *settings)[1] != f"> {second}\n> \n"
-    assert call("", folder, "--system", "", *settings)[1] == "> \n"
+    assert call("chat", folder, *settings, typed="there\n")[1] != f"> {second}\n> \n"
+    assert call("chat", folder, "--system", "", *settings)[1] == "> \n"
 
 
 def test_the_command_refuses_a_model_that_cannot_chat(call, tmp_path):
     tokenizer = BPETokenizer.train(["hello"], 258)
     save_llama(TransformerLM(ModelConfig(258, 8, 8, 1, 2)), tmp_path / "a", tokenizer)
-    code, out, err = call("hello\n", tmp_path / "a")
+    code, out, err = call("chat", tmp_path / "a", typed="hello\n")
     assert (code, out) == (2, "")
     assert err.startswith("error: the tokenizer has no special token <|im_start|>")
     assert err.count("\n") == 1

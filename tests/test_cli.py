@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from minillm.bpe import BPETokenizer
-from minillm.cli import main
 from minillm.config import ModelConfig
 from minillm.data import END_OF_TEXT
 from minillm.hub import save_llama
@@ -23,19 +22,6 @@ def run(tmp_path_factory):
     config = ModelConfig(tokenizer.vocab_size, 32, d_model=16, n_layers=1, n_heads=2)
     save_llama(TransformerLM(config), folder, tokenizer)
     return folder
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command in this process: exit code, output, error output."""
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["minillm", *map(str, args)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        return exit_.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 def test_help_lists_the_commands(call):

@@ -3,8 +3,8 @@
 import itertools
 import json
 import re
-import sys
 import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from minillm import data
 from minillm.bpe import BPETokenizer
-from minillm.cli import main
 from minillm.data import END_OF_TEXT, read_documents, stream_documents, tokenize
 from minillm.data_prepare import embedded_corpus, hash_of, load_corpus, prepare
 
@@ -167,16 +166,8 @@ def test_one_rule_for_both_ways_to_read(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def call(*args: Any) -> tuple[int, str, str]:
-        monkeypatch.setattr(
-            sys, "argv", ["minillm", "data", "prepare", *map(str, args)]
-        )
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        return exit_.value.code or 0, *capsys.readouterr()  # type: ignore[return-value]
-
-    return call
+def call(call: Any) -> Any:
+    return partial(call, "data", "prepare")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The commands of accounting: what they print, and how they fail."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from minillm import flops_measure
-from minillm.cli import main
 from minillm.config import ModelConfig
 from minillm.flops import (
     forward_flops,
@@ -27,19 +25,6 @@ from minillm.model import TransformerLM
 Call = Callable[..., tuple[int, str, str]]
 
 CONFIG = ModelConfig(50, 16, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2)
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command in this process: exit code, output, error output."""
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["minillm", *map(str, args)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        return exit_.value.code or 0, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +17,6 @@ from fixtures import fixture
 from packaging.version import Version
 
 from minillm import lab_context, lab_digits, lab_repeats
-from minillm.cli import main
 from minillm.config import ModelConfig
 from minillm.emergence import LABS, committed, within
 from minillm.generate import generate
@@ -500,14 +500,8 @@ def test_within_a_budget():
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["minillm", "lab", *map(str, args)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        return exit_.value.code or 0, *capsys.readouterr()
-
-    return call
+def call(call):
+    return partial(call, "lab")
 
 
 def test_the_command_runs_continues_and_reports(call, tmp_path):

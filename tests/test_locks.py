@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from test_crash import TALES, TOKENIZER
 
-from minillm.cli import main
 from minillm.data_prepare import prepare
 from minillm.labs import Lab, plan, run_lab
 
@@ -22,14 +21,8 @@ BUSY = "is working on {}: let it end, or choose another name"
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["minillm", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        return exit_.value.code or 0, capsys.readouterr().err  # type: ignore[return-value]
-
-    return call
+def call(call: Any) -> Call:
+    return lambda *arguments: call(*arguments)[::2]  # exit code, error output
 
 
 @contextmanager

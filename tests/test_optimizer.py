@@ -401,3 +401,27 @@ def test_a_gradient_that_is_no_number_is_reported(bad: float) -> None:
     w = torch.zeros(2, requires_grad=True)
     w.grad = torch.tensor([1.0, bad])
     assert not math.isfinite(clip_gradients([w], 1.0))
+
+
+@pytest.mark.parametrize("lost", ["exp_avg", "exp_avg_sq", "step", "betas", "lr"])
+def test_a_state_without_one_of_its_parts_is_refused(lost):
+    w = torch.ones(2, requires_grad=True)
+    optimizer = AdamW([w])
+    w.sum().backward()
+    optimizer.step()
+    saved = optimizer.state_dict()
+    optimizer.load_state_dict(saved)
+    (saved["state"][0] if lost in saved["state"][0] else saved["param_groups"][0]).pop(
+        lost
+    )
+    with pytest.raises(ValueError, match=r"of another weight|not those of AdamW"):
+        AdamW([w]).load_state_dict(saved)
+
+
+def test_the_state_of_another_optimizer_is_refused():
+    w = torch.ones(2, requires_grad=True)
+    other = torch.optim.SGD([w], lr=0.1, momentum=0.9)
+    w.sum().backward()
+    other.step()
+    with pytest.raises(ValueError, match="another weight or optimizer"):
+        AdamW([w]).load_state_dict(other.state_dict())

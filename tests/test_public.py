@@ -31,9 +31,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # proves them instead. Everything else must be shown at work.
 UNSHOWN = {
     "a command: docs/commands.md shows it, tests of its chapter run it": (
-        "chat_cli.chat cli.main data_cli.prepare exercises_cli.check "
-        "exercises_cli.list_exercises "
-        "exercises_cli.start flops_cli.cost flops_cli.disclose flops_cli.flops "
+        "cli.main data_cli.prepare exercises_cli.check exercises_cli.list_exercises "
+        "exercises_cli.start generate_cli.chat generate_cli.generate "
+        "flops_cli.cost flops_cli.disclose flops_cli.flops "
         "lab_cli.lab lecture_cli.lecture tokenizer_cli.decode tokenizer_cli.encode "
         "tokenizer_cli.show tokenizer_cli.train train_cli.train"
     ),

@@ -1,0 +1,108 @@
+r"""The commands `minillm generate` and `minillm chat`.
+
+The course does not explain this module: it puts [`minillm.generate`][] and
+[`minillm.chat`][] on a terminal.
+"""
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["chat", "generate"]
+
+Length = Annotated[int, typer.Option(min=0, help="When to stop.")]
+Temperature = Annotated[
+    float, typer.Option(help="Below 1 safer, above 1 wilder, 0 always the likeliest.")
+]
+TopP = Annotated[
+    float | None, typer.Option(help="Draw from the likeliest share p only.")
+]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text.")]
+
+
+def generate(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A run, any Llama folder, a GGUF file, or a name on the hub."
+        ),
+    ],
+    prompt: Annotated[str, typer.Argument(help="How the text begins.")] = "",
+    max_new_tokens: Length = 200,
+    temperature: Temperature = 0.8,
+    top_k: Annotated[
+        int | None, typer.Option(help="Draw from the k likeliest tokens only.")
+    ] = None,
+    top_p: TopP = 0.95,
+    seed: Seed = None,
+) -> None:
+    """Continue PROMPT with a trained model, and print the text as it is written."""
+    from minillm.generate import stream_text
+    from minillm.hub_load import open_model
+
+    model, tokenizer, begin_ids, stop_ids = open_model(source)
+    pieces = stream_text(
+        model,
+        tokenizer,
+        prompt,
+        max_new_tokens,
+        begin_ids=begin_ids,
+        stop_ids=stop_ids,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+    )
+    print(prompt, end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+
+
+def chat(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A model that was trained to chat: a GGUF file, a Llama folder, or a "
+            "name on the hub."
+        ),
+    ],
+    system: Annotated[
+        str, typer.Option(help="What the model is told before you speak.")
+    ] = "You are a helpful assistant.",
+    max_new_tokens: Length = 400,
+    temperature: Temperature = 0.4,
+    top_p: TopP = 0.9,
+    seed: Seed = None,
+) -> None:
+    """Talk to a model. An empty line, or the end of the input, ends it."""
+    from minillm.chat import encode_chat, reply
+    from minillm.hub_load import open_model
+
+    model, tokenizer, *_ = open_model(source)
+    turns = [("system", system)] if system else []
+    encode_chat(tokenizer, turns)  # refuses what cannot chat before anyone speaks
+    while said := _ask():
+        turns.append(("user", said))
+        answer = ""
+        for piece in reply(
+            model,
+            tokenizer,
+            turns,
+            max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+        ):
+            print(piece, end="", flush=True)
+            answer += piece
+        print()
+        turns.append(("assistant", answer))
+
+
+def _ask() -> str:
+    try:
+        return input("> ").strip()
+    except EOFError:
+        print()
+        return ""
