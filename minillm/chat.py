@@ -118,16 +118,21 @@ def recent(tokenizer: BPETokenizer, turns: Sequence[Turn], most: int) -> Sequenc
         >>> recent(tokenizer, turns, most=50)
         [('system', 'x'), ('user', 'c')]
     """
+    bare = len(encode_chat(tokenizer, []))
     first = [turn for turn in turns[:1] if turn[0] == "system"]
     rest = list(turns[len(first) :])
-    while (n := len(encode_chat(tokenizer, [*first, *rest]))) > most:
-        # A question goes with its answer.
-        del rest[: 2 if len(rest) > 2 else 1]
-        if not rest:
+    # A mark joins with nothing, so each turn can be counted alone, and once.
+    counts = [len(encode_chat(tokenizer, [turn])) - bare for turn in rest]
+    n = len(encode_chat(tokenizer, first)) + sum(counts)
+    while n > most:
+        if len(rest) <= 1:
             raise ValueError(
                 f"the conversation may have {most} tokens, and its last turn alone "
                 f"makes {n}: say less at once"
             )
+        gone = 2 if len(rest) > 2 else 1  # a question goes with its answer
+        n -= sum(counts[:gone])
+        del rest[:gone], counts[:gone]
     return [*first, *rest]
 
 
@@ -146,7 +151,8 @@ def reply(
         turns: the conversation so far. If it is too long, its oldest turns are left
             out.
         max_new_tokens: when to stop at the latest.
-        **settings: those of [`stream`][minillm.generate.stream].
+        **settings: those of [`stream`][minillm.generate.stream]. Marks always end a
+            reply, and so do the `stop_ids`.
 
     Returns:
         An iterator over pieces of the reply, as they are drawn.
@@ -172,6 +178,6 @@ def reply(
         "",
         max_new_tokens,
         begin_ids=encode_chat(tokenizer, turns),
-        stop_ids=[end, start],
+        stop_ids={end, start, *settings.pop("stop_ids", ())},
         **settings,
     )

@@ -36,10 +36,11 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line, and turn errors into one line and exit code 2."""
-    # A Windows console may not know the characters that a model writes.
-    for output in (sys.stdout, sys.stderr):
-        if hasattr(output, "reconfigure"):
-            output.reconfigure(errors="replace")
+    # A Windows console may not know the characters that a model writes; and what is
+    # typed may be no characters in the encoding of the terminal.
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except (ValueError, OSError, ImportError, FloatingPointError) as error:

@@ -4,6 +4,8 @@ The course does not explain this module: it puts [`minillm.generate`][] and
 [`minillm.chat`][] on a terminal.
 """
 
+import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
@@ -76,16 +78,13 @@ def chat(
     seed: Seed = None,
 ) -> None:
     """Talk to a model. An empty line, or the end of the input, ends it."""
-    from minillm.chat import encode_chat, reply
+    from minillm.chat import reply
     from minillm.hub_load import open_model
 
-    model, tokenizer, *_ = open_model(source)
-    turns = [("system", system)] if system else []
-    encode_chat(tokenizer, turns)  # refuses what cannot chat before anyone speaks
-    while said := _ask():
-        turns.append(("user", said))
-        answer = ""
-        for piece in reply(
+    model, tokenizer, _, stop_ids = open_model(source)
+
+    def answers(turns: list[tuple[str, str]]) -> Iterator[str]:
+        return reply(
             model,
             tokenizer,
             turns,
@@ -93,11 +92,26 @@ def chat(
             temperature=temperature,
             top_p=top_p,
             seed=seed,
-        ):
+            stop_ids=stop_ids,
+        )
+
+    turns = [("system", system)] if system else []
+    try:  # what no words can mend is refused before anyone speaks
+        answers([*turns, ("user", "")])
+    except ValueError as error:
+        raise ValueError(f"cannot chat with {source}: {error}") from error
+    while said := _ask():
+        try:
+            pieces = answers([*turns, ("user", said)])
+        except ValueError as error:  # too long, say: what was said before still stands
+            print(f"not read: {error}", file=sys.stderr)
+            continue
+        answer = ""
+        for piece in pieces:
             print(piece, end="", flush=True)
             answer += piece
         print()
-        turns.append(("assistant", answer))
+        turns += [("user", said), ("assistant", answer)]
 
 
 def _ask() -> str:

@@ -1,5 +1,7 @@
 """Chats: the text that a conversation is, and who may write marks into it."""
 
+import io
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -130,5 +132,65 @@ def test_the_command_refuses_a_model_that_cannot_chat(call, tmp_path):
     save_llama(TransformerLM(ModelConfig(258, 8, 8, 1, 2)), tmp_path / "a", tokenizer)
     code, out, err = call("chat", tmp_path / "a", typed="hello\n")
     assert (code, out) == (2, "")
-    assert err.startswith("error: the tokenizer has no special token <|im_start|>")
+    assert err.startswith(f"error: cannot chat with {tmp_path / 'a'}: the tokenizer ")
+    assert "has no special token <|im_start|>" in err
     assert err.count("\n") == 1
+
+
+def test_what_cannot_be_read_does_not_end_the_conversation(call, folder):
+    """A line that is too long, or half a character, is refused; the rest stands."""
+    settings = ("--max-new-tokens", 5, "--temperature", 0)
+    typed = "hello\nthere\n"
+    code, out, err = call("chat", folder, *settings, typed=typed)
+    long = "hello " * 300
+    bad = f"hello\n{long}\n\udcff\nthere\n"
+    code_bad, out_bad, err_bad = call("chat", folder, *settings, typed=bad)
+    assert (code, code_bad) == (0, 0)
+    assert out_bad.replace("> > > ", "> ") == out
+    assert err == ""
+    assert [line[:9] for line in err_bad.splitlines()] == ["not read:"] * 2
+    assert "say less at once" in err_bad
+
+
+def test_bytes_that_are_no_text_are_read_as_unknown_characters(
+    folder, monkeypatch, capsys
+):
+    from minillm.cli import main
+
+    typed = io.TextIOWrapper(io.BytesIO(b"hello \xff\n"), encoding="utf-8")
+    arguments = ("chat", str(folder), "--max-new-tokens", "2")
+    monkeypatch.setattr("sys.argv", ["minillm", *arguments])
+    monkeypatch.setattr("sys.stdin", typed)
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    out, err = capsys.readouterr()
+    assert (exit_.value.code or 0, err) == (0, "")
+    assert out.count("> ") == 2
+
+
+def test_what_cannot_be_mended_by_words_is_refused_at_once(call, folder):
+    code, out, err = call("chat", folder, "--temperature", -1, typed="hello\n")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: cannot chat with {folder}: the temperature")
+    code, out, err = call("chat", folder, "--system", "hello " * 300, typed="hello\n")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_the_ids_that_end_a_text_end_a_reply():
+    model = Parrot([*TOKENIZER.encode("there"), 7, *TOKENIZER.encode("hello"), END])
+    said = reply(model, TOKENIZER, [("user", "hello")], 30, stop_ids=(7,))
+    assert "".join(said) == "there"
+
+
+def test_a_long_conversation_is_read_once(monkeypatch):
+    """Not again for each turn that is left out."""
+    turns = [("user", "hello"), ("assistant", "there")] * 200
+    n_read = []
+    monkeypatch.setattr(
+        BPETokenizer,
+        "encode",
+        lambda self, text, allowed_special=(): n_read.append(len(text)) or [0],
+    )
+    assert len(recent(TOKENIZER, [("system", "x"), *turns], most=99)) < 40
+    # Each turn has its text, "\n" behind it, and where the assistant would go on.
+    assert len(n_read) < 4 * len(turns)
