@@ -311,9 +311,9 @@ def load_corpus(folder: str | PathLike[str]) -> Corpus:
     try:
         facts = parse_json(read_utf8(folder / "data.json"), "it")
         made_with, counts = facts["tokenizer"], [facts["tokens"][p] for p in PARTS]
-        if any(type(n) is not int for n in counts):
-            raise ValueError("a number of tokens that is none")
-        documents, name = int(facts["documents"]["train"]), ", ".join(facts["sources"])
+        documents, name = facts["documents"]["train"], ", ".join(facts["sources"])
+        if any(type(n) is not int for n in (*counts, documents)):
+            raise ValueError("a number of tokens or documents that is none")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{folder / 'data.json'} is damaged ({error!r:.200}): prepare the data "

@@ -261,7 +261,8 @@ def parse_toml(text: str, name: str) -> dict[str, dict[str, Any]]:
     """
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        repr(tables)  # thousands of digits, in any base, could not even be shown
+    except ValueError as error:
         raise ValueError(
             f"{name} is not TOML ({error!s:.200}): mend that line"
         ) from error
@@ -290,7 +291,10 @@ def _check_names(given: Iterable[str], known: Iterable[str], complaint: str) -> 
 def _checked(name: str, value: Any, kind: Any) -> Any:
     """A value of a file, as the type that its setting has."""
     if kind is float and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{name} is too large; got {value!r:.20}…") from None
     if get_origin(kind) is tuple:
         parts = get_args(kind)
         if isinstance(value, list) and len(value) == len(parts):
