@@ -24,7 +24,7 @@ import json
 import os
 from typing import Any, NoReturn
 
-from minillm.bpe_formats import (
+from minillm.bpe_parts import (
     Parts,
     check,
     load_json,

@@ -98,13 +98,12 @@ from typing import Any, SupportsIndex
 from minillm.bpe_encode import Encoder, encode_batch, encode_file
 from minillm.bpe_fast import train_bpe
 from minillm.bpe_formats import (
-    Parts,
-    place_specials,
     read_gpt2_files,
     read_tiktoken_file,
     write_gpt2_files,
 )
 from minillm.bpe_json import read_tokenizer_json, write_tokenizer_json
+from minillm.bpe_parts import Parts, place_specials
 from minillm.bpe_patterns import GPT2_PATTERN, pretokenize
 from minillm.bpe_source import safe_pieces, split_specials
 

@@ -11,7 +11,7 @@ The standard library reads JSON almost so. What is missing is said here, once:
 Traceback (most recent call last):
 ValueError: a.json is not JSON (the number 999999999… is too long): write it again
 
-Tokenizers have stricter readers of their own ([`minillm.bpe_formats`][]).
+Tokenizers have stricter readers of their own ([`minillm.bpe_parts`][]).
 """
 
 import json

@@ -44,7 +44,7 @@ import torch
 from torch import Tensor
 
 from minillm.bpe import BPETokenizer
-from minillm.bpe_formats import to_bytes
+from minillm.bpe_parts import to_bytes
 from minillm.bpe_patterns import DIGITS_PATTERN, GPT2_PATTERN, LLAMA3_PATTERN
 from minillm.config import ModelConfig
 

@@ -499,7 +499,7 @@ def gguf_seeds() -> list[tuple[bytes, ...]]:
     import gguf
     import numpy as np
 
-    from minillm.bpe_formats import to_characters
+    from minillm.bpe_parts import to_characters
     from minillm.hub_gguf import BLOCK_NAMES, TOP_NAMES
 
     model, tokenizer = small_model(), small_tokenizers()[0]

@@ -21,7 +21,7 @@ from fixtures import fixture
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from minillm import bpe_arrays, bpe_encode, bpe_fast, bpe_formats, bpe_runs, bpe_source
+from minillm import bpe_arrays, bpe_encode, bpe_fast, bpe_parts, bpe_runs, bpe_source
 from minillm.bpe import (
     GPT2_PATTERN,
     GPT4_PATTERN,
@@ -285,7 +285,7 @@ def their_merges(tokenizer):
 
 
 def in_characters(merges):
-    from minillm.bpe_formats import to_characters
+    from minillm.bpe_parts import to_characters
 
     return [(to_characters(left), to_characters(right)) for left, right in merges]
 
@@ -1118,7 +1118,7 @@ def test_hugging_face_reads_the_large_ones(like_tiktoken, tmp_path, tales, udhr,
     assert their_ids(reader, text) == theirs.encode_ordinary(text)
     # The bound on what we read leaves room.
     size = (tmp_path / "tokenizer.json").stat().st_size
-    assert 2 * size < bpe_formats.MAX_BYTES
+    assert 2 * size < bpe_parts.MAX_BYTES
     special, id_ = next(iter(ours.special_tokens.items()))
     assert their_ids(reader, special) == [id_]
 

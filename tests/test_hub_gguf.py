@@ -12,7 +12,7 @@ from test_hub import loud, relative, some_ids
 
 from minillm import hub_gguf
 from minillm.bpe import BPETokenizer
-from minillm.bpe_formats import to_characters
+from minillm.bpe_parts import to_characters
 from minillm.bpe_patterns import DIGITS_PATTERN, GPT2_PATTERN, LLAMA3_PATTERN
 from minillm.config import ModelConfig
 from minillm.data import andersen

@@ -44,8 +44,7 @@ class Mistake:
         name: what the mistake does, in a few words.
         sentence: why it is one.
         function: the wrong answer, as a function of the same arguments.
-        kind: how it shows: `"value"` by its results, `"growth"` by its work, `"memory"`
-            by what it keeps.
+        kind: how it shows: `"value"` by its results, `"growth"` by its work.
     """
 
     name: str
@@ -98,7 +97,6 @@ class Exercise:
         growth: makes arguments of size n for a count of the work, which must not grow
             faster than n does.
         work: counts the work of a call; `None` for lines of Python.
-        inspect: looks at arguments and result, and says what is wrong with them.
     """
 
     name: str
@@ -116,7 +114,6 @@ class Exercise:
     call: Callable[..., Any] = plain_call
     growth: Callable[[int], tuple[Any, ...]] | None = None
     work: Callable[..., int] | None = None
-    inspect: Callable[[Any], str | None] | None = None
 
     @property
     def chapter(self) -> str:

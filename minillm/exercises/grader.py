@@ -7,17 +7,10 @@ mistakes of the exercise on the inputs that failed: the one that gives what the 
 gave, on all of them, is probably the one that was made.
 """
 
-import _thread
 import contextlib
-import copy
 import inspect
-import io
-import signal
-import sys
-import threading
-import types
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -28,6 +21,13 @@ from hypothesis.errors import Flaky, NoSuchExample
 
 from minillm.exercises.compare import Outcome, difference
 from minillm.exercises.exercise import Exercise, Mistake
+from minillm.exercises.guard import (
+    answer_codes,
+    attempt,
+    lines_run,
+    soft_guard,
+    watched,
+)
 from minillm.exercises.report import (
     Report,
     learners_lines,
@@ -145,43 +145,6 @@ def wrong_signature(exercise: Exercise, candidate: Callable[..., Any]) -> str | 
     )
 
 
-@contextlib.contextmanager
-def soft_guard(seconds: float) -> Generator[threading.Event, None, None]:
-    """Interrupt what runs in the block, as Ctrl-C would, when the time is over.
-
-    Args:
-        seconds: when.
-
-    Yields:
-        An event that is set if that has happened.
-    """
-    over, done, lock = threading.Event(), threading.Event(), threading.Lock()
-
-    def interrupt() -> None:
-        with lock:
-            if not done.is_set():
-                over.set()
-                _thread.interrupt_main()
-
-    timer = threading.Timer(seconds, interrupt)
-    timer.daemon = True
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT)
-    if main:
-        # What a shell runs in the background ignores Ctrl-C, and would ignore us.
-        if not callable(before):
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        timer.start()
-    try:
-        yield over
-    finally:
-        with lock:
-            done.set()
-        timer.cancel()
-        if main and not callable(before):
-            signal.signal(signal.SIGINT, before)
-
-
 class _Enough(BaseException):
     """Ends the search for a smaller input."""
 
@@ -241,8 +204,13 @@ class _Session:
         """Call both functions on one input, and compare."""
         self.args = args
         expected = attempt(self.exercise, self.exercise.reference, args)
-        with self.watching():
+        with watched(self.answers, self.forbidden) as used:
             got = attempt(self.exercise, self.candidate, args)
+        if used:
+            says = (
+                f"it calls {used[0]}\nThat is the answer; the exercise is to write it."
+            )
+            raise _Finished(Report(self.exercise.name, "wrong", "answer", says))
         if isinstance(got.error, NotImplementedError):
             raise _Finished(Report(self.exercise.name, "todo"))
         problem = self.compare(expected, got)
@@ -257,35 +225,7 @@ class _Session:
             return problem
         if got.changed:
             return "in place", "it changes its input: make a new one instead"
-        if self.exercise.inspect and (says := self.exercise.inspect(got.value)):
-            return "memory", says
         return None
-
-    @contextlib.contextmanager
-    def watching(self) -> Generator[None, None, None]:
-        """Notice a call of the answer, by whatever name it was imported."""
-        used = []
-
-        def hook(frame: types.FrameType, event: str, arg: Any) -> None:
-            if event == "call" and frame.f_code in self.answers:
-                used.append(f"minillm's own {frame.f_code.co_qualname}")
-            elif event == "c_call" and arg.__name__ in self.forbidden:
-                used.append(f"PyTorch's own {arg.__name__}")
-
-        if not self.answers | self.forbidden:
-            yield
-            return
-        before = sys.getprofile()
-        sys.setprofile(hook)
-        try:
-            yield
-        finally:
-            sys.setprofile(before)
-        if used:
-            says = (
-                f"it calls {used[0]}\nThat is the answer; the exercise is to write it."
-            )
-            raise _Finished(Report(self.exercise.name, "wrong", "answer", says))
 
     def report(
         self, kind: str, says: str, args: tuple[Any, ...] | None = None
@@ -407,49 +347,3 @@ class _Session:
 def kind_of(trial: Trial) -> str:
     """In what respect a trial failed."""
     return trial.problem[0] if trial.problem else ""
-
-
-def attempt(
-    exercise: Exercise, function: Callable[..., Any], args: tuple[Any, ...]
-) -> Outcome:
-    """Call a function on a copy of the arguments, and note what comes of it."""
-    given = copy.deepcopy(args)
-    nowhere = io.StringIO()
-    with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        try:
-            value = exercise.call(function, *given)
-        except KeyboardInterrupt:
-            raise
-        except (Exception, SystemExit, GeneratorExit) as error:
-            return Outcome(error=error)
-    return Outcome(value, changed=difference(Outcome(args), Outcome(given)) is not None)
-
-
-def answer_codes(exercise: Exercise) -> frozenset[types.CodeType]:
-    """The code objects of the answer: of functions, and of all methods of classes."""
-    codes = set()
-    for answer in (*exercise.answer, exercise.reference):
-        members = vars(answer).values() if isinstance(answer, type) else [answer]
-        for member in members:
-            plain = inspect.unwrap(getattr(member, "__func__", member))
-            if isinstance(plain, types.FunctionType):
-                codes.add(plain.__code__)
-    return frozenset(codes)
-
-
-def lines_run(function: Callable[..., Any], *args: Any) -> int:
-    """Count the lines of Python that a call runs, loops line by line."""
-    lines = 0
-
-    def tracer(frame: types.FrameType, event: str, arg: Any) -> Any:
-        nonlocal lines
-        lines += event == "line"
-        return tracer
-
-    before = sys.gettrace()
-    sys.settrace(tracer)
-    try:
-        function(*args)
-    finally:
-        sys.settrace(before)
-    return lines

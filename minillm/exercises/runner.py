@@ -21,7 +21,8 @@ from typing import Any
 
 from minillm.exercises import EXERCISES
 from minillm.exercises.exercise import Exercise
-from minillm.exercises.grader import SECONDS, grade, soft_guard
+from minillm.exercises.grader import SECONDS, grade
+from minillm.exercises.guard import soft_guard
 from minillm.exercises.report import Report, learners_lines
 
 __all__ = ["grade_folder"]
