@@ -27,6 +27,8 @@ __all__ = ["KneserNey", "uniform_loss", "unigram_loss"]
 
 # One row of token ids.
 Tokens = Sequence[int] | NDArray[Any]
+# After each context: what followed it, how often.
+_Followers = dict[tuple[int, ...], dict[int, int]]
 
 
 def uniform_loss(vocab_size: int) -> float:
@@ -197,6 +199,3 @@ class KneserNey:
                 break
             found.append((followers[end], discount))
         return found
-
-
-_Followers = dict[tuple[int, ...], dict[int, int]]

@@ -263,7 +263,7 @@ def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
         new_id: the token for both.
 
     Returns:
-        The new row. Where pairs overlap, the left one is taken.
+        The new row.
 
     Examples:
         "the cat in the hat" by hand. Here are all counts, with a dot for the space:
@@ -305,6 +305,9 @@ def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
 
         >>> pretokenize("the cat in the hat", GPT2_PATTERN)
         ['the', ' cat', ' in', ' the', ' hat']
+
+        Where pairs overlap, the left one is taken:
+
         >>> merge([7, 7, 7], (7, 7), 8)
         [8, 7]
     """

@@ -43,14 +43,15 @@ et al. 2019) has five kinds of them, and each is there for a text that needs it.
 
 # What GPT-4's pattern does otherwise
 
-`cl100k_base` (GPT-3.5 and GPT-4) changes four things. Contractions are found in
+`cl100k_base` (GPT-3.5 and GPT-4) changes five things. Contractions are found in
 capitals too; a word takes *any* one sign before it, not only a space, which helps code;
-a number is cut into groups of three; and line ends go with the punctuation before them.
+a number is cut into groups of three; line ends go with the punctuation before them; and
+a run of blanks is cut behind its last line end.
 
->>> pretokenize("CAT'S f(x) 12345;\n\n  y", GPT4_PATTERN)
-['CAT', "'S", ' f', '(x', ')', ' ', '123', '45', ';\n\n', ' ', ' y']
->>> pretokenize("CAT'S f(x) 12345;\n\n  y", GPT2_PATTERN)
-['CAT', "'", 'S', ' f', '(', 'x', ')', ' 12345', ';', '\n\n ', ' y']
+>>> pretokenize("CAT'S f(x) 12345;\n  y\n  z", GPT4_PATTERN)
+['CAT', "'S", ' f', '(x', ')', ' ', '123', '45', ';\n', ' ', ' y', '\n', ' ', ' z']
+>>> pretokenize("CAT'S f(x) 12345;\n  y\n  z", GPT2_PATTERN)
+['CAT', "'", 'S', ' f', '(', 'x', ')', ' 12345', ';', '\n ', ' y', '\n ', ' z']
 
 `o200k_base` (GPT-4o) keeps contractions with their word, cuts where a small letter is
 followed by a capital, and lets a mark (the signs that Indic scripts put on a consonant)

@@ -103,13 +103,11 @@ from minillm.bpe_formats import (
     write_gpt2_files,
 )
 from minillm.bpe_json import read_tokenizer_json, write_tokenizer_json
-from minillm.bpe_parts import Parts, place_specials
+from minillm.bpe_parts import Merge, Parts, place_specials
 from minillm.bpe_patterns import GPT2_PATTERN, pretokenize
 from minillm.bpe_source import safe_pieces, split_specials
 
 __all__ = ["BPETokenizer"]
-
-Merge = tuple[bytes, bytes]
 
 
 class BPETokenizer:

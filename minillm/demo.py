@@ -40,7 +40,6 @@ not explain.
 """
 
 import json
-import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -51,17 +50,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from minillm.baselines import KneserNey, uniform_loss, unigram_loss
 from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
 from minillm.data import END_OF_TEXT, andersen, split, tokenize
-from minillm.figures import loss_curve, summarize
 from minillm.files import atomic_write, locked
 from minillm.files_read import read_lines
-from minillm.flops import mfu, param_count, training_flops
+from minillm.flops import mfu, param_count
 from minillm.generate import stream_text
 from minillm.hub import save_llama
 from minillm.model import TransformerLM
+from minillm.run_result import counting_losses, draw_loss, run_result
 from minillm.train import (
     Progress,
     Tokens,
@@ -127,35 +125,28 @@ def _run(
     watch: "Callable[[TransformerLM, Text, Progress], None] | None",
 ) -> dict[str, Any]:
     text = _prepare(documents or andersen(), console)
-    baselines = _count(text, console)
+    counted = _count(text, console)
     model, log, peak = _learn(text, config, console, watch)
     known = _write(model, text, prompt, console)
 
     console.rule("6. Accounting", align="left")
-    loss, seconds = log[-1]["validation_loss"], log[-1]["seconds"]
-    n_tokens = config.steps * config.batch_size * SHAPE.context_length
-    flops = config.steps * _step_flops(config)
-    result = {
-        "event": "result",
-        "loss": loss,
-        "bits_per_byte": text.bits(loss),
-        "baselines": baselines,
-        "tokens_per_byte": len(text.unseen[1:]) / text.n_bytes,
-        "known_words": known,
-        # What `minillm disclose` tells of a run, beside its numbers.
-        "corpus": "Andersen's fairy tales" if documents is None else "another text",
-        "documents": len(text.training),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "parameters": param_count(SHAPE).total,
-        "tokens": n_tokens,
-        "flops": flops,
-        "seconds": seconds,
-        "peak_flops": peak,
-    }
+    result = run_result(
+        SHAPE,
+        config,
+        loss=log[-1]["validation_loss"],
+        counted=counted,
+        n_tokens=len(text.unseen) - 1,
+        n_bytes=text.n_bytes,
+        known_words=known,
+        corpus="Andersen's fairy tales" if documents is None else "another text",
+        documents=len(text.training),
+        seconds=log[-1]["seconds"],
+        peak_flops=peak,
+    )
+    flops, seconds = result["flops"], result["seconds"]
     console.print(
-        f"{result['parameters']:,} parameters, {n_tokens:,} tokens, {flops:.2e} FLOPs, "
-        f"{seconds:.0f} seconds, MFU {mfu(flops, seconds, peak):.0%}"
+        f"{result['parameters']:,} parameters, {result['tokens']:,} tokens, "
+        f"{flops:.2e} FLOPs, {seconds:.0f} seconds, MFU {mfu(flops, seconds, peak):.0%}"
     )
     log = [{"event": "config", **asdict(config)}, *log, result]
     _save(folder, model, text.tokenizer, log, console)
@@ -225,16 +216,12 @@ def _prepare(documents: Sequence[str], console: Console) -> Text:
 
 
 def _count(text: Text, console: Console) -> dict[str, float]:
-    """What counting alone achieves, in bits per byte."""
+    """What counting alone achieves, in nats per token."""
     console.rule("3. What counting achieves", align="left")
-    losses = {
-        "uniform": uniform_loss(VOCAB_SIZE),
-        "unigram": unigram_loss(text.tokens, text.unseen, VOCAB_SIZE),
-        "Kneser-Ney trigram": KneserNey(text.tokens, VOCAB_SIZE).loss(text.unseen),
-    }
+    losses = counting_losses(text.tokens, text.unseen, VOCAB_SIZE)
     for name, loss in losses.items():
         console.print(text.score(name, loss))
-    return {name: text.bits(loss) for name, loss in losses.items()}
+    return losses
 
 
 def _learn(
@@ -334,10 +321,6 @@ def read_log(folder: str | PathLike[str]) -> list[dict[str, Any]]:
     return read_lines(Path(folder) / "log.jsonl")
 
 
-def _step_flops(config: TrainConfig) -> int:
-    return training_flops(SHAPE, config.batch_size, SHAPE.context_length)
-
-
 def _save(
     folder: Path,
     model: TransformerLM,
@@ -348,9 +331,6 @@ def _save(
     save_llama(model, folder, tokenizer)
     with atomic_write(folder / "log.jsonl") as file:
         file.write("".join(json.dumps(line) + "\n" for line in log).encode())
-    try:
-        loss_curve(summarize(log), folder / "loss.svg")
-    except ImportError as error:
-        console.print(f"no loss curve: {error}")
+    draw_loss(log, folder, console)
     kept = ", ".join(sorted(path.name for path in folder.iterdir()))
     console.print(f"kept in {folder}: {kept}")

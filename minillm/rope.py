@@ -160,7 +160,7 @@ class RotaryEmbedding(nn.Module):
         super().__init__()
         self.d_head, self.context_length, self.theta = d_head, context_length, theta
         self.scaling = scaling
-        # The tables follow from three numbers, so checkpoints need not carry them.
+        # The tables follow from the arguments, so checkpoints need not carry them.
         cos, sin = self.tables()
         self.register_buffer("cos", cos.to(torch.get_default_dtype()), persistent=False)
         self.register_buffer("sin", sin.to(torch.get_default_dtype()), persistent=False)

@@ -24,13 +24,11 @@ last bit. That takes more than weights: the two means of AdamW, the state of wha
 draws the pieces, and the step, on which the learning rate depends.
 
 A run is started and resumed by `minillm train` ([`minillm.run_start`][]), and by
-torchrun on several machines
-([`minillm.distributed`][]). Then process 0 alone writes.
+torchrun on several machines ([`minillm.distributed`][]). Then process 0 alone writes.
 """
 
 import json
 import math
-import platform
 import signal
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -41,17 +39,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from minillm.baselines import KneserNey, uniform_loss, unigram_loss
 from minillm.batches import check_ids
 from minillm.data_prepare import Corpus
 from minillm.distributed import any_of_us, rank, world_size
-from minillm.figures import loss_curve, summarize
 from minillm.files import atomic_write
 from minillm.files_read import read_lines
-from minillm.flops import param_count, training_flops
+from minillm.flops import param_count
 from minillm.generate import stream_text
 from minillm.hub import save_llama
 from minillm.run_checks import check_memory, judge_first_loss
+from minillm.run_result import counting_losses, draw_loss, run_result
 from minillm.train import (
     Progress,
     Trainer,
@@ -67,9 +64,6 @@ CHECKPOINTS = ("last.safetensors", "best.safetensors")
 """The checkpoints of a run; the first that is there is the newest."""
 
 SAMPLING = {"temperature": 0.8, "top_p": 0.95, "seed": 0}
-
-# Counting trigrams takes memory of its own, which a long text would not leave.
-LONGEST_FOR_TRIGRAMS = 2_000_000
 
 
 class Run:
@@ -263,37 +257,22 @@ class Run:
     def _finish(self, peak: float, console: Console) -> dict[str, Any]:
         """Log the result, and draw the loss curve."""
         shape, config = self.trainer.model.config, self.trainer.config
-        training, vocab_size = self.corpus.training, shape.vocab_size
-        losses = {
-            "uniform": uniform_loss(vocab_size),
-            "unigram": unigram_loss(training, self.looked_at, vocab_size),
-        }
-        if len(training) <= LONGEST_FOR_TRIGRAMS:
-            trigrams = KneserNey(training, vocab_size)
-            losses["Kneser-Ney trigram"] = trigrams.loss(self.looked_at)
-        step_flops = training_flops(shape, config.batch_size, shape.context_length)
-        result = {
-            "event": "result",
-            "loss": self.best,
-            "bits_per_byte": self._bits(self.best),
-            "baselines": {name: self._bits(loss) for name, loss in losses.items()},
-            "tokens_per_byte": (len(self.looked_at) - 1) / self.n_bytes,
-            "corpus": self.corpus.name,
-            "documents": self.corpus.documents,
-            "machine": platform.machine(),
-            "threads": torch.get_num_threads(),
-            "processes": world_size(),
-            "parameters": param_count(shape).total,
-            "tokens": config.steps * config.batch_size * shape.context_length,
-            "flops": config.steps * step_flops,
-            "seconds": self.trainer.seconds,
-            "peak_flops": peak,
-        }
-        try:
-            curve = summarize([*self.read_log(), result])
-            loss_curve(curve, self.folder / "loss.svg")
-        except ImportError as error:
-            console.print(f"no loss curve: {error}")
+        result = run_result(
+            shape,
+            config,
+            loss=self.best,
+            counted=counting_losses(
+                self.corpus.training, self.looked_at, shape.vocab_size
+            ),
+            n_tokens=len(self.looked_at) - 1,
+            n_bytes=self.n_bytes,
+            corpus=self.corpus.name,
+            documents=self.corpus.documents,
+            processes=world_size(),
+            seconds=self.trainer.seconds,
+            peak_flops=peak,
+        )
+        draw_loss([*self.read_log(), result], self.folder, console)
         # The result comes last: a log that has it belongs to a run that is complete.
         self.log(result)
         return result

@@ -41,7 +41,7 @@ UNSHOWN = {
         "attention_figures.attention_grid attention_figures.distance_curve "
         "bpe_figures.compression_curve figures.draw_all figures.loss_curve "
         "figures.new_figure figures.save_figure flops_figures.context_curve "
-        "flops_figures.roofline_curve flops_figures.shares_curve "
+        "flops_figures.roofline_curve flops_figures.shares_curve run_result.draw_loss "
         "training_display.training_display training_figures.descent_curve "
         "training_figures.schedule_curve"
     ),
