@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from minillm.attention import softmax
+from minillm.attention_maps import attention_maps, attention_scores
 from minillm.config import ModelConfig
 from minillm.figures import (
     BLUE,
@@ -42,10 +42,10 @@ from minillm.figures import (
 )
 from minillm.files import atomic_write
 from minillm.loss import cross_entropy
-from minillm.model import TransformerBlock, TransformerLM
+from minillm.model import TransformerLM
 from minillm.optimizer import AdamW
 
-__all__ = ["attention_grid", "distance_curve", "learn_to_repeat", "raw_scores"]
+__all__ = ["attention_grid", "distance_curve", "learn_to_repeat"]
 
 PERIOD = 12
 SHAPE = ModelConfig(32, 2 * PERIOD, d_model=64, n_layers=2, n_heads=2, d_ff=64)
@@ -92,37 +92,6 @@ def learn_to_repeat(steps: int = 400, seed: int = 0) -> tuple[TransformerLM, flo
     return model, loss.item()
 
 
-@torch.no_grad()
-def raw_scores(
-    model: TransformerLM, ids: Int[Tensor, "batch seq"]
-) -> Float[Tensor, "layers batch heads seq seq"]:
-    r"""The scores $q \cdot k / \sqrt{d_h}$ of every head, before mask and softmax.
-
-    The fused kernel never shows them, so they are computed beside it.
-
-    Args:
-        model: a model with as many key heads as query heads.
-        ids: what it reads.
-
-    Returns:
-        For each layer, text and head: queries down, keys across.
-    """
-    x, scores = model.token_embedding(ids), []
-    for block in model.modules():
-        if not isinstance(block, TransformerBlock):
-            continue
-        attn, h = block.attn, block.attn_norm(x)
-        q, k = (
-            proj(h).unflatten(-1, (-1, attn.d_head)).transpose(1, 2)
-            for proj in (attn.q_proj, attn.k_proj)
-        )
-        if attn.rope is not None:
-            q, k = attn.rope(q), attn.rope(k)
-        scores.append(q @ k.transpose(-2, -1) / math.sqrt(attn.d_head))
-        x = block(x)
-    return torch.stack(scores)
-
-
 def measure(model: TransformerLM) -> dict[str, Any]:
     """The numbers that the two figures show.
 
@@ -134,9 +103,8 @@ def measure(model: TransformerLM) -> dict[str, Any]:
         by distance, the mean over many texts and positions.
     """
     ids = repeated_texts(64, torch.Generator().manual_seed(1))
-    scores = raw_scores(model, ids)
-    future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
-    weights = softmax(scores[:, 0].masked_fill(future, -math.inf), dim=-1)
+    scores = torch.stack(attention_scores(model, ids))
+    weights = torch.cat(attention_maps(model, ids[:1]))
     means = [scores.diagonal(-n, -2, -1).mean(dim=(1, -1)) for n in range(16)]
     return {
         "weights": weights.mul(100).round().int().tolist(),  # in percent

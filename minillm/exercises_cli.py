@@ -29,11 +29,11 @@ def list_exercises(
     """List all exercises, with minutes, and what is done of them."""
     from minillm.exercises import EXERCISES
     from minillm.exercises.exercise import CHAPTERS
-    from minillm.exercises.workbook import Progress, used_chapters
+    from minillm.exercises.workbook import Progress
 
     progress = Progress(folder)
-    for chapter in used_chapters():
-        print(f"{CHAPTERS[chapter]}")
+    for chapter, title in CHAPTERS.items():
+        print(title)
         for exercise in EXERCISES.values():
             if exercise.chapter == chapter:
                 mark = MARKS[progress.status(exercise.name)]

@@ -35,6 +35,7 @@ IMAGES = _INSIDE if _INSIDE.is_dir() else _INSIDE.parent.parent / "images"
 # (after Okabe & Ito 2008), and a stand-in for the colour of the surrounding text.
 BLUE, ORANGE, GREEN, PURPLE = "#3b82c4", "#d97706", "#1f9d78", "#b0659a"
 INK = "#010203"
+DASHED = (0, (5, 3))
 
 
 def new_figure(width: float = 7.2, height: float = 3.6) -> "tuple[Figure, Axes]":
@@ -145,7 +146,7 @@ def loss_curve(run: dict[str, Any], path: Path) -> None:
     for (name, bits), colour in zip(
         run["baselines"].items(), (PURPLE, GREEN, ORANGE), strict=False
     ):
-        axes.axhline(bits, color=colour, lw=1, ls=(0, (5, 3)))
+        axes.axhline(bits, color=colour, lw=1, ls=DASHED)
         axes.annotate(
             f"{name}, {bits:.2f}",
             (1, bits),

@@ -9,7 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minillm.figures import BLUE, GREEN, INK, ORANGE, PURPLE, new_figure, save_figure
+from minillm.figures import (
+    BLUE,
+    DASHED,
+    GREEN,
+    INK,
+    ORANGE,
+    PURPLE,
+    new_figure,
+    save_figure,
+)
 from minillm.flops import forward_flops, opt_table
 from minillm.flops_cost import CHIPS, Roofline, roofline
 from minillm.flops_memory import bytes_moved
@@ -19,8 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["context_curve", "roofline_curve", "shares_curve"]
-
-DASHED = (0, (5, 3))
 
 
 def _label(

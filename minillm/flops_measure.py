@@ -70,8 +70,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minillm.config import ModelConfig
 from minillm.flops_shapes import Architecture, Recompute, as_architecture, check_sizes
+from minillm.loss import cross_entropy
 from minillm.model import Linear, TransformerLM
-from minillm.train import cross_entropy
 
 __all__ = ["machine_memory", "stand_in", "step_seconds", "torch_flops", "watched"]
 

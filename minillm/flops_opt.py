@@ -1,9 +1,9 @@
 r"""The famous table, rebuilt: where the FLOPs of eight models went, and did not.
 
-**The question.** In 2022 Stephen Roller, of the team that trained OPT, posted a table
-of where the computation goes in models from 760 million to 175 billion parameters. Its
-shares of attention and feed-forward network (FFN) are not those that
-[`minillm.flops`][] counts. Dashed, as it was published; solid, as counted:
+**The question.** The table that Roller posted says where the computation goes in models
+from 760 million to 175 billion parameters. Its shares of attention and feed-forward
+network (FFN) are not those that [`minillm.flops`][] counts. Dashed, as it was
+published; solid, as counted:
 
 <div class="figure" markdown>
 
@@ -17,8 +17,9 @@ A table of percentages does not say how it was made. Can one find out?
 
 Eight models, their layers $L$ and widths $d$ those of the OPT team's own list of jobs
 (metaseq, `opt_job_constants.py`; 760M is the shape that the GPT-3 report calls
-"Large"), sequences of 2048 tokens, five figures each. One simple formula gives all
-forty figures, to the last printed digit. For each token it adds
+"Large", and was not released as an OPT), sequences of 2048 tokens, five figures each.
+One simple formula gives all forty figures, to the last printed digit. For each token it
+adds
 
 | column | published | counted | what it stands for |
 |---|---|---|---|
@@ -91,9 +92,7 @@ PRINTED_OPT_TABLE = """\
 175B  2.4E+18  17%  80%   3.3%  0.3%"""
 """The table as it was posted: name, FLOPs per update, MHA, FFN, attn, logit."""
 
-# Name, layers, width, heads, and tokens in a batch in units of $2^{20}$. Layers, widths
-# and heads are those of metaseq's list of OPT jobs (`opt_job_constants.py`); 760M is
-# the shape that GPT-3's report calls "Large", and was not released as an OPT.
+# Name, layers, width, heads, and tokens in a batch in units of $2^{20}$.
 _OPT_RUNS = (
     ("760M", 24, 1536, 16, 0.5),
     ("1.3B", 24, 2048, 32, 1),

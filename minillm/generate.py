@@ -32,15 +32,16 @@ $-\infty$.
 
 A loop that knows nothing of caches gives the model the whole text again for each new
 token: $1 + 2 + \dots + n$ positions in place of $n$. Count what that takes in the model
-of the demo, for 512 tokens, in FLOPs ([`minillm.flops`][]), beside reading them once:
+of the demo, were its context 512 tokens long, in FLOPs ([`minillm.flops`][]), beside
+reading them once:
 
 >>> from minillm.config import ModelConfig
 >>> from minillm.flops import forward_flops
->>> config = ModelConfig(2048, 512, d_model=128, n_layers=4, n_heads=4)
+>>> config = ModelConfig(2048, 512, d_model=128, n_layers=2, n_heads=4)
 >>> again = sum(forward_flops(config, 1, n).total for n in range(1, 513))
 >>> once = forward_flops(config, 1, 512).total
 >>> round(again / once)
-229
+233
 
 But keys and values of the past do not change. Kept in a
 [`KVCache`][minillm.model.KVCache], they leave one new position to compute, which looks
@@ -49,7 +50,7 @@ once, where the mask throws half of the scores away:
 
 >>> steps = sum(forward_flops(config, 1, 1, past=n).total for n in range(512))
 >>> steps < once, round(again / steps)
-(True, 273)
+(True, 270)
 
 And the scores are the same:
 
@@ -64,7 +65,7 @@ True
 
 Prefill multiplies matrices, and is limited by how fast the machine can multiply. Decode
 reads every weight for each token and uses it once, so it is limited by how fast the
-machine can *read*: it gains less than a factor of 273, and `python -m benchmarks.model`
+machine can *read*: it gains less than a factor of 270, and `python -m benchmarks.model`
 measures how much. [`minillm.generate_fast`][] does what can be done about it.
 """
 

@@ -32,8 +32,8 @@ Three things are done about it, all of them with the same weights and the same f
 - *Fewer products.* $W_q$, $W_k$ and $W_v$ are applied to the same row, and so are $W_1$
   and $W_3$. Written below each other, they are one matrix.
 - *In the order in which they are read.* A row times a matrix goes through the memory
-  once and does nothing else, so the order of the numbers there matters: on our machine
-  it is a third faster if those that meet the same input lie side by side.
+  once and does nothing else, so the order of the numbers there matters: those that meet
+  the same input lie side by side.
 - *No modules.* What they would do stands in a single loop.
 
 For a small model this halves the time. A large one waits for its weights to come from

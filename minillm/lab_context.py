@@ -49,7 +49,6 @@ present state. The pair is an *induction head* (Olsson et al. 2022, arXiv:2209.1
 **Told in** [`minillm.emergence`][], on the bench of [`minillm.labs`][].
 """
 
-import math
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -57,6 +56,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from minillm.attention_maps import attention_maps
 from minillm.config import ModelConfig
 from minillm.flops import aligned, training_flops
 from minillm.labs import Config, Lab, Point, by_config, learn, plan
@@ -68,7 +68,6 @@ __all__ = [
     "LAB",
     "HeadScores",
     "Score",
-    "attention_maps",
     "count_lines",
     "head_scores",
     "jump",
@@ -153,56 +152,6 @@ def count_lines(chains: Int[Tensor, "n length"], states: int) -> tuple[Score, Sc
     unigram = (seen.cumsum(1)[:, :-1] + 1).log()
     targets = chains[:, 1:]
     return _score(bigram, targets), _score(unigram, targets)
-
-
-def attention_maps(
-    model: TransformerLM, ids: Int[Tensor, "batch seq"]
-) -> list[Float[Tensor, "batch heads seq seq"]]:
-    r"""Compute how much each position looks at each other, in every layer and head.
-
-    The model itself never holds these weights: its fused kernel only gives what they
-    gather. So what goes into each attention is caught on the way, and
-    $\operatorname{softmax}(QK^\top / \sqrt{d_h})$ is computed once more, in the open.
-
-    Args:
-        model: the model.
-        ids: what it reads.
-
-    Returns:
-        For each layer the weights. Row $t$ is where position $t$ looks: it sums to one,
-        and is zero after $t$.
-
-    Examples:
-        >>> _ = torch.manual_seed(0)
-        >>> model = TransformerLM(ModelConfig(3, 8, d_model=16, n_layers=2, n_heads=2))
-        >>> maps = attention_maps(model, torch.tensor([[0, 1, 2, 0]]))
-        >>> len(maps), maps[0].shape
-        (2, torch.Size([1, 2, 4, 4]))
-        >>> maps[1].sum(-1).allclose(torch.ones(1, 2, 4)), maps[1][0, 0, 0].tolist()
-        (True, [1.0, 0.0, 0.0, 0.0])
-    """
-    inputs: list[Tensor] = []
-    attentions: list[Any] = [block.attn for block in model.blocks]
-    hooks = [
-        attn.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-        for attn in attentions
-    ]
-    with torch.no_grad():
-        model(ids)
-        for hook in hooks:
-            hook.remove()
-        maps = []
-        past = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()
-        for attn, x in zip(attentions, inputs, strict=True):
-            q, k = (
-                attn.rope(proj(x).unflatten(-1, (-1, attn.d_head)).transpose(1, 2))
-                for proj in (attn.q_proj, attn.k_proj)
-            )
-            # Several query heads may share one key head.
-            k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
-            scores = q @ k.transpose(-2, -1) / math.sqrt(attn.d_head)
-            maps.append(scores.masked_fill(~past, -math.inf).softmax(-1))
-    return maps
 
 
 class HeadScores(NamedTuple):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from minillm import lab_context, lab_digits, lab_scaling
 from minillm.figures import (
     BLUE,
+    DASHED,
     GREEN,
     IMAGES,
     INK,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LAB_FIGURES", "committed"]
 
-DASHED = (0, (5, 3))
 WIDTHS = {8: PURPLE, 16: GREEN, 32: BLUE, 64: ORANGE}
 
 

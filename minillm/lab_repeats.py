@@ -27,11 +27,11 @@ from typing import NamedTuple
 
 import torch
 
+from minillm.attention_maps import attention_maps
 from minillm.figures import IMAGES
 from minillm.files import atomic_write
 from minillm.flops import param_count
 from minillm.hub import load_gguf, load_llama
-from minillm.lab_context import attention_maps
 from minillm.model import TransformerLM
 from minillm.train import cross_entropy
 

@@ -321,6 +321,7 @@ def differences(there: Any, here: Any) -> Iterator[str]:
         >>> list(differences(TrainConfig(), TrainConfig(steps=9)))
         ['steps is 4500 there, 9 here']
     """
+    wanted = asdict(here)
     for name, value in asdict(there).items():
-        if value != asdict(here)[name]:
-            yield f"{name} is {value!r} there, {asdict(here)[name]!r} here"
+        if value != wanted[name]:
+            yield f"{name} is {value!r} there, {wanted[name]!r} here"

@@ -8,11 +8,10 @@ import pytest
 import torch
 from fixtures import fixture
 
-from minillm.attention_figures import SHAPE, learn_to_repeat, measure, raw_scores
+from minillm.attention_figures import learn_to_repeat, measure
 from minillm.bpe import BPETokenizer
 from minillm.bpe_figures import compression_points
 from minillm.figures import IMAGES, INK, draw_all, summarize
-from minillm.model import TransformerLM
 
 
 @pytest.fixture(scope="module")
@@ -70,22 +69,7 @@ def test_heads_learn_where_to_look():
     check_crests(measure(model))
 
 
-def test_the_scores_of_the_figure_are_those_of_the_model():
-    lm = TransformerLM(SHAPE).double()
-    ids = torch.arange(24).unsqueeze(0)
-    past = torch.ones(24, 24, dtype=torch.bool).tril()
-    x = lm.token_embedding(ids)
-    for block, scores in zip(lm.blocks, raw_scores(lm, ids), strict=True):
-        weights = scores.masked_fill(~past, -math.inf).softmax(-1)
-        h = block.attn_norm(x)
-        v = block.attn.v_proj(h).unflatten(-1, (-1, 32)).transpose(1, 2)
-        gathered = block.attn.o_proj((weights @ v).transpose(1, 2).flatten(2))
-        assert torch.allclose(gathered, block.attn(h), atol=1e-12)
-        x = block(x)
-
-
 def test_summary_converts_nats_to_bits_per_byte():
-    import math
 
     log = [
         {"event": "config"},

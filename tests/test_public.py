@@ -46,7 +46,7 @@ UNSHOWN = {
         "training_figures.schedule_curve"
     ),
     "trains or measures for seconds or minutes: tests of its chapter run it": (
-        "attention_figures.raw_scores attention_figures.learn_to_repeat "
+        "attention_figures.learn_to_repeat "
         "bpe_figures.compression_points data_prepare.embedded_corpus demo.run_demo "
         "labs.learn labs.read_results labs.run_lab milestones.Milestones run.Run "
         "train.measure_peak_flops two_models.compare_models two_models.measure"

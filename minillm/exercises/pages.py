@@ -74,7 +74,7 @@ def write_pages(folder: Path) -> None:
         folder: where, usually `docs/exercises`.
     """
     folder.mkdir(exist_ok=True)
-    for chapter in {exercise.chapter: None for exercise in EXERCISES.values()}:
+    for chapter in CHAPTERS:
         with atomic_write(folder / f"{chapter}.md") as file:
             file.write(chapter_page(chapter).encode())
 

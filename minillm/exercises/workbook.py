@@ -43,7 +43,7 @@ def start(folder: Path) -> tuple[list[Path], list[Path]]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     written, kept = [], []
-    for chapter in used_chapters():
+    for chapter in CHAPTERS:
         path = folder / f"{chapter}.py"
         try:
             # Nobody's work is overwritten, not even if it appears at this moment.
@@ -53,11 +53,6 @@ def start(folder: Path) -> tuple[list[Path], list[Path]]:
         except FileExistsError:
             kept.append(path)
     return written, kept
-
-
-def used_chapters() -> list[str]:
-    """The chapters that have exercises."""
-    return [c for c in CHAPTERS if any(e.chapter == c for e in EXERCISES.values())]
 
 
 def workbook(folder: Path) -> Path:
@@ -115,7 +110,7 @@ def _has_exercises(folder: Path) -> bool:
     # The chapters of the course have the same names, and are nobody's exercises.
     if folder.resolve() == Path(minillm.__file__).resolve().parent:
         return False
-    return any((folder / f"{chapter}.py").is_file() for chapter in used_chapters())
+    return any((folder / f"{chapter}.py").is_file() for chapter in CHAPTERS)
 
 
 class Progress:
