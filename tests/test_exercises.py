@@ -17,6 +17,7 @@ from minillm.cli import app
 from minillm.exercises import EXERCISES, check, find_exercises, pages, workbook
 from minillm.exercises.exercise import CHAPTERS, chapter_text, stubs
 from minillm.exercises.grader import grade
+from minillm.exercises.report import Report
 from minillm.exercises.runner import grade_folder
 
 ROOT = Path(__file__).parents[1]
@@ -386,6 +387,28 @@ def test_start_writes_stubs_and_never_over_work(tmp_path):
     assert "which was there" in again.output
 
 
+def test_the_list_says_what_is_done(tmp_path):
+    workbook.start(tmp_path)
+    progress = workbook.Progress(tmp_path)
+    progress.note(Report("bpe.merge", "passed"))
+    progress.note(Report("bpe.count_pairs", "wrong", "value", "wrong result"))
+    result = runner.invoke(app, ["exercises", "list", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    marks = dict.fromkeys(EXERCISES, "-")
+    marks |= {"bpe.merge": "done", "bpe.count_pairs": "wrong"}
+    *listed, bar = result.output.splitlines()
+    assert bar.endswith(f"] 1 of {len(EXERCISES)} done")
+    rows = [line.split(maxsplit=4) for line in listed if line.startswith("  ")]
+    assert rows == [
+        [exercise.name, str(exercise.minutes), "min", marks[name], exercise.title]
+        for chapter in workbook.used_chapters()
+        for name, exercise in EXERCISES.items()
+        if exercise.chapter == chapter
+    ]
+    titles = [line for line in listed if not line.startswith("  ")]
+    assert titles == [CHAPTERS[chapter] for chapter in workbook.used_chapters()]
+
+
 def test_hints_come_one_by_one_and_the_solution_last(tmp_path):
     workbook.start(tmp_path)
     command = ["exercises", "check", "bpe.merge", str(tmp_path), "--hint"]
@@ -419,6 +442,7 @@ def test_the_solution_says_where_it_stands(exercise):
         (["check", "--json", "{empty}"], "no exercises in"),
         (["check", str(ROOT / "minillm")], "no exercises in"),
         (["check", "{broken}"], "not a record of progress"),
+        (["check", "{empty}", "{broken}"], "one folder at a time"),
     ],
 )
 def test_bad_input_is_one_line(arguments, says, tmp_path, monkeypatch, capsys):
@@ -593,3 +617,27 @@ def test_the_grader_compares_nan_and_infinity():
     assert difference(Outcome(nan), Outcome(nan)) is None
     assert difference(Outcome(inf), Outcome(-inf)) is not None
     assert difference(Outcome(bpe.count_pairs([1, 1])), Outcome({(1, 1): 1})) is None
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "kind"),
+    [
+        (3, "3", "type"),
+        (3, torch.tensor(3), None),
+        (3, torch.tensor([3]), "type"),
+        (True, 1, "value"),
+        ([1, 2], 12, "type"),
+        ([1, 2], [1], "value"),
+        ([1, 2], (1, 2), None),
+        ({"a": 1}, [("a", 1)], "type"),
+        ({"a": 1}, {"a": 2}, "value"),
+        ("ab", b"ab", "type"),
+        # A comparison that breaks is the learner's fault, not the grader's end.
+        (3.0, 10**400, "type"),
+    ],
+)
+def test_a_value_of_another_type_is_named(expected, got, kind):
+    from minillm.exercises.compare import Outcome, difference
+
+    found = difference(Outcome(expected), Outcome(got))
+    assert (found and found[0]) == kind
