@@ -431,7 +431,8 @@ def test_the_model_runs_under_mixed_precision():
 @pytest.mark.device
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_other_devices_give_the_same(device):
-    if not getattr(torch, device).is_available():
+    backend = {"cuda": torch.cuda, "mps": torch.backends.mps}[device]
+    if not backend.is_available():
         pytest.skip(f"PyTorch finds no {device} device here")
     lm, ids = loud(GQA), some_ids(GQA)
     expected = lm(ids)
