@@ -83,7 +83,7 @@ BLOCK_NAMES = {
     "ffn.w2.weight": "mlp.down_proj.weight",
     "ffn.w3.weight": "mlp.up_proj.weight",
 }
-LONGEST_CONTEXT = 1 << 20  # the longest of published Llama models
+LARGEST_TABLE = 1 << 23  # angles: Llama 3.1 turns 64 pairs at 131,072 positions
 
 
 def to_halves(
@@ -238,15 +238,17 @@ def check_size(tensors: dict[str, Tensor], config: ModelConfig, where: str) -> N
         where: what the two come from, for an error.
 
     Raises:
-        ValueError: if it asks for more than twice as many weights, or for a context of
-            more than a million tokens: the angles of all positions are a table.
+        ValueError: if it asks for more than twice as many weights, or for so long a
+            context that the table of its angles would dwarf them.
     """
-    if config.context_length > LONGEST_CONTEXT:
-        raise ValueError(
-            f"{where}: a context of {config.context_length:,} tokens; at most "
-            f"{LONGEST_CONTEXT:,} can be read here"
-        )
     there = sum(tensor.numel() for tensor in tensors.values())
+    angles = config.context_length * config.d_head // 2
+    if angles > (most := max(LARGEST_TABLE, there // 2)):
+        raise ValueError(
+            f"{where}: a context of {config.context_length:,} tokens makes a table of "
+            f"{angles:,} angles, and these weights allow {most:,}: write down a "
+            "shorter context"
+        )
     here = param_count(config).total
     if here > 2 * there:
         raise ValueError(

@@ -152,6 +152,27 @@ def test_memory_is_a_multiple_of_the_file(name):
         assert peak < 120 * len(data) + (4 << 20)
 
 
+@pytest.mark.parametrize(
+    ("more", "outcome"),
+    [pytest.param(0, "read", marks=pytest.mark.check), (1, "refused")],
+)
+@pytest.mark.parametrize("d_model", [4, 64, 512])
+def test_a_long_context_is_read_or_refused_in_bounded_memory(d_model, more, outcome):
+    """One number makes a table of all positions, whose width the weights decide."""
+    from fuzz import files_of, scratch, small_model, small_tokenizers
+
+    from minillm.hub import LARGEST_TABLE, save_llama
+
+    context = 2 * LARGEST_TABLE // d_model + more
+    with scratch() as folder:
+        save_llama(small_model(d_model=d_model), folder, small_tokenizers()[0])
+        facts = json.loads((folder / "config.json").read_bytes())
+        parts = files_of(folder, "model.safetensors", "tokenizer.json")
+    longer = json.dumps(facts | {"max_position_embeddings": context}).encode()
+    data = CUT.join([*parts, longer, b"{}", b"{}"])
+    assert attempt("llama", data) == outcome
+
+
 class Hostile:
     """A result that answers no question."""
 
