@@ -234,6 +234,19 @@ def _stream_whole(chunks: Iterable[str], encode: Encode) -> Iterator[int]:
     yield from encode("".join(chunks))
 
 
+def _letters_encoded(function: Any, chunks: list[str], encode: Encode) -> int:
+    letters = 0
+
+    def counting(text: str) -> list[int]:
+        nonlocal letters
+        letters += len(text)
+        return encode(text)
+
+    for _ in function(iter(chunks), counting):
+        pass
+    return letters
+
+
 EXERCISES = (
     Exercise(
         name="bpe.compression_ratio",
@@ -615,9 +628,7 @@ EXERCISES = (
         inputs=st.tuples(st.lists(st.text("ab ", max_size=4), max_size=5)),
         examples=((["a b"] * 6,), (["ab", "ab a"],), ([" a", " b"],)),
         growth=lambda n: (["a b "] * n, lambda text: list(text.encode())),
-        work=lambda function, chunks, encode: _letters_encoded(
-            function, chunks, encode
-        ),
+        work=_letters_encoded,
         mistakes=(
             Mistake(
                 "each part by itself",
@@ -649,16 +660,3 @@ EXERCISES = (
         ),
     ),
 )
-
-
-def _letters_encoded(function: Any, chunks: list[str], encode: Encode) -> int:
-    letters = 0
-
-    def counting(text: str) -> list[int]:
-        nonlocal letters
-        letters += len(text)
-        return encode(text)
-
-    for _ in function(iter(chunks), counting):
-        pass
-    return letters

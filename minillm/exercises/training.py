@@ -11,7 +11,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minillm import descent, loss_fast, optimizer, train
+from minillm import batches, descent, loss_fast, optimizer, train
 from minillm.exercises.exercise import FLOATS, Draw, Exercise, Mistake, stacked, tensors
 
 __all__ = ["EXERCISES"]
@@ -187,10 +187,15 @@ def _after(gradients: list[Tensor], max_norm: float) -> tuple[list[Tensor], floa
 # Batches
 
 
-def _batch(
-    tokens: Any, starts: list[int], context_length: int, *, ahead: int = 1
+def _reference_batch(
+    tokens: Any, starts: list[int], context_length: int
 ) -> tuple[Tensor, Tensor]:
-    # What `get_batch` does with the starts that it has drawn.
+    return batches.cut_pieces(tokens, torch.tensor(starts), context_length)
+
+
+def _batch(
+    tokens: Any, starts: list[int], context_length: int, *, ahead: int
+) -> tuple[Tensor, Tensor]:
     pieces = [tokens[s : s + context_length + 2].astype(np.int64) for s in starts]
     rows = [torch.from_numpy(piece) for piece in pieces]
     inputs = torch.stack([row[:context_length] for row in rows])
@@ -504,8 +509,8 @@ EXERCISES = (
         minutes=15,
         why="Inputs and targets that are equal give a loss of zero and a model that "
         "has learned to copy.",
-        answer=(train.get_batch,),
-        reference=_batch,
+        answer=(batches.cut_pieces, train.get_batch),
+        reference=_reference_batch,
         inputs=_batch_inputs(),
         examples=((_TEXT, [0, 2], 3),),
         mistakes=(
@@ -522,13 +527,13 @@ EXERCISES = (
             Mistake(
                 "one token short",
                 "A piece of context_length + 1 tokens gives context_length inputs.",
-                lambda tokens, starts, n: _batch(tokens, starts, n - 1),
+                lambda tokens, starts, n: _batch(tokens, starts, n - 1, ahead=1),
             ),
             Mistake(
                 "not int64",
                 "PyTorch looks up embeddings by int64, or int32.",
                 lambda tokens, starts, n: tuple(
-                    part.int() for part in _batch(tokens, starts, n)
+                    part.int() for part in _reference_batch(tokens, starts, n)
                 ),
             ),
         ),
