@@ -17,14 +17,13 @@ from multiprocessing import get_context
 from operator import add
 from typing import Any, Final, TypeVar
 
+from minillm.bpe_cuts import SAFE_CUT, split_specials
 from minillm.bpe_patterns import BYTE_RANK, GPT2_PATTERN, pretokenize
 from minillm.bpe_source import (
     BLOCK,
-    SAFE_CUT,
     check_training,
     report_shortage,
     source_documents,
-    split_specials,
 )
 
 __all__ = ["count_chunks", "map_in_order", "merge_chunks", "processes", "train_bpe"]

@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minillm.bpe_cuts import check_specials
 from minillm.bpe_patterns import BYTE_TO_CHAR, CHAR_TO_BYTE
-from minillm.bpe_source import check_specials
 
 __all__ = [
     "Parts",

@@ -95,6 +95,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from operator import index
 from typing import Any, SupportsIndex
 
+from minillm.bpe_cuts import safe_pieces, split_specials
 from minillm.bpe_encode import Encoder, encode_batch, encode_file
 from minillm.bpe_fast import train_bpe
 from minillm.bpe_formats import (
@@ -105,7 +106,6 @@ from minillm.bpe_formats import (
 from minillm.bpe_json import read_tokenizer_json, write_tokenizer_json
 from minillm.bpe_parts import Merge, Parts, place_specials
 from minillm.bpe_patterns import GPT2_PATTERN, pretokenize
-from minillm.bpe_source import safe_pieces, split_specials
 
 __all__ = ["BPETokenizer"]
 

@@ -112,7 +112,8 @@ def train(
 
 
 def _documents(files: list[Path], pattern: str, specials: list[str]) -> Iterable[str]:
-    from minillm.bpe_source import check_specials, source_documents
+    from minillm.bpe_cuts import check_specials
+    from minillm.bpe_source import source_documents
     from minillm.data import andersen
 
     if not files:

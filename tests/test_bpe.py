@@ -39,8 +39,8 @@ from minillm.bpe import (
     train_bpe_chunks,
     train_bpe_naive,
 )
+from minillm.bpe_cuts import SAFE_CUT, last_safe_cut, safe_pieces
 from minillm.bpe_patterns import DIGITS_PATTERN, LLAMA3_PATTERN, pretokenize
-from minillm.bpe_source import SAFE_CUT, last_safe_cut, safe_pieces
 from minillm.data import andersen
 
 PATTERNS = {
@@ -951,7 +951,7 @@ def test_a_stream_without_a_cut_is_not_searched_again_and_again(monkeypatch):
         searched += len(text)
         return last_safe_cut(text, *rest)
 
-    monkeypatch.setattr("minillm.bpe_source.last_safe_cut", counting)
+    monkeypatch.setattr("minillm.bpe_cuts.last_safe_cut", counting)
     assert "".join(safe_pieces("a" * 5000, GPT2_PATTERN)) == "a" * 5000
     assert searched <= 3 * 5000
 

@@ -70,7 +70,6 @@ def test_heads_learn_where_to_look():
 
 
 def test_summary_converts_nats_to_bits_per_byte():
-
     log = [
         {"event": "config"},
         {"event": "step", "step": 1, "loss": 4.0, "validation_loss": None},

@@ -484,7 +484,6 @@ def test_a_saved_trainer_goes_on_to_the_last_bit(tmp_path: Path, stop: int) -> N
         (p.step, p.loss, p.lr, p.gradient_norm) for p in reports[stop:]
     ]
     assert same(weights_of(straight.model), weights_of(fresh.model))
-    # What the next warning depends on is the same, too.
     assert (fresh.losses, fresh.lowest) == (straight.losses, straight.lowest)
     with pytest.raises(ValueError, match="is a checkpoint, but of no training run"):
         train_module.save_checkpoint(

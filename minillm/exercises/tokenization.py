@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from minillm import bpe, bpe_source
+from minillm import bpe, bpe_cuts
 from minillm.bpe import GPT2_PATTERN
 from minillm.bpe_patterns import pretokenize
 from minillm.exercises.exercise import Draw, Exercise, Mistake
@@ -555,8 +555,8 @@ EXERCISES = (
         minutes=15,
         why="`<|end|>` stands for something that is no text. Cut wrongly, it is "
         "spelled out in bytes, or a longer token is taken for a shorter one.",
-        answer=(bpe_source.split_specials, bpe_source.special_splitter),
-        reference=bpe_source.split_specials,
+        answer=(bpe_cuts.split_specials, bpe_cuts.special_splitter),
+        reference=bpe_cuts.split_specials,
         inputs=st.tuples(
             st.text("ax|", max_size=8),
             st.lists(
@@ -622,7 +622,7 @@ EXERCISES = (
         minutes=30,
         why="A file that does not fit into memory, or a text that is still being "
         "written, comes in parts, and a part may end in the middle of a word.",
-        answer=(bpe.BPETokenizer, bpe_source.safe_pieces, bpe_source.last_safe_cut),
+        answer=(bpe.BPETokenizer, bpe_cuts.safe_pieces, bpe_cuts.last_safe_cut),
         reference=_stream,
         call=_call_stream,
         inputs=st.tuples(st.lists(st.text("ab ", max_size=4), max_size=5)),
