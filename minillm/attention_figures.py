@@ -196,16 +196,14 @@ def distance_curve(numbers: dict[str, Any], path: Path) -> None:
     )
 
 
-def recompute(data: Path = IMAGES / "data") -> float:
+def recompute() -> float:
     """Train the model again, and store its numbers.
-
-    Args:
-        data: the folder of the committed numbers.
 
     Returns:
         The greatest difference to the scores before; infinite if there were none.
     """
-    new, path, difference = measure(learn_to_repeat()[0]), data / "heads.json", math.inf
+    path, difference = IMAGES / "data" / "heads.json", math.inf
+    new = measure(learn_to_repeat()[0])
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
         a, b = torch.tensor(old["scores"]), torch.tensor(new["scores"])

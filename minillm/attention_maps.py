@@ -45,9 +45,11 @@ def attention_scores(
     for block in model.blocks:
         attn, h = block.attn, block.attn_norm(x)
         q, k = (
-            attn.rope(proj(h).unflatten(-1, (-1, attn.d_head)).transpose(1, 2))
+            proj(h).unflatten(-1, (-1, attn.d_head)).transpose(1, 2)
             for proj in (attn.q_proj, attn.k_proj)
         )
+        if attn.rope is not None:
+            q, k = attn.rope(q), attn.rope(k)
         # Several query heads may share one key head.
         k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
         scores.append(q @ k.transpose(-2, -1) / math.sqrt(attn.d_head))

@@ -192,12 +192,11 @@ def summarize(log: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"bits": bits, "validation": validation, "baselines": baselines}
 
 
-def draw_all(folder: Path, data: Path = IMAGES / "data") -> list[Path]:
-    """Draw every figure of the course.
+def draw_all(folder: Path) -> list[Path]:
+    """Draw every figure of the course from the committed numbers.
 
     Args:
         folder: where to.
-        data: the folder of the committed numbers.
 
     Returns:
         The files that were written.
@@ -212,6 +211,7 @@ def draw_all(folder: Path, data: Path = IMAGES / "data") -> list[Path]:
     from minillm.lab_figures import LAB_FIGURES
     from minillm.training_figures import descent_curve, schedule_curve
 
+    data = IMAGES / "data"
     run = json.loads((data / "demo.json").read_text(encoding="utf-8"))
     points = json.loads((data / "compression.json").read_text(encoding="utf-8"))
     heads = json.loads((data / "heads.json").read_text(encoding="utf-8"))
@@ -233,11 +233,8 @@ def draw_all(folder: Path, data: Path = IMAGES / "data") -> list[Path]:
     return [folder / name for name in figures]
 
 
-def recompute(data: Path = IMAGES / "data") -> float:
+def recompute() -> float:
     """Train the demo model again, store its loss curve and what it discloses.
-
-    Args:
-        data: the folder of the committed numbers.
 
     Returns:
         The greatest difference to the numbers before, in bits per byte, over the
@@ -250,6 +247,7 @@ def recompute(data: Path = IMAGES / "data") -> float:
     from minillm.milestones import Milestones, milestones_text
     from minillm.widgets import write_all
 
+    data = IMAGES / "data"
     path = data / "demo.json"
     last = CONFIG.steps
     milestones = Milestones([1, 30, last // 40, last // 10, last // 4, last])
@@ -266,7 +264,6 @@ def recompute(data: Path = IMAGES / "data") -> float:
             difference = max(
                 abs(a - b) for a, b in zip(_bits(old), _bits(new), strict=True)
             )
-    data.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         file.write((json.dumps(new) + "\n").encode())
     with atomic_write(data / "disclosure.md") as file:

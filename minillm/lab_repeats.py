@@ -37,8 +37,6 @@ from minillm.train import cross_entropy
 
 __all__ = ["Copies", "committed_copies", "measure_copies"]
 
-COMMITTED = IMAGES / "data" / "lab-repeats.json"
-
 
 class Copies(NamedTuple):
     """How a model reads the same noise twice.
@@ -98,16 +96,14 @@ def measure_copies(
     return Copies(first.item(), second.item(), best[length - 1], best[1])
 
 
-def committed_copies(path: Path = COMMITTED) -> dict[str, Copies]:
+def committed_copies() -> dict[str, Copies]:
     """Read what was measured.
-
-    Args:
-        path: the file.
 
     Returns:
         The measures of each model, by the name of its file.
     """
-    measured = json.loads(path.read_text(encoding="utf-8"))
+    committed = IMAGES / "data" / "lab-repeats.json"
+    measured = json.loads(committed.read_text(encoding="utf-8"))
     return {
         name: Copies(*(m[x] for x in Copies._fields)) for name, m in measured.items()
     }
