@@ -30,7 +30,6 @@ from typing import NamedTuple
 import hypothesis
 import pytest
 import torch
-from mutmut.mutation.file_mutation import create_mutations, deep_replace
 
 # What is changed: all functions of a module, or those that are named.
 SAMPLING = {
@@ -72,6 +71,9 @@ def functions(source: str) -> dict[str, ast.FunctionDef]:
 
 def mutants_of(path: Path, names: set[str] | None) -> Iterator[Mutant]:
     """All changes to a module, or to those of its functions that are named."""
+    # Not before it is needed: pytest imports this file, to look for examples in it.
+    from mutmut.mutation.file_mutation import create_mutations, deep_replace
+
     source = path.read_text(encoding="utf-8")
     before = {name: ast.unparse(node) for name, node in functions(source).items()}
     tree, mutations, *_ = create_mutations(str(path), source)
