@@ -90,7 +90,7 @@ def demo(
         typer.Option(help="A text file of your own; two blank lines divide documents."),
     ] = None,
 ) -> None:
-    """Train on Andersen's fairy tales and let the model write: about three minutes."""
+    """Train on fairy tales and let the model write. It takes about three minutes."""
     from dataclasses import replace
 
     from rich.console import Console

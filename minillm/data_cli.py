@@ -49,7 +49,7 @@ def prepare(
         int | None, typer.Option(help="How many processes work.")
     ] = None,
 ) -> None:
-    """Turn files of any size into tokens, and put a part aside for examination."""
+    """Turn files of any size into tokens. A part is put aside for examination."""
     from minillm.bpe import BPETokenizer
     from minillm.data_prepare import prepare as prepare_files
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "check", "list_exercises", "start"]
 
 app = typer.Typer(
-    help="Exercises that grade themselves, and tell you why.", no_args_is_help=True
+    help="Exercises that grade themselves and say why.", no_args_is_help=True
 )
 MARKS = {"passed": "done", "wrong": "wrong", "todo": "-"}
 
@@ -26,7 +26,7 @@ def list_exercises(
         Path, typer.Argument(help="A folder of yours, for what is done.")
     ] = Path(),
 ) -> None:
-    """List all exercises, with minutes, and what is done of them."""
+    """List the exercises and what is done of them."""
     from minillm.exercises import EXERCISES
     from minillm.exercises.exercise import CHAPTERS
     from minillm.exercises.workbook import Progress
@@ -48,7 +48,7 @@ def list_exercises(
 def start(
     folder: Annotated[Path, typer.Argument(help="Where to write the files.")],
 ) -> None:
-    """Write the files to work in; a file that is there is left alone."""
+    """Write the files to work in. A file that is there is left alone."""
     from minillm.exercises.workbook import start as write
 
     written, kept = write(folder)
@@ -79,7 +79,7 @@ def check(
         typer.Option("--json", help="Print one record for each exercise and learner."),
     ] = False,
 ) -> None:
-    """Grade your functions: what is right, what is wrong, and why.
+    """Grade your functions: what is wrong, and why.
 
     Without a name all exercises are graded, without DIR those in this folder. With
     --json, DIR may hold many folders, one for each learner.

@@ -45,7 +45,7 @@ def flops(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Count what a model costs: FLOPs by part, parameters, memory."""
+    """Count what a model costs in FLOPs and memory."""
     _check_sizes({"--batch": batch, "--context": 1 if context is None else context})
     shapes = {name: _shape(name) for name in _names(models)}
     reports = [
@@ -229,7 +229,7 @@ def cost(
     count: Annotated[int, typer.Option(help="Chips that work side by side.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Turn a training run into chip-hours, days and dollars.
+    """Turn a training run into days and dollars.
 
     Every assumption moves the result in proportion, so each is yours to give.
     """
@@ -311,7 +311,7 @@ def disclose(
         "runs/demo"
     ),
 ) -> None:
-    """Set beside the GPT-4 report, item by item, what a run of yours discloses."""
+    """Set a run of yours beside the GPT-4 report. What does either disclose?"""
     from rich.console import Console
     from rich.table import Table
 

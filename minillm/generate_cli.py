@@ -38,7 +38,7 @@ def generate(
     top_p: TopP = 0.95,
     seed: Seed = None,
 ) -> None:
-    """Continue PROMPT with a trained model, and print the text as it is written."""
+    """Continue PROMPT with a trained model. The text is printed as it is written."""
     from minillm.generate import stream_text
     from minillm.hub_load import open_model
 

@@ -32,7 +32,7 @@ def lab(
         int | None, typer.Option(help="Processes; by default one for each core.")
     ] = None,
 ) -> None:
-    """Train many little models, and say when an ability appeared."""
+    """Find out when an ability appears. Many little models are trained for it."""
     import os
 
     from rich.console import Console

@@ -73,14 +73,17 @@ def _band(
     axes.fill_between(x, low, high, color=style["color"], alpha=0.15, lw=0)
 
 
-def _line(axes: "Axes", height: float, name: str, above: bool = True) -> None:
+def _line(
+    axes: "Axes", height: float, name: str, above: bool = True, right: bool = False
+) -> None:
     axes.axhline(height, color=INK, lw=1, ls=DASHED)
     axes.annotate(
         name,
-        (0.02, height),
+        (0.98 if right else 0.02, height),
         (0, 3 if above else -3),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
+        ha="right" if right else "left",
         va="bottom" if above else "top",
     )
 
@@ -114,7 +117,9 @@ def context_steps(path: Path) -> None:
                 ls=style,
                 label=f"{label}, width {config['width']}",
             )
-        _line(axes, results[0]["unigram"][column - 1], "counting states", column == 1)
+        # On the left the curves would run through it.
+        states = results[0]["unigram"][column - 1]
+        _line(axes, states, "counting states", above=column == 1, right=True)
         _line(axes, results[0]["bigram"][column - 1], "counting pairs")
         axes.set(xscale="log", xlabel="FLOPs of training so far", ylabel=name)
     panels[0].set(ylim=(0.84, 1.06), yticks=[0.85, 0.9, 0.95, 1, 1.05])
@@ -214,7 +219,7 @@ def context_maps(path: Path) -> None:
         for r in committed(lab_context.LAB)
         if r["config"] == lab_context.BASE | {"width": 16} and "maps" in r
     )
-    figure, panels = _panels(4, height=2.6)
+    figure, panels = _panels(4, height=2.0)
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path as Outline
 

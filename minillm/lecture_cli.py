@@ -21,7 +21,7 @@ def lecture(
         bool, typer.Option("--all", help="Run it through without stopping.")
     ] = False,
 ) -> None:
-    """Give a chapter as a lecture: Enter runs the next example."""
+    """Give a chapter as a lecture. Enter runs the next example."""
     from rich.console import Console
 
     from minillm.lecture import Lecture

@@ -83,7 +83,7 @@ def train(
     ] = "bytes",
     workers: Workers = None,
 ) -> None:
-    """Learn a tokenizer from files, and write it as a tokenizer.json."""
+    """Learn a tokenizer from files. It is written as a tokenizer.json."""
     from minillm.bpe import GPT2_PATTERN, GPT4_PATTERN, O200K_PATTERN, BPETokenizer
 
     known = {"gpt2": GPT2_PATTERN, "gpt4": GPT4_PATTERN, "o200k": O200K_PATTERN}
@@ -134,7 +134,7 @@ def encode(
     allow_special: Special = False,
     workers: Workers = None,
 ) -> None:
-    """Turn text into ids, printed in one line or written into a .npy file."""
+    """Turn text into ids. They are printed, or written into a .npy file."""
     ours = _load(tokenizer)
     allowed = "all" if allow_special else ()
     if workers is not None and (file is None or out is None):
@@ -198,7 +198,7 @@ def show(
     ] = False,
     allow_special: Special = False,
 ) -> None:
-    """Colour the tokens of a text; with --merges, say how each word came about."""
+    """Colour the tokens of a text. With --merges, say how each word came about."""
     from rich.console import Console
     from rich.text import Text
 

@@ -5,6 +5,8 @@ for (const element of document.querySelectorAll(".arithmatex")) {
     displayMode: tex.startsWith("\\["),
     throwOnError: false,
   });
+  // A short one stays on its line; in a table it may be what makes a row fit.
+  if (tex.length < 24 && !element.closest("table")) element.classList.add("whole");
   // A line never begins with the comma after a formula.
   const after = element.nextSibling;
   const mark = after?.nodeType === Node.TEXT_NODE && after.data.match(/^[.,:;!?)]+/)?.[0];
@@ -32,13 +34,31 @@ for (const code of document.querySelectorAll("pre > code")) {
     const line = document.createElement("span");
     line.innerHTML = `${html}\n`;
     const indent = line.textContent.match(/^ *((>>>|\.\.\.) )? */)[0].length;
-    const aligned = / {3,}\S/.test(line.textContent.slice(indent));
+    const told = code.closest(".language-python, .language-sh") || line.querySelector(".gp");
+    const aligned = !told && / {3,}\S/.test(line.textContent.slice(indent));
     line.className = aligned ? "line aligned" : "line";
     line.style.setProperty("--hang", Math.min(indent, 16) + 2);
-    // A prompt is never alone on its line.
-    for (const p of line.querySelectorAll(".gp")) p.textContent = `${p.textContent.trim()}\u00a0`;
+    // Neither a prompt nor an indent is ever alone on its line.
+    const texts = document.createTreeWalker(line, NodeFilter.SHOW_TEXT);
+    for (let left = indent; left > 0 && texts.nextNode();) {
+      const { data } = texts.currentNode;
+      texts.currentNode.data = data.slice(0, left).replaceAll(" ", "\u00a0") + data.slice(left);
+      left -= data.length;
+    }
     return line;
   }));
+}
+// Who copies by hand gets ordinary spaces.
+document.addEventListener("copy", (event) => {
+  const text = String(getSelection());
+  if (!text.includes("\u00a0") || document.activeElement.matches("input, textarea")) return;
+  event.clipboardData.setData("text/plain", text.replaceAll("\u00a0", " "));
+  event.preventDefault();
+});
+// An option such as --resume is one word.
+for (const code of document.querySelectorAll(":not(pre) > code")) {
+  if (code.children.length) continue;
+  code.innerHTML = code.innerHTML.replace(/(^|\s)(--?\w[-\w]*)/g, '$1<span class="whole">$2</span>');
 }
 // The search is a dialog, and a dialog needs a name.
 document.querySelector(".md-search")?.setAttribute("aria-label", "Search");
