@@ -74,17 +74,17 @@ def _band(
 
 
 def _line(
-    axes: "Axes", height: float, name: str, above: bool = True, right: bool = False
+    axes: "Axes", height: float, name: str, gap: float = 3, right: bool = False
 ) -> None:
     axes.axhline(height, color=INK, lw=1, ls=DASHED)
     axes.annotate(
         name,
         (0.98 if right else 0.02, height),
-        (0, 3 if above else -3),
+        (0, gap),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
         ha="right" if right else "left",
-        va="bottom" if above else "top",
+        va="bottom" if gap > 0 else "top",
     )
 
 
@@ -117,9 +117,9 @@ def context_steps(path: Path) -> None:
                 ls=style,
                 label=f"{label}, width {config['width']}",
             )
-        # On the left the curves would run through it.
-        states = results[0]["unigram"][column - 1]
-        _line(axes, states, "counting states", above=column == 1, right=True)
+        # Where no curve runs through its name.
+        states, gap = results[0]["unigram"][column - 1], 14 if column == 1 else -3
+        _line(axes, states, "counting states", gap, right=True)
         _line(axes, results[0]["bigram"][column - 1], "counting pairs")
         axes.set(xscale="log", xlabel="FLOPs of training so far", ylabel=name)
     panels[0].set(ylim=(0.84, 1.06), yticks=[0.85, 0.9, 0.95, 1, 1.05])
@@ -156,7 +156,7 @@ def context_models(path: Path) -> None:
             mfc=WIDTHS[config["width"]] if two else "none",
             capsize=3,
         )
-    _line(axes, results[0]["unigram"][1], "counting states", above=False)
+    _line(axes, results[0]["unigram"][1], "counting states", gap=-3)
     _line(axes, results[0]["bigram"][1], "counting pairs")
     axes.set(xscale="log", xlabel="FLOPs of the whole training", ylim=(0.46, 0.63))
     axes.set_xlim(5e10, 4e12)

@@ -35,7 +35,7 @@ for (const code of document.querySelectorAll("pre > code")) {
     line.innerHTML = `${html}\n`;
     const indent = line.textContent.match(/^ *((>>>|\.\.\.) )? */)[0].length;
     const told = code.closest(".language-python, .language-sh") || line.querySelector(".gp");
-    const aligned = !told && / {3,}\S/.test(line.textContent.slice(indent));
+    const aligned = !told && / {3,}[^\s#]/.test(line.textContent.slice(indent));
     line.className = aligned ? "line aligned" : "line";
     line.style.setProperty("--hang", Math.min(indent, 16) + 2);
     // Neither a prompt nor an indent is ever alone on its line.
