@@ -2,7 +2,7 @@ r"""Checkpoints: a training run in one file.
 
 The file is a safetensors file: a header in JSON, then the numbers as they lie in
 memory. Unlike Python's pickle, which PyTorch's own `torch.save` uses, reading it can
-never run code. (Format: https://huggingface.co/docs/safetensors.)
+never run code. (Format: <https://huggingface.co/docs/safetensors>.)
 
 The tensors come from two places. Those of the model keep the names that its
 `state_dict` gives them, behind `model.`; those of the optimizer are behind
