@@ -5,7 +5,8 @@ The course does not explain this module: it puts [`minillm.generate`][] and
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -56,8 +57,9 @@ def generate(
         seed=seed,
     )
     print(prompt, end="", flush=True)
-    for piece in pieces:
-        print(piece, end="", flush=True)
+    with _naming(source):
+        for piece in pieces:
+            print(piece, end="", flush=True)
     print()
 
 
@@ -96,10 +98,8 @@ def chat(
         )
 
     turns = [("system", system)] if system else []
-    try:  # what no words can mend is refused before anyone speaks
+    with _naming(source):  # what no words can mend is refused before anyone speaks
         answers([*turns, ("user", "")])
-    except ValueError as error:
-        raise ValueError(f"cannot chat with {source}: {error}") from error
     while said := _ask():
         try:
             pieces = answers([*turns, ("user", said)])
@@ -107,11 +107,21 @@ def chat(
             print(f"not read: {error}", file=sys.stderr)
             continue
         answer = ""
-        for piece in pieces:
-            print(piece, end="", flush=True)
-            answer += piece
+        with _naming(source):
+            for piece in pieces:
+                print(piece, end="", flush=True)
+                answer += piece
         print()
         turns += [("user", said), ("assistant", answer)]
+
+
+@contextmanager
+def _naming(source: str) -> Generator[None, None, None]:
+    """Say of a mistake which model it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"cannot go on with {source}: {error}") from error
 
 
 def _ask() -> str:

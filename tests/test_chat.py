@@ -132,7 +132,7 @@ def test_the_command_refuses_a_model_that_cannot_chat(call, tmp_path):
     save_llama(TransformerLM(ModelConfig(258, 8, 8, 1, 2)), tmp_path / "a", tokenizer)
     code, out, err = call("chat", tmp_path / "a", typed="hello\n")
     assert (code, out) == (2, "")
-    assert err.startswith(f"error: cannot chat with {tmp_path / 'a'}: the tokenizer ")
+    assert err.startswith(f"error: cannot go on with {tmp_path / 'a'}: the tokenizer ")
     assert "has no special token <|im_start|>" in err
     assert err.count("\n") == 1
 
@@ -171,7 +171,7 @@ def test_bytes_that_are_no_text_are_read_as_unknown_characters(
 def test_what_cannot_be_mended_by_words_is_refused_at_once(call, folder):
     code, out, err = call("chat", folder, "--temperature", -1, typed="hello\n")
     assert (code, out) == (2, "")
-    assert err.startswith(f"error: cannot chat with {folder}: the temperature")
+    assert err.startswith(f"error: cannot go on with {folder}: the temperature")
     code, out, err = call("chat", folder, "--system", "hello " * 300, typed="hello\n")
     assert (code, out, err.count("\n")) == (2, "", 1)
 
