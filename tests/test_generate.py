@@ -79,6 +79,13 @@ def test_temperature_raises_probabilities_to_a_power(logits, t):
         assert math.isclose(p, power / math.fsum(powers), rel_tol=1e-9, abs_tol=1e-300)
 
 
+@pytest.mark.parametrize("t", [0, -1.0, math.inf, math.nan])
+def test_no_temperature_is_no_division(t):
+    says = f"^the temperature must be positive and finite; got {t}: 1 changes nothing$"
+    with pytest.raises(ValueError, match=says):
+        apply_temperature(float64([1, 2]), t)
+
+
 # Top-k and top-p
 
 
@@ -222,7 +229,8 @@ def test_a_tiny_temperature_is_greedy(dtype):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_scores_that_are_no_numbers_are_refused(bad, lm):
-    with pytest.raises(ValueError, match=r"not numbers .* earlier checkpoint"):
+    says = r"^the model's scores are not numbers \(NaN .*, or its .* checkpoint$"
+    with pytest.raises(ValueError, match=says):
         pick(torch.tensor([0.0, bad, 1.0]), temperature=0)
     broken = TransformerLM(CONFIG)
     torch.nn.init.constant_(broken.final_norm.weight, bad)
@@ -230,6 +238,17 @@ def test_scores_that_are_no_numbers_are_refused(bad, lm):
     tokens = stream(broken, [1], 3)
     with pytest.raises(ValueError, match="not numbers"):
         next(tokens)
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_where_nothing_is_possible_nothing_is_drawn(temperature):
+    says = "^no token is possible: all are banned, or .*; ban fewer$"
+    with pytest.raises(ValueError, match=says):
+        pick(torch.full((3,), -math.inf), temperature=temperature)
+    with pytest.raises(ValueError, match=says):
+        pick(torch.zeros(3), temperature=temperature, banned_ids=[0, 1, 2])
+    possible = torch.tensor([-math.inf, 0.0, -math.inf])
+    assert pick(possible, temperature=temperature) == 1
 
 
 # A text
