@@ -73,11 +73,15 @@ def unigram_loss(train_tokens: Tokens, tokens: Tokens, vocab_size: int) -> float
         >>> round(-math.log(4 / 6), 3)
         0.405
     """
-    if len(tokens) < 2:
-        raise ValueError(f"nothing to predict: the text has {len(tokens)} tokens")
     counts = Counter(map(int, train_tokens))
     total = len(train_tokens) + vocab_size
-    surprise = [-math.log((counts[int(token)] + 1) / total) for token in tokens[1:]]
+    return _mean_surprise((counts[int(token)] + 1) / total for token in tokens[1:])
+
+
+def _mean_surprise(probabilities: Iterable[float]) -> float:
+    surprise = [-math.log(p) for p in probabilities]
+    if not surprise:
+        raise ValueError("nothing to predict: a text takes two tokens or more")
     return sum(surprise) / len(surprise)
 
 
@@ -182,13 +186,15 @@ class KneserNey:
 
         Returns:
             Nats per token.
+
+        Raises:
+            ValueError: if there is nothing to predict.
         """
         row = [int(token) for token in tokens]
-        surprise = [
-            -math.log(self.probability(row[i], row[max(0, i + 1 - self.order) : i]))
+        return _mean_surprise(
+            self.probability(row[i], row[max(0, i + 1 - self.order) : i])
             for i in range(1, len(row))
-        ]
-        return sum(surprise) / len(surprise)
+        )
 
     def _matching(self, context: Sequence[int]) -> list[tuple[dict[int, int], float]]:
         """What was seen after ever longer ends of the context, while there is any."""

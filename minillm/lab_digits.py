@@ -45,8 +45,9 @@ same models, with both rulers and a third, the likelihood of the right symbols.
 **Told in** [`minillm.emergence`][], on the bench of [`minillm.labs`][].
 """
 
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -125,14 +126,29 @@ def spell(ids: Int[Tensor, "seq"]) -> str:
     return "".join("0123456789+="[i] for i in ids.tolist())
 
 
-# For each task: what draws it, with which size, how many symbols it has, its answer's
-# length, and the layers that it needs.
-TASKS = {"sums": (sums, 4, 12, 5, 2), "code": (codes, 8, 32, 8, 1)}
+class Task(NamedTuple):
+    """What there is to do.
+
+    Attributes:
+        make: draws examples of a size.
+        size: the size.
+        vocab_size: how many symbols there are.
+        answer: how many of them make an answer.
+        layers: how many layers it takes.
+    """
+
+    make: Callable[[int, int, torch.Generator], tuple[Tensor, Tensor]]
+    size: int
+    vocab_size: int
+    answer: int
+    layers: int
+
+
+TASKS = {"sums": Task(sums, 4, 12, 5, 2), "code": Task(codes, 8, 32, 8, 1)}
 
 
 def _draw(task: str, n: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    make, size, *_ = TASKS[task]
-    return make(n, size, random)
+    return TASKS[task].make(n, TASKS[task].size, random)
 
 
 @cache
@@ -142,10 +158,10 @@ def _examination(task: str) -> tuple[Tensor, Tensor]:
 
 
 def _shape(config: Config) -> ModelConfig:
-    _, _, vocab_size, _, layers = TASKS[config["task"]]
+    task, width = TASKS[config["task"]], config["width"]
     length = _examination(config["task"])[0].shape[1]
-    width = config["width"]
-    return ModelConfig(vocab_size, length, width, layers, n_heads=max(1, width // 16))
+    heads = max(1, width // 16)
+    return ModelConfig(task.vocab_size, length, width, task.layers, heads)
 
 
 def _flops(config: Config) -> int:
@@ -203,8 +219,8 @@ def _report(results: list[dict[str, Any]]) -> str:
         exact, symbols, likelihood = (
             sum(r["curve"][-1][i] for r in same) / len(same) for i in (1, 2, 3)
         )
-        length = TASKS[config["task"]][3]
-        power = sum(r["curve"][-1][2] ** length for r in same) / len(same)
+        k = TASKS[config["task"]].answer
+        power = sum(r["curve"][-1][2] ** k for r in same) / len(same)
         rows.append([
             *(str(config[key]) for key in ("task", "width", "steps")),
             f"{same[0]['flops']:.1e}",

@@ -285,7 +285,7 @@ def digits_rulers(path: Path) -> None:
                 label=task,
             )
         power = [
-            sum(r["curve"][-1][2] ** lab_digits.TASKS[task][3] for r in same)
+            sum(r["curve"][-1][2] ** lab_digits.TASKS[task].answer for r in same)
             / len(same)
             for _, same in groups
         ]

@@ -138,6 +138,16 @@ def test_the_loss_is_the_mean_surprise(text: list[int], other: list[int]) -> Non
     assert unigram_loss(*rows, 6) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("text", [[], [3]])
+def test_a_text_with_nothing_to_predict(text: list[int]) -> None:
+    for loss in (
+        lambda: unigram_loss([0, 1], text, 6),
+        lambda: KneserNey([0, 1], 6).loss(text),
+    ):
+        with pytest.raises(ValueError, match="nothing to predict: a text takes two"):
+            loss()
+
+
 def test_a_text_in_which_nothing_occurs_once() -> None:
     # The discount of the formula would be 0, and a surprise infinite. 010 and 101 occur
     # nine times each, so half a count in nine is left for the uniform guess of 1/3.
