@@ -10,14 +10,16 @@ What remains in Python is done once for each distinct run. A text whose words ke
 coming back is therefore encoded several times faster than one whose words do not.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import chain, filterfalse
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minillm.bpe_runs import (
+    BLOCK,
     WIDTH,
     WORDS,
     Column,
@@ -34,6 +36,9 @@ __all__ = ["ArrayEncoder", "merge_in_step"]
 
 Ints = NDArray[np.int64]
 
+# Of a first block most runs are new. If it is small, fewer are new in the next one.
+FIRST_BLOCK: Final = 1 << 16
+
 # How many runs are remembered, at most, and how many words.
 MEMORY: Final = 1 << 20
 
@@ -43,7 +48,7 @@ def merge_in_step(
     byte_ids: Ints,
     pairs: Table,
     merged: Ints,
-) -> list[list[int]]:
+) -> tuple[Ints, Ints]:
     r"""Merge many words at the same time.
 
     Args:
@@ -53,14 +58,16 @@ def merge_in_step(
         merged: what each pair becomes.
 
     Returns:
-        The ids of each word.
+        The ids of all words, one word after the other, and how many each has.
 
     Examples:
         >>> pairs = Table(1)
         >>> pairs.add([pair_keys(np.array([97, 256]), np.array([98, 256]))])
         >>> merged = np.array([256, 257])
-        >>> merge_in_step([b"abab", b"aba", b"c"], np.arange(256), pairs, merged)
-        [[257], [256, 97], [99]]
+        >>> words = [b"abab", b"aba", b"c"]
+        >>> ids, sizes = merge_in_step(words, np.arange(256), pairs, merged)
+        >>> ids.tolist(), sizes.tolist()
+        ([257, 256, 97, 99], [1, 2, 1])
     """
     never = len(merged)
     lengths = np.array([len(word) for word in words])
@@ -99,9 +106,7 @@ def merge_in_step(
         rank[changed] = ranks_at(changed)
     owners, all_ids = map(np.concatenate, zip(*done, strict=True))
     order = np.argsort(owners, kind="stable")
-    flat = all_ids[order].tolist()
-    ends = np.cumsum(np.bincount(owners, minlength=len(words))).tolist()
-    return [flat[i:j] for i, j in zip([0, *ends[:-1]], ends, strict=True)]
+    return all_ids[order], np.bincount(owners, minlength=len(words))
 
 
 def pair_keys(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.uint64]:
@@ -142,15 +147,19 @@ class ArrayEncoder:
 
     def forget(self) -> None:
         """Start with an empty memory."""
-        self.words: dict[bytes, tuple[int, ...]] = {}
+        # A word that is looked up for the first time gets the next number.
+        self.words: dict[bytes, int] = defaultdict(count().__next__)
         self.runs = Table(WORDS)
-        # The ids of run number r begin at `first[r]` of all ids and are `count[r]`.
-        self.first, self.count = Column(np.int64), Column(np.int64)
+        # The ids of word number w are `word_size[w]` of all ids, from `word_begin[w]`
+        # on. Those of a run are those of its words once more, in one piece.
+        self.word_begin, self.word_size = Column(np.int64), Column(np.int64)
+        self.run_begin, self.run_size = Column(np.int64), Column(np.int64)
         self.ids = Column(np.int64)
 
     def encode(self, text: str) -> Iterator[list[int]]:
         """Encode a text, block by block."""
-        for block, has_runs in text_blocks(text, self.encoder.pattern):
+        first = BLOCK if len(self.runs) else FIRST_BLOCK
+        for block, has_runs in text_blocks(text, self.encoder.pattern, first):
             if has_runs:
                 yield self._encode_block(block).tolist()
             else:
@@ -160,47 +169,44 @@ class ArrayEncoder:
         raw, starts, ends, keys = find_runs(block, self.encoder.pattern)
         run = self.runs.find(keys)
         run[ends - starts > WIDTH] = -1
-        known = run >= 0
-        first, count = np.zeros_like(starts), np.zeros_like(starts)
-        first[known] = self.first.array[run[known]]
-        count[known] = self.count.array[run[known]]
-        new = np.flatnonzero(~known)
+        begin, size = self.run_begin.array[run], self.run_size.array[run]
+        new = np.flatnonzero(run < 0)
         if len(new):
-            bounds = zip(starts[new].tolist(), ends[new].tolist(), strict=True)
-            number: dict[bytes, int] = {}
-            which = np.array([
-                number.setdefault(raw[i:j], len(number)) for i, j in bounds
-            ])
-            begin, size = self._learn(list(number))
-            first[new], count[new] = begin[which], size[which]
+            number: dict[bytes, int] = defaultdict(count().__next__)
+            places = map(slice, starts[new].tolist(), ends[new].tolist())
+            texts = map(raw.__getitem__, places)
+            which = np.array(list(map(number.__getitem__, texts)))
+            begin_of, size_of = self._learn(list(number))
+            begin[new], size[new] = begin_of[which], size_of[which]
             # Remember each of them, from where it stands first.
             at = new[np.diff(np.maximum.accumulate(which), prepend=-1) > 0]
             short = ends[at] - starts[at] <= WIDTH
             self.runs.add([word[at[short]] for word in keys])
-            self.first.extend(begin[short])
-            self.count.extend(size[short])
-        # All ids, run by run: the i-th id of a run stands i places behind its first.
-        offset = np.repeat(first - np.cumsum(count) + count, count)
-        ids = self.ids.array[offset + np.arange(len(offset))]
+            self.run_begin.extend(begin_of[short])
+            self.run_size.extend(size_of[short])
+        ids = self._ids(begin, size)
         if max(len(self.runs), len(self.words), self.ids.size // 4) > MEMORY:
             self.forget()
         return ids
 
+    def _ids(self, begin: Ints, size: Ints) -> Ints:
+        # The i-th id of a word or run stands i places behind its first.
+        offset = np.repeat(begin - np.cumsum(size) + size, size)
+        return self.ids.array[offset + np.arange(len(offset))]
+
     def _learn(self, runs: list[bytes]) -> tuple[Ints, Ints]:
         r"""Encode new runs. Where do their ids begin, and how many are they?"""
-        words: list[bytes] = []
-        ends = []
-        for run in runs:
-            words += self.cut(run)
-            ends.append(len(words))
-        new = dict.fromkeys(filterfalse(self.words.__contains__, words))
-        self._learn_words(list(new))
-        ids = list(map(self.words.__getitem__, words))
-        ends_of_words = np.append(0, np.cumsum(list(map(len, ids))))
-        last = ends_of_words[ends]
+        words, ends = self.cut(runs)
+        n_known = len(self.words)
+        number = np.array(list(map(self.words.__getitem__, words)))
+        new = list(islice(reversed(self.words), len(self.words) - n_known))[::-1]
+        self._learn_words(new)
+        size = self.word_size.array[number]
+        ids = self._ids(self.word_begin.array[number], size)
+        last = np.cumsum(size)[ends - 1]
         size = np.diff(last, prepend=0)
         begin = self.ids.size + last - size
-        self.ids.extend(list(chain.from_iterable(ids)))
+        self.ids.extend(ids)
         # What is long is not remembered, lest the memory have no bound.
         for word in new:
             if len(word) > WIDTH:
@@ -209,17 +215,28 @@ class ArrayEncoder:
 
     def _learn_words(self, words: list[bytes]) -> None:
         encoder = self.encoder
-        merge = []
-        for word in words:
-            if word in encoder.whole:
-                self.words[word] = (encoder.whole[word],)
-            elif len(word) <= WIDTH:
-                merge.append(word)
-            else:
-                self.words[word] = tuple(encoder.encode_word(word))
+        # A word that is a token, and whose id is known, is its own beginning.
+        ids = np.array([encoder.whole.get(word, -1) for word in words])
+        size = np.ones(len(words), np.int64)
+        begin = self.ids.size + np.arange(len(words))
+        self.ids.extend(ids)
+        left = np.flatnonzero(ids < 0).tolist()
+        merge = [i for i in left if len(words[i]) <= WIDTH]
         if merge:
+            short = [words[i] for i in merge]
             if None in encoder.byte_ids:
-                for word in merge:
+                for word in short:
                     encoder.ids_of_bytes(word)
-            ids = merge_in_step(merge, self.byte_ids, self.pairs, self.merged)
-            self.words.update(zip(merge, map(tuple, ids), strict=True))
+            ids, sizes = merge_in_step(
+                short, self.byte_ids, self.pairs, self.merged
+            )
+            size[merge] = sizes
+            begin[merge] = self.ids.size + np.cumsum(sizes) - sizes
+            self.ids.extend(ids)
+        for i in left:
+            if len(words[i]) > WIDTH:
+                long = encoder.encode_word(words[i])
+                begin[i], size[i] = self.ids.size, len(long)
+                self.ids.extend(long)
+        self.word_begin.extend(begin)
+        self.word_size.extend(size)
