@@ -160,10 +160,16 @@ class ArrayEncoder:
         """Encode a text, block by block."""
         first = BLOCK if len(self.runs) else FIRST_BLOCK
         for block, has_runs in text_blocks(text, self.encoder.pattern, first):
-            if has_runs:
-                yield self._encode_block(block).tolist()
-            else:
+            if not has_runs:
                 yield self.encoder.encode_words(block)
+                continue
+            try:
+                ids = self._encode_block(block)
+            except BaseException:
+                # Also at Ctrl-C: what has been learned by half would be wrong later.
+                self.forget()
+                raise
+            yield ids.tolist()
 
     def _encode_block(self, block: str) -> Ints:
         raw, starts, ends, keys = find_runs(block, self.encoder.pattern)
@@ -215,7 +221,7 @@ class ArrayEncoder:
 
     def _learn_words(self, words: list[bytes]) -> None:
         encoder = self.encoder
-        # A word that is a token, and whose id is known, is its own beginning.
+        # A word that is a token has one id.
         ids = np.array([encoder.whole.get(word, -1) for word in words])
         size = np.ones(len(words), np.int64)
         begin = self.ids.size + np.arange(len(words))
@@ -227,9 +233,7 @@ class ArrayEncoder:
             if None in encoder.byte_ids:
                 for word in short:
                     encoder.ids_of_bytes(word)
-            ids, sizes = merge_in_step(
-                short, self.byte_ids, self.pairs, self.merged
-            )
+            ids, sizes = merge_in_step(short, self.byte_ids, self.pairs, self.merged)
             size[merge] = sizes
             begin[merge] = self.ids.size + np.cumsum(sizes) - sizes
             self.ids.extend(ids)

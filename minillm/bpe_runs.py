@@ -352,9 +352,7 @@ def ascii_pattern(pattern: str) -> "re.Pattern[bytes]":
             return kind if inside else f"[{kind}]"
         return {"[^": r"[^\xff", r"\S": r"[^\xff\s]"}.get(found, found)
 
-    return re.compile(
-        re.sub(r"\\p\{(\w+)\}|\\.|\[\^?|\]", translate, pattern).encode()
-    )
+    return re.compile(re.sub(r"\\p\{(\w+)\}|\\.|\[\^?|\]", translate, pattern).encode())
 
 
 def word_cutter(pattern: str) -> Callable[[Sequence[bytes]], tuple[list[bytes], Ints]]:

@@ -13,7 +13,6 @@ tensor (the step, learning rates, anything else you hand over) is JSON in the he
 import json
 from io import BufferedIOBase
 from os import PathLike, fspath
-from pathlib import Path
 from typing import IO, Any
 
 import safetensors
@@ -183,23 +182,31 @@ def read_extra(path_or_file: PathOrFile) -> dict[str, Any]:
         >>> read_extra(file)
         {'best': (1, 2)}
     """
-    header, _ = _read(path_or_file)
+    header, _ = _read(path_or_file, with_tensors=False)
     extra = _unpack(header.get("extra"))
     if not isinstance(extra, dict):
         raise ValueError(f"{_name(path_or_file)} is not a whole checkpoint: no extra")
     return extra
 
 
-def _read(path_or_file: PathOrFile) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if isinstance(path_or_file, (str, PathLike)):
-        data = Path(path_or_file).read_bytes()
-    else:
-        data = path_or_file.read()
+def _read(
+    path_or_file: PathOrFile, with_tensors: bool = True
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    tensors = {}
     try:
-        tensors = safetensors.torch.load(data)
-        # The file begins with the length of its header, as eight bytes.
-        end = 8 + int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8:end])["__metadata__"]
+        if isinstance(path_or_file, (str, PathLike)):
+            # The file is mapped: of what is not asked for nothing is read. The tensors
+            # are copied, since they live on when the file changes.
+            with safetensors.safe_open(path_or_file, framework="pt") as file:
+                metadata = file.metadata()
+                for name in file.keys() if with_tensors else ():
+                    tensors[name] = file.get_tensor(name).clone()
+        else:
+            data = path_or_file.read()
+            tensors = safetensors.torch.load(data)
+            # It begins with the length of its header, as eight bytes.
+            end = 8 + int.from_bytes(data[:8], "little")
+            metadata = json.loads(data[8:end])["__metadata__"]
         header = parse_json(metadata["minillm"], "its header")
         if not isinstance(header, dict):
             raise TypeError("its header is no object")

@@ -13,6 +13,7 @@ import tracemalloc
 import unicodedata
 from collections import Counter
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -547,6 +548,25 @@ def test_every_blank_of_ascii_ends_a_run(pattern):
 def test_a_token_is_a_character_of_unicode():
     with pytest.raises(ValueError, match="vocab_size is at most 1114112"):
         train_bpe(["a"], 1_114_113)
+
+
+def test_what_was_learned_by_half_is_forgotten(tales, monkeypatch):
+    # The byte "x" has no token; the words before and behind it are new.
+    vocab = {i: bytes([i]) for i in range(256) if i != ord("x")} | {256: b"th"}
+    tokenizer = BPETokenizer(vocab, [(b"t", b"h")])
+    text = " ".join(tales).replace("x", "y")[:40_000]
+    expected = [id_ for word in text.split(" ") for id_ in tokenizer.encode(" " + word)]
+    with pytest.raises(ValueError, match="no token for the byte 0x78"):
+        tokenizer.encode(text[:20_000] + " xx " + text[20_000:])
+    assert tokenizer.encode(" " + text) == expected
+
+    # The same if somebody loses patience in the middle of a block.
+    tokenizer = BPETokenizer(vocab, [(b"t", b"h")])
+    with monkeypatch.context() as patch:
+        patch.setattr(bpe_arrays, "merge_in_step", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            tokenizer.encode(text)
+    assert tokenizer.encode(" " + text) == expected
 
 
 def test_arrays_forget(trained, tales, monkeypatch):
