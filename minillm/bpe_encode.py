@@ -13,9 +13,10 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
+from minillm.bpe_cuts import SAFE_CUT, safe_pieces
 from minillm.bpe_fast import batches, check_workers, map_in_order, processes
 from minillm.bpe_patterns import compile_pattern, pretokenize
-from minillm.bpe_source import BLOCK, SAFE_CUT, read_text, safe_pieces
+from minillm.bpe_source import BLOCK, read_text
 from minillm.files import atomic_array
 
 if TYPE_CHECKING:

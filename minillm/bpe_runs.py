@@ -34,6 +34,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from minillm.bpe_cuts import WHITESPACE, last_safe_cut, next_safe_cut
 from minillm.bpe_patterns import (
     DIGITS_PATTERN,
     GPT2_PATTERN,
@@ -43,7 +44,6 @@ from minillm.bpe_patterns import (
     compile_pattern,
     pretokenize,
 )
-from minillm.bpe_source import WHITESPACE, last_safe_cut, next_safe_cut
 
 __all__ = [
     "Column",

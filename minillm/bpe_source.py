@@ -15,32 +15,19 @@ from pathlib import Path
 from typing import Final
 
 from minillm.bpe_cuts import (
-    SAFE_CUT,
-    WHITESPACE,
     check_specials,
-    last_safe_cut,
-    next_safe_cut,
     safe_pieces,
-    special_splitter,
     split_specials,
 )
 from minillm.bpe_patterns import pretokenize
 
 __all__ = [
-    "SAFE_CUT",
-    "WHITESPACE",
-    "check_specials",
     "check_training",
     "decode_blocks",
-    "last_safe_cut",
-    "next_safe_cut",
     "read_text",
     "report_shortage",
-    "safe_pieces",
     "source_documents",
     "source_words",
-    "special_splitter",
-    "split_specials",
 ]
 
 TIE_BREAKS: Final = ("bytes", "first", "huggingface")
