@@ -37,6 +37,7 @@ TITLES = {
     "compiled": "The same, compiled",
     "step growth": "Longer sequences",
     "decode": "Writing",
+    "steps": "Where the time of encoding goes",
     "decode growth": "Writing after more and more",
     "cache": "With and without a cache",
     "limits": "What nobody can pass",
@@ -65,11 +66,12 @@ between them.
 # Where the time or the memory goes, for parts whose target is missed.
 REASONS = {
     "encode": (
-        "Where it is missed: the words that were met before are found and looked up in "
-        "NumPy ([how](bpe_arrays.md)), in about ten passes over the bytes, where Rust "
-        "needs one. Words that are new, of which documentation and code always have "
-        "some, are cut and merged in Python. The table of o200k is the hardest, since "
-        "tiktoken is faster with its pattern than with the others, and we are not."
+        "Where it is missed: what was met before is found and looked up in NumPy "
+        "([how](bpe_arrays.md)), and that takes the smaller part of the time, as the "
+        "next table shows. Documentation and code always have runs and words that are "
+        "new; they get numbers in dictionaries of Python, are cut by `re` and merged "
+        "in step. The table of o200k is the hardest, since tiktoken is faster with its "
+        "pattern than with the others, and we are not."
     ),
     "memory": (
         "Where it is missed: about a million distinct runs are remembered at a time "

@@ -4,13 +4,20 @@ python -m benchmarks.tokenizer [PART ...] [--turns N] [--quick] [--cpu]
 """
 
 import tempfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from benchmarks import peer_bpe, tokenizer_training
 from benchmarks.command import main
 from benchmarks.measure import Part, Record
 from benchmarks.peer_bpe import HUGGING_FACE
 from benchmarks.texts import MB, both, code, grow, noted
+from minillm import bpe_arrays
+from minillm.bpe import BPETokenizer
 
 # Which part of the speed of tiktoken it shall reach.
 WARM = {"documentation": 1.0, "code": 0.7}
@@ -82,6 +89,51 @@ def _encode(record: Record, name: str, kind: str, text: str, share: float) -> No
         amount=size,
         target=("ratio >=", 5),
     )
+
+
+def steps(record: Record) -> None:
+    """Encode the first half of a text cold, and see which step takes how much of it.
+
+    The rest is what stands between the steps: numbers for runs and words, their ids
+    put together, and the list that is returned.
+    """
+    for name in ("gpt2", "o200k_base"):
+        tokenizer = peer_bpe.ours(name)
+        for kind, text in both(record).items():
+            half = text[: len(text) // 2]
+            rounds = [_steps(record, tokenizer, half) for _ in range(record.turns(3))]
+            for step in rounds[0]:
+                record.row(
+                    f"{name}, {kind}: {step}", [each[step] for each in rounds], unit="%"
+                )
+
+
+def _steps(record: Record, tokenizer: BPETokenizer, text: str) -> dict[str, float]:
+    peer_bpe.forget(tokenizer)
+    arrays = tokenizer._encoder.arrays
+    took: Counter[str] = Counter()
+
+    def timed(step: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            start = record.clock()
+            result = function(*arguments)
+            took[step] += record.clock() - start
+            return result
+
+        return call
+
+    with ExitStack() as stack:
+        for step, (owner, function) in {
+            "finding runs": (bpe_arrays, "find_runs"),
+            "looking runs up": (arrays.runs, "find"),
+            "cutting new runs into words": (arrays, "cut"),
+            "merging new words": (bpe_arrays, "merge_in_step"),
+        }.items():
+            wrapped = timed(step, getattr(owner, function))
+            stack.enter_context(patch.object(owner, function, wrapped))
+        whole = record.seconds(tokenizer.encode, text)
+    took["the rest"] = whole - took.total()
+    return {step: 100 * seconds / whole for step, seconds in took.items()}
 
 
 def long(record: Record) -> None:
@@ -160,6 +212,7 @@ def encode_growth(record: Record) -> None:
 
 PARTS = {
     "encode": Part(encode, 110),
+    "steps": Part(steps, 15),
     "long": Part(long, 15),
     "file": Part(file, 30),
     "encode growth": Part(encode_growth, 35),

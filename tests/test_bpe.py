@@ -31,6 +31,7 @@ from minillm.bpe import (
     ByteTokenizer,
     CharTokenizer,
     WordTokenizer,
+    choose_pair,
     compression_ratio,
     count_pairs,
     encode_naive,
@@ -392,6 +393,31 @@ def test_fewer_pairs_than_asked_for(caplog):
         vocab, merges = train_bpe(["the cat"], 300, ["<e>"])
     assert len(merges) == 5 and len(vocab) == 256 + 5 + 1
     assert "learned 5 merges instead of 43" in caplog.text
+
+
+@pytest.mark.parametrize("train", [train_bpe, train_bpe_chunks, train_bpe_naive])
+def test_a_text_that_is_too_short_gives_what_it_has(train, caplog):
+    vocab, merges = train(["abab"], 270, ["<e>", "<f>"])
+    assert merges == [(b"a", b"b"), (b"ab", b"ab")]
+    assert [vocab[id_] for id_ in range(256, len(vocab))] == [
+        *(b"ab", b"abab"),
+        *(b"<e>", b"<f>"),
+    ]
+    assert caplog.messages[0].startswith("learned 2 merges instead of 12:")
+    # Where there is enough, the special tokens count and nothing is said.
+    caplog.clear()
+    vocab, merges = train(["abab"], 259, ["<e>", "<f>"])
+    assert (len(vocab), len(merges), caplog.messages) == (259, 1, [])
+
+
+def test_rules_for_ties_are_not_the_order_of_ids():
+    vocab = {byte: bytes([byte]) for byte in range(256)} | {256: b"ab"}
+    a, b, space = b"ab "
+    tied = Counter({(a, b): 2, (256, a): 2, (b, a): 2, (space, a): 2, (b, b): 1})
+    assert choose_pair(tied, vocab, "first") == (a, b)
+    # b"b" is greater than b"ab", and in GPT-2's order the blank comes after letters.
+    assert choose_pair(tied, vocab, "bytes") == (b, a)
+    assert choose_pair(tied, vocab, "huggingface") == (a, b)
 
 
 def test_progress_can_be_shown(capsys):

@@ -370,6 +370,10 @@ def test_a_text_ends_at_its_mark(tokenizer):
     lm = Script([104])
     list(stream_text(lm, tokenizer, "<|endoftext|>", 1))
     assert lm.read[0] == tokenizer.encode("<|endoftext|>") != [end]
+    # Some models want to read certain ids before anything else.
+    lm = Script([104])
+    list(stream_text(lm, tokenizer, "a", 1, begin_ids=[end]))
+    assert lm.read[0] == [end, *tokenizer.encode("a")]
 
 
 def test_a_caller_may_choose_where_a_text_ends(tokenizer):
