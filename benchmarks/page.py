@@ -26,6 +26,7 @@ HEADINGS = {
 }
 TITLES = {
     "encode": "Encoding",
+    "steps": "Where the time of encoding goes",
     "long": "Words without an end",
     "file": "Files, with two processes",
     "encode growth": "Encoding more and more",
@@ -37,7 +38,6 @@ TITLES = {
     "compiled": "The same, compiled",
     "step growth": "Longer sequences",
     "decode": "Writing",
-    "steps": "Where the time of encoding goes",
     "decode growth": "Writing after more and more",
     "cache": "With and without a cache",
     "limits": "What nobody can pass",

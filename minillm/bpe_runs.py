@@ -70,6 +70,9 @@ AROUND: Final = 1 << 14
 WORDS: Final = 4
 WIDTH: Final = 8 * WORDS - 1
 
+# How many runs are cut into words at a time.
+AT_A_TIME: Final = 1 << 14
+
 # How many runs are remembered, and how many ids of them.
 MEMORY: Final = 1 << 20
 
@@ -453,10 +456,13 @@ class RunCounter:
 
     def _finish(self) -> None:
         counts = self.counts
-        words, ends = self.cut(list(self.number))
-        times = np.repeat(self.times, np.diff(ends, prepend=0))
-        for word, n in zip(words, times.tolist(), strict=True):
-            counts[word] += n
+        texts = list(self.number)
+        # Some at a time, since the words of all runs are many times as many.
+        for i in range(0, len(texts), AT_A_TIME):
+            words, ends = self.cut(texts[i : i + AT_A_TIME])
+            times = np.repeat(self.times[i : i + AT_A_TIME], np.diff(ends, prepend=0))
+            for word, n in zip(words, times.tolist(), strict=True):
+                counts[word] += n
         self._begin()
 
     def words(self) -> Counter[bytes]:
