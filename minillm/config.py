@@ -78,9 +78,11 @@ class ModelConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is int and (type(value) is not int or value < 1):
-                raise ValueError(f"{field.name} must be a positive int; got {value!r}")
+                raise ValueError(
+                    f"{field.name} must be a positive int; got {value!r:.80}"
+                )
             if field.type is float and not value > 0:
-                raise ValueError(f"{field.name} must be positive; got {value!r}")
+                raise ValueError(f"{field.name} must be positive; got {value!r:.80}")
         for whole, part in [("d_model", "n_heads"), ("n_heads", "n_kv_heads")]:
             if getattr(self, whole) % getattr(self, part):
                 raise ValueError(

@@ -120,7 +120,7 @@ class TrainConfig:
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1); got {self.betas}")
         if self.dtype not in {"float32", "bf16"}:
-            raise ValueError(f"dtype must be float32 or bf16; got {self.dtype!r}")
+            raise ValueError(f"dtype must be float32 or bf16; got {self.dtype!r:.80}")
 
 
 @dataclass(frozen=True)
@@ -324,4 +324,4 @@ def differences(there: Any, here: Any) -> Iterator[str]:
     wanted = asdict(here)
     for name, value in asdict(there).items():
         if value != wanted[name]:
-            yield f"{name} is {value!r} there, {wanted[name]!r} here"
+            yield f"{name} is {value!r:.80} there, {wanted[name]!r:.80} here"
