@@ -140,6 +140,8 @@ def _run(
         known_words=known,
         corpus="Andersen's fairy tales" if documents is None else "another text",
         documents=len(text.training),
+        construction="the last tenth put aside; byte-pair encoding learned on the rest",
+        device="cpu",
         seconds=log[-1]["seconds"],
         peak_flops=peak,
     )

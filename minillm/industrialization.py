@@ -393,7 +393,8 @@ def _disclosed(
         "fine-tuning": "none",
         "model size": f"{result['parameters']:,} parameters",
         "hardware": (
-            f"{result['machine']} CPU, {threads} thread{'s' * (threads > 1)}, "
+            f"{result['machine']}, {result['device']}, "
+            f"{threads} thread{'s' * (threads > 1)}, "
             f"{result['peak_flops'] / 1e9:.0f} GFLOP/s at best"
         ),
         "training compute": (
@@ -401,9 +402,8 @@ def _disclosed(
             f"MFU {used:.0%}"
         ),
         "dataset construction": (
-            "the last tenth put aside; byte-pair encoding learned on the rest, "
-            f"{shape['vocab_size']:,} tokens; {result['tokens']:,} read, in pieces "
-            "drawn at random"
+            f"{result['construction']}, {shape['vocab_size']:,} tokens; "
+            f"{result['tokens']:,} read, in pieces drawn at random"
         ),
         "training method": (
             f"AdamW, {how['steps']:,} steps of {how['batch_size']} pieces, rate up to "

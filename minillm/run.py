@@ -268,6 +268,8 @@ class Run:
             n_bytes=self.n_bytes,
             corpus=self.corpus.name,
             documents=self.corpus.documents,
+            construction="the validation text put aside; byte-pair encoding",
+            device=self.trainer.device.type,
             processes=world_size(),
             seconds=self.trainer.seconds,
             peak_flops=peak,

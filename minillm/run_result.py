@@ -79,7 +79,8 @@ def run_result(
         n_tokens: how many tokens of the unseen text were predicted.
         n_bytes: how many bytes they stand for.
         known: what only the caller knows: `corpus` and `documents`, which the model has
-            read, `seconds` that it took, `peak_flops` of the machine, and more.
+            read, the `construction` of the data, the `device` and its `peak_flops`, the
+            `seconds` that it took, and more.
 
     Returns:
         One line of a log.
@@ -91,6 +92,8 @@ def run_result(
         >>> result = run_result(shape, config, loss=0.7, counted={}, **sizes)
         >>> result["tokens"], round(result["bits_per_byte"], 3)
         (80, 0.505)
+        >>> result["flops"] == 10 * training_flops(shape, batch_size=2, seq_len=4)
+        True
     """
     step_flops = training_flops(shape, config.batch_size, shape.context_length)
     baselines = {

@@ -312,7 +312,8 @@ def run(tmp_path: Path, folder: Path) -> Path:
         {"event": "step", "step": 1},
         {"event": "result", "parameters": 1234, "tokens": 5678, "flops": 3e10}
         | {"seconds": 2.0, "peak_flops": 6e10, "corpus": "tales", "documents": 9}
-        | {"machine": "abacus", "threads": 2},
+        | {"machine": "abacus", "threads": 2, "device": "cuda"}
+        | {"construction": "every second tale put aside; byte-pair encoding"},
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "log.jsonl").write_text(text, encoding="utf-8")
@@ -323,12 +324,14 @@ def test_disclose_reads_the_run(call: Call, run: Path) -> None:
     ours = disclose(run)
     assert list(ours) == list(GPT4_REPORT)
     assert ours["model size"] == "1,234 parameters"
-    assert ours["hardware"] == "abacus CPU, 2 threads, 60 GFLOP/s at best"
+    assert ours["hardware"] == "abacus, cuda, 2 threads, 60 GFLOP/s at best"
     assert ours["training compute"] == "3.00e+10 FLOPs in 2 seconds, MFU 25%"
     assert ours["data"] == "tales, 9 documents to learn from"
     assert "2 layers of width 16, 4 heads" in ours["architecture"]
     assert "1,400 steps of 8 pieces" in ours["training method"]
-    assert "50 tokens; 5,678 read" in ours["dataset construction"]
+    assert ours["dataset construction"].startswith(
+        "every second tale put aside; byte-pair encoding, 50 tokens; 5,678 read"
+    )
     code, out, _ = call("disclose", run)
     assert code == 0
     assert "no further details" in out
