@@ -37,10 +37,14 @@ nothing:
 (0, 1, 3.0)
 """
 
+import gc
+import importlib
+import inspect
 import os
 import re
 from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -124,6 +128,9 @@ def joined(device: str = "cpu") -> Generator[str, None, None]:
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
+    # This module keeps the group of its moment as the default of its arguments, and
+    # wrapping a model imports it. Imported before there is a group, it keeps none.
+    importlib.import_module("torch.distributed.nn.functional")
     # The processes find each other through a common store. It outlives a restart, with
     # the addresses of the dead still in it, so each attempt has a part of its own.
     store, own_rank, size = next(rendezvous("env://"))
@@ -147,6 +154,9 @@ def joined(device: str = "cpu") -> Generator[str, None, None]:
         raise
     finally:
         dist.destroy_process_group()
+        # The group ends its threads when nobody holds it any more, which a wrapped
+        # model does. A thread that outlives Python aborts the process, now and then.
+        gc.collect()
 
 
 def share(starts: Int[Tensor, " batch"], parts: int) -> Sequence[Int[Tensor, " part"]]:
@@ -194,8 +204,12 @@ def wrap(model: nn.Module) -> nn.Module:
     """
     if world_size() == 1:
         return model
-    # The tables of the rotation are the same everywhere and need no sending.
-    return DistributedDataParallel(model, broadcast_buffers=False)
+    # The tables of the rotation are the same everywhere and need no sending. PyTorch
+    # 2.13 has given the option another name.
+    names = ("forward_sync_buffers", "broadcast_buffers")
+    known = inspect.signature(DistributedDataParallel).parameters
+    option: dict[str, Any] = {next(name for name in names if name in known): False}
+    return DistributedDataParallel(model, **option)
 
 
 def gather_gradients(model: nn.Module, now: bool) -> AbstractContextManager[None]:

@@ -22,7 +22,7 @@ __all__ = ["data"]  # a fixture
 # Trains in float64 and writes down the losses and the weights; `parts` and the folder
 # come from the command line.
 PROGRAM = """
-import sys, json
+import sys, json, weakref
 from pathlib import Path
 import numpy as np, torch, safetensors.torch
 from minillm import distributed
@@ -31,7 +31,7 @@ from minillm.model import TransformerLM
 from minillm.train import TrainConfig, train
 
 folder, parts = Path(sys.argv[1]), int(sys.argv[2])
-with distributed.joined():
+def main():
     rank = distributed.rank()
     torch.manual_seed(rank)  # other weights in each process, until they are joined
     model = TransformerLM(
@@ -46,6 +46,13 @@ with distributed.joined():
     tensors = {n: w.detach() for n, w in model.named_parameters()}
     safetensors.torch.save_file(tensors, folder / f"{rank}.safetensors")
     (folder / f"{rank}.json").write_text(json.dumps(losses), encoding="utf-8")
+
+with distributed.joined():
+    group = torch.distributed.group.WORLD
+    group = group and weakref.ref(group)  # alone, there is none
+    main()
+# A group that is still held has threads that may abort the process at its end.
+assert group is None or group() is None
 """
 
 
