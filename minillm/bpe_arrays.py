@@ -11,7 +11,7 @@ coming back is therefore encoded several times faster than one whose words do no
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,6 +39,12 @@ Ints = NDArray[np.int64]
 # Of a first block most runs are new. If it is small, fewer are new in the next one.
 FIRST_BLOCK: Final = 1 << 16
 
+# Stands between words. It is no byte of UTF-8.
+_BETWEEN: Final = b"\xff"
+
+# Comes after every rank.
+_NEVER: Final = 1 << 62
+
 # How many runs are remembered, at most, and how many words.
 MEMORY: Final = 1 << 20
 
@@ -62,51 +68,43 @@ def merge_in_step(
 
     Examples:
         >>> pairs = Table(1)
-        >>> pairs.add([pair_keys(np.array([97, 256]), np.array([98, 256]))])
+        >>> _ = pairs.add([pair_keys(np.array([97, 256]), np.array([98, 256]))])
         >>> merged = np.array([256, 257])
         >>> words = [b"abab", b"aba", b"c"]
         >>> ids, sizes = merge_in_step(words, np.arange(256), pairs, merged)
         >>> ids.tolist(), sizes.tolist()
         ([257, 256, 97, 99], [1, 2, 1])
     """
-    never = len(merged)
-    lengths = np.array([len(word) for word in words])
-    ids = byte_ids[np.frombuffer(b"".join(words), np.uint8)]
-    owner = np.repeat(np.arange(len(words)), lengths)
+    # Before, between and behind the words stands a token that merges with no other.
+    data = np.frombuffer(_BETWEEN + _BETWEEN.join(words) + _BETWEEN, np.uint8)
+    edges = np.flatnonzero(data == _BETWEEN[0])
+    ids = byte_ids[data]
+    ids[edges] = -1
+    # The places of the neighbours of each token, as in a linked list.
+    before, after = np.arange(len(ids)) - 1, np.arange(len(ids)) + 1
 
-    def ranks_at(i: Ints) -> Ints:
-        # The rank of the pair at i and i + 1, `never` where a word ends in between.
-        j = np.minimum(i + 1, len(ids) - 1)
-        rank = pairs.find([pair_keys(ids[i], ids[j])])
-        return np.where((rank < 0) | (owner[i] != owner[j]) | (i == j), never, rank)
+    def ranked(left: Ints) -> Ints:
+        # The rank of the pair whose left token stands at a place, and the place.
+        rank = pairs.find([pair_keys(ids[left], ids[after[left]])])
+        return np.where(rank < 0, _NEVER, rank << 32 | left)
 
-    rank = ranks_at(np.arange(len(ids)))
-    done = []
+    order = np.append(ranked(np.arange(len(ids) - 1)), _NEVER)
     while True:
-        starts = np.flatnonzero(np.diff(owner, prepend=-1))
-        best = np.minimum.reduceat(rank, starts)
-        sizes = np.diff(starts, append=len(ids))
-        # Words without a merge are done, and leave.
-        going = np.repeat(best < never, sizes)
-        done.append((owner[~going], ids[~going]))
-        if not going.any():
+        # In each word, of the pairs with the lowest rank the leftmost.
+        best = np.minimum.reduceat(order, edges)
+        best = best[best < _NEVER]
+        if not len(best):
             break
-        best_rank = np.repeat(best, sizes)[going]
-        owner, ids, rank = owner[going], ids[going], rank[going]
-        # In each other word the leftmost of the best pairs is merged.
-        at = np.flatnonzero(rank == best_rank)
-        at = at[np.diff(owner[at], prepend=-1) != 0]
-        ids[at] = merged[rank[at]]
-        stays = np.ones(len(ids), bool)
-        stays[at + 1] = False
-        owner, ids, rank = owner[stays], ids[stays], rank[stays]
-        # The k-th merge has moved by the k tokens that have gone before it.
-        at -= np.arange(len(at))
-        changed = np.append(at, at[at > 0] - 1)
-        rank[changed] = ranks_at(changed)
-    owners, all_ids = map(np.concatenate, zip(*done, strict=True))
-    order = np.argsort(owners, kind="stable")
-    return all_ids[order], np.bincount(owners, minlength=len(words))
+        at = best & 0xFFFFFFFF
+        gone = after[at]
+        ids[at], ids[gone] = merged[best >> 32], -1
+        after[at] = after[gone]
+        before[after[at]] = at
+        order[gone] = _NEVER
+        changed = np.append(before[at], at)
+        order[changed] = ranked(changed)
+    there = ids >= 0
+    return ids[there], np.add.reduceat(there, edges[:-1], dtype=np.int64)
 
 
 def pair_keys(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.uint64]:
@@ -128,8 +126,8 @@ class ArrayEncoder:
         >>> from minillm.bpe_patterns import GPT2_PATTERN
         >>> ids = {bytes([byte]): byte for byte in range(256)} | {b"at": 256}
         >>> encoder = Encoder(ids, [(b"a", b"t")], GPT2_PATTERN)
-        >>> list(ArrayEncoder(encoder).encode("a cat sat"))  # in blocks
-        [[97, 32, 99, 256], [32, 115, 256]]
+        >>> ArrayEncoder(encoder).encode("a cat sat").tolist()
+        [97, 32, 99, 256, 32, 115, 256]
     """
 
     def __init__(self, encoder: "Encoder") -> None:
@@ -156,40 +154,39 @@ class ArrayEncoder:
         self.run_begin, self.run_size = Column(np.int64), Column(np.int64)
         self.ids = Column(np.int64)
 
-    def encode(self, text: str) -> Iterator[list[int]]:
-        """Encode a text, block by block."""
+    def encode(self, text: str) -> Ints:
+        """Encode a text."""
         first = BLOCK if len(self.runs) else FIRST_BLOCK
+        ids = []
         for block, has_runs in text_blocks(text, self.encoder.pattern, first):
             if not has_runs:
-                yield self.encoder.encode_words(block)
+                words = self.encoder.encode_words(block.decode())
+                ids.append(np.array(words, np.int64))
                 continue
             try:
-                ids = self._encode_block(block)
+                ids.append(self._encode_block(block))
             except BaseException:
                 # Also at Ctrl-C: what has been learned by half would be wrong later.
                 self.forget()
                 raise
-            yield ids.tolist()
+        return np.concatenate(ids)
 
-    def _encode_block(self, block: str) -> Ints:
+    def _encode_block(self, block: bytes) -> Ints:
         raw, starts, ends, keys = find_runs(block, self.encoder.pattern)
         run = self.runs.find(keys)
-        run[ends - starts > WIDTH] = -1
+        is_long = ends - starts > WIDTH
+        new = np.flatnonzero((run < 0) & ~is_long)
+        long = np.flatnonzero(is_long)
+        run[new], first = self.runs.add([word[new] for word in keys])
+        at = np.append(new[first], long)
+        if len(at):
+            places = map(slice, starts[at].tolist(), ends[at].tolist())
+            learned = self._learn(list(map(raw.__getitem__, places)))
+            self.run_begin.extend(learned[0][: len(first)])
+            self.run_size.extend(learned[1][: len(first)])
         begin, size = self.run_begin.array[run], self.run_size.array[run]
-        new = np.flatnonzero(run < 0)
-        if len(new):
-            number: dict[bytes, int] = defaultdict(count().__next__)
-            places = map(slice, starts[new].tolist(), ends[new].tolist())
-            texts = map(raw.__getitem__, places)
-            which = np.array(list(map(number.__getitem__, texts)))
-            begin_of, size_of = self._learn(list(number))
-            begin[new], size[new] = begin_of[which], size_of[which]
-            # Remember each of them, from where it stands first.
-            at = new[np.diff(np.maximum.accumulate(which), prepend=-1) > 0]
-            short = ends[at] - starts[at] <= WIDTH
-            self.runs.add([word[at[short]] for word in keys])
-            self.run_begin.extend(begin_of[short])
-            self.run_size.extend(size_of[short])
+        if len(long):
+            begin[long], size[long] = (each[len(first) :] for each in learned)
         ids = self._ids(begin, size)
         if max(len(self.runs), len(self.words), self.ids.size // 4) > MEMORY:
             self.forget()

@@ -112,15 +112,12 @@ class Encoder:
         try:
             if len(text) < LONG_TEXT or self.pattern not in SAFE_CUT:
                 return self.encode_words(text)
-            ids: list[int] = []
-            for block in self.arrays.encode(text):
-                ids += block
+            return self.arrays.encode(text).tolist()
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"the text holds {error.object[error.start]!r}, one half of a "
                 "surrogate pair, which has no UTF-8; read it with errors='replace'"
             ) from None
-        return ids
 
     def encode_words(self, text: str) -> list[int]:
         """Encode ordinary text word by word."""

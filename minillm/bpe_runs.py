@@ -5,13 +5,14 @@ string of it, look the string up. None of that is slow, but it is done in Python
 for each of the two hundred thousand words in a megabyte. Here it is done for all words
 of a block of text together, and three ideas make that possible.
 
-**Runs.** Finding pre-tokens takes a regular expression; finding blanks takes a look at
-each byte. So the text is first cut at blanks, into *runs* such as " cat's" or " f(x)",
-at places where every pre-tokenizer cuts too. Only a run that is new is cut further:
+**Runs.** Finding pre-tokens takes a regular expression; finding where blanks begin and
+letters end takes a look at each byte and the next. So the text is first cut there, into
+*runs* such as " cat's" or "(x", at places where every pre-tokenizer cuts too. Only a
+run that is new is cut further:
 
->>> runs = find_runs("the cat's hat\n\n  f(x)", GPT2_PATTERN)
+>>> runs = find_runs(b"the cat's hat\n\n  f(x)", GPT2_PATTERN)
 >>> [runs.raw[i:j] for i, j in zip(runs.starts.tolist(), runs.ends.tolist())]
-[b'the', b" cat's", b' hat', b'\n\n ', b' f(x)']
+[b'the', b" cat's", b' hat', b'\n\n ', b' f', b'(x', b')']
 
 **Keys.** A run of up to 31 bytes is four integers of 64 bits, read from the text where
 it stands, with its length in the last byte. Two runs are equal if their integers are.
@@ -29,7 +30,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +98,18 @@ _KEEP: Final = np.array(
 )
 
 
+# In all patterns letters are the last thing that a pre-token holds, but for an
+# apostrophe as in "don't"; digits are the last, too. So the byte after a letter or a
+# digit that is not of its kind begins a pre-token. Two such bytes have a bit in common
+# in these tables. Blanks are looked at apart, and beyond ASCII nothing is known.
+_ENDS: Final = np.zeros(256, np.uint8)
+_BEGINS: Final = np.zeros(256, np.uint8)
+for _char in map(chr, range(128)):
+    _ENDS[ord(_char)] = 1 * _char.isalpha() + 2 * _char.isdigit()
+    if _char not in WHITESPACE:
+        _BEGINS[ord(_char)] = 3 - _ENDS[ord(_char)] - (_char == "'")
+
+
 def run_starts(data: NDArray[np.uint8], kind: str) -> Ints:
     r"""Find the places at which runs begin.
 
@@ -118,9 +131,9 @@ def run_starts(data: NDArray[np.uint8], kind: str) -> Ints:
         The places, in order. The first is 0.
 
     Examples:
-        >>> data = np.frombuffer(b"the  cat" + bytes(8 * WORDS), np.uint8)
-        >>> run_starts(data, "word").tolist()  # "the", " " and " cat"
-        [0, 3, 4]
+        >>> data = np.frombuffer(b"the  cat's(x)" + bytes(8 * WORDS), np.uint8)
+        >>> run_starts(data, "word").tolist()  # "the", " ", " cat's", "(x" and ")"
+        [0, 3, 4, 10, 12]
     """
     n = len(data) - 8 * WORDS
     # The blanks of ASCII are 9 to 13 and 32. Below 9, the subtraction wraps around.
@@ -145,6 +158,7 @@ def run_starts(data: NDArray[np.uint8], kind: str) -> Ints:
     is_start[begin[begin < end]] = True
     if kind != "digit":
         is_start[end[end - begin > 1] - 1] = True
+    is_start[1:n] |= (_ENDS[data[: n - 1]] & _BEGINS[data[1:n]]) > 0
     return np.flatnonzero(is_start[:n])
 
 
@@ -158,17 +172,17 @@ class Runs(NamedTuple):
     keys: list[NDArray[np.uint64]]
 
 
-def find_runs(block: str, pattern: str) -> Runs:
+def find_runs(block: bytes, pattern: str) -> Runs:
     r"""Cut a block of text into runs.
 
     Args:
-        block: the text, as `text_blocks` yields it.
+        block: the text in UTF-8, as `text_blocks` yields it.
         pattern: one of the patterns of [`minillm.bpe_patterns`][].
 
     Returns:
         The runs.
     """
-    raw = block.encode() + bytes(8 * WORDS)
+    raw = block + bytes(8 * WORDS)
     starts = run_starts(np.frombuffer(raw, np.uint8), KINDS[pattern])
     ends = np.append(starts[1:], len(raw) - 8 * WORDS)
     lengths = np.minimum(ends - starts, WIDTH)
@@ -186,7 +200,7 @@ def find_runs(block: str, pattern: str) -> Runs:
 
 def text_blocks(
     text: str, pattern: str, first: int = BLOCK
-) -> Iterator[tuple[str, bool]]:
+) -> Iterator[tuple[bytes, bool]]:
     r"""Cut a long text into blocks.
 
     Args:
@@ -195,13 +209,13 @@ def text_blocks(
         first: the size of the first block, in characters. The next ones double.
 
     Yields:
-        Each block, and whether it can be cut into runs. That is not so around blanks
-        beyond ASCII, nor for the last word and the blanks behind it, since there "the
-        end of the text" is something that the patterns know about.
+        Each block in UTF-8, and whether it can be cut into runs. That is not so around
+        blanks beyond ASCII, nor for the last word and the blanks behind it, since there
+        "the end of the text" is something that the patterns know about.
 
     Examples:
         >>> list(text_blocks("the cat sat on the mat", GPT2_PATTERN))
-        [('the cat sat on the', True), (' mat', False)]
+        [(b'the cat sat on the', True), (b' mat', False)]
     """
     end = last_safe_cut(text, pattern)
     start = 0
@@ -209,17 +223,26 @@ def text_blocks(
         size = min(max(start, first), BLOCK)
         cut = next_safe_cut(text, pattern, start + size, end)
         block = text[start:cut]
-        blank = None if block.isascii() else _OTHER_BLANKS.search(block)
-        if blank:
-            # A book has few of them, and none of its pages shall be slow for one.
-            cut = next_safe_cut(text, pattern, start + blank.end() + AROUND, end)
-            before = last_safe_cut(block[: blank.start()], pattern)
-            if before > AROUND:
-                yield block[:before], True
-                start += before
-        yield text[start:cut], blank is None
-        start = cut
-    yield text[end:], False
+        raw = block.encode()
+        start, whole = cut, start
+        if not _has_other_blanks(raw):
+            yield raw, True
+            continue
+        # A book has few of them, and none of its pages shall be slow for one.
+        blank = cast("re.Match[str]", _OTHER_BLANKS.search(block))
+        start = next_safe_cut(text, pattern, whole + blank.end() + AROUND, end)
+        before = last_safe_cut(block[: blank.start()], pattern)
+        if before > AROUND:
+            yield block[:before].encode(), True
+            whole += before
+        yield text[whole:start].encode(), False
+    yield text[end:].encode(), False
+
+
+def _has_other_blanks(raw: bytes) -> bool:
+    # What is left without ASCII is hardly ever much.
+    data = np.frombuffer(raw, np.uint8)
+    return bool(_OTHER_BLANKS.search(data[data > 127].tobytes().decode()))
 
 
 class Column:
@@ -261,7 +284,9 @@ class Table:
         there:
 
         >>> table = Table(1)
-        >>> table.add([np.array([7, 5], np.uint64)])
+        >>> numbers, first = table.add([np.array([7, 5, 7], np.uint64)])
+        >>> numbers.tolist(), first.tolist()
+        ([0, 1, 0], [0, 1])
         >>> table.find([np.array([5, 6, 7], np.uint64)]).tolist()
         [1, -1, 0]
     """
@@ -305,17 +330,44 @@ class Table:
             other |= word != column.array[found]
         return other & (found >= 0)
 
-    def add(self, keys: Sequence[NDArray[np.uint64]]) -> None:
-        """Add keys, all of them new and different from each other."""
-        numbers = np.arange(len(self), len(self) + len(keys[0]))
+    def add(self, keys: Sequence[NDArray[np.uint64]]) -> tuple[Ints, Ints]:
+        """Add new keys, of which some may be equal.
+
+        Returns:
+            The number of each, and where each number comes first.
+        """
+        old, n = len(self), len(keys[0])
+        if 4 * (old + n) > len(self.slots):
+            self._grow(4 * (old + n))
+        place = self._places(keys)
+        # Until it is known which of them are equal, each has a number of its own.
         for column, words in zip(self.keys, keys, strict=True):
             column.extend(words)
-        if 4 * len(self) > len(self.slots):
-            self.slots = np.full(1 << (4 * len(self)).bit_length(), -1, np.int64)
-            numbers = np.arange(len(self))
+        number = np.arange(old, old + n)
+        left = np.arange(n)[::-1]
+        while len(left):
+            at = place[left]
+            free = self.slots[at] < 0
+            # Of several that want the same place the last one written stays. That is
+            # the first of them, as they are written backwards.
+            self.slots[at[free]] = old + left[free]
+            number[left] = self.slots[at]
+            left = left[self._other([word[left] for word in keys], number[left])]
+            place[left] = (place[left] + 1) % len(self.slots)
+        first = np.flatnonzero(number == np.arange(old, old + n))
+        renamed = np.zeros(n, np.int64)
+        renamed[first] = np.arange(old, old + len(first))
+        self.slots[place[first]] = renamed[first]
+        for column, words in zip(self.keys, keys, strict=True):
+            column.size = old
+            column.extend(words[first])
+        return renamed[number - old], first
+
+    def _grow(self, at_least: int) -> None:
+        self.slots = np.full(1 << at_least.bit_length(), -1, np.int64)
+        numbers = np.arange(len(self))
         place = self._places([column.array[numbers] for column in self.keys])
         while len(numbers):
-            # Of several keys that want the same free place, the last one written stays.
             free = self.slots[place] < 0
             self.slots[place[free]] = numbers[free]
             left = self.slots[place] != numbers
@@ -342,6 +394,7 @@ def ascii_pattern(pattern: str) -> "re.Pattern[bytes]":
         b' ?[a-zA-Z]+|[^\\xff\\sa-zA-Z0-9]'
     """
     letters = {"L": "a-zA-Z", "Lu": "A-Z", "Ll": "a-z", "N": "0-9"}
+    beyond = {"[^": r"[^\xff", r"\S": r"[^\xff\s]", r"[\s\S]": r"[^\xff]"}
     inside = False
 
     def translate(match: "re.Match[str]") -> str:
@@ -353,9 +406,10 @@ def ascii_pattern(pattern: str) -> "re.Pattern[bytes]":
             # There are no title-case letters, modifiers or marks in ASCII.
             kind = letters.get(match.group(1), "")
             return kind if inside else f"[{kind}]"
-        return {"[^": r"[^\xff", r"\S": r"[^\xff\s]"}.get(found, found)
+        return beyond.get(found, found)
 
-    return re.compile(re.sub(r"\\p\{(\w+)\}|\\.|\[\^?|\]", translate, pattern).encode())
+    parts = r"\\p\{(\w+)\}|\[\\s\\S\]|\\.|\[\^?|\]"
+    return re.compile(re.sub(parts, translate, pattern).encode())
 
 
 def word_cutter(pattern: str) -> Callable[[Sequence[bytes]], tuple[list[bytes], Ints]]:
@@ -425,7 +479,8 @@ class RunCounter:
             if has_runs:
                 self._add_runs(find_runs(block, self.pattern))
             else:
-                words = [word.encode() for word in pretokenize(block, self.pattern)]
+                text = block.decode()
+                words = [word.encode() for word in pretokenize(text, self.pattern)]
                 self._count(np.array([self._number(word) for word in words], np.int64))
             if len(self.number) > MEMORY:
                 self._finish()
@@ -441,17 +496,18 @@ class RunCounter:
     def _add_runs(self, runs: Runs) -> None:
         raw, starts, ends, keys = runs
         run = self.table.find(keys)
-        new = np.flatnonzero((run < 0) | (ends - starts > WIDTH))
-        run[new] = 0
+        is_long = ends - starts > WIDTH
+        new = np.flatnonzero((run < 0) & ~is_long)
+        run[new], first = self.table.add([word[new] for word in keys])
+        # Each run that is new or too long for the table gets its number in its turn.
+        is_long[new[first]] = True
+        at = np.flatnonzero(is_long)
+        bounds = zip(starts[at].tolist(), ends[at].tolist(), strict=True)
+        given = np.array([self._number(raw[i:j]) for i, j in bounds], np.int64)
+        short = ends[at] - starts[at] <= WIDTH
+        self.number_of_run.extend(given[short])
         numbers = self.number_of_run.array[run]
-        bounds = zip(starts[new].tolist(), ends[new].tolist(), strict=True)
-        numbers[new] = [self._number(raw[i:j]) for i, j in bounds]
-        # Put each new run into the table, from where it stands first.
-        _, first = np.unique(numbers[new], return_index=True)
-        at = new[first]
-        at = at[ends[at] - starts[at] <= WIDTH]
-        self.table.add([word[at] for word in keys])
-        self.number_of_run.extend(numbers[at])
+        numbers[at] = given
         self._count(numbers)
 
     def _finish(self) -> None:

@@ -12,6 +12,7 @@ import sys
 import tracemalloc
 import unicodedata
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -523,6 +524,10 @@ def test_encoding_with_arrays_is_encoding_word_by_word(
             assert encoder.encode(text) == encoder.encode_words(text)
 
 
+def text_of_blocks(text, pattern):
+    return [(raw.decode(), has) for raw, has in bpe_runs.text_blocks(text, pattern)]
+
+
 @given(
     st.text(st.sampled_from("a. \n/1\xa0"), max_size=60),
     st.sampled_from(sorted(PATTERNS)),
@@ -534,7 +539,7 @@ def test_no_word_lies_across_two_blocks(text, name, block, around):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bpe_runs, "BLOCK", block)
         patch.setattr(bpe_runs, "AROUND", around)
-        blocks = list(bpe_runs.text_blocks(text, PATTERNS[name]))
+        blocks = text_of_blocks(text, PATTERNS[name])
     words = [w for b, _ in blocks for w in pretokenize(b, PATTERNS[name])]
     assert words == list(pretokenize(text, PATTERNS[name]))
     assert not any(has_runs and "\xa0" in block for block, has_runs in blocks)
@@ -543,7 +548,7 @@ def test_no_word_lies_across_two_blocks(text, name, block, around):
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
 def test_a_blank_beyond_ascii_slows_down_its_neighbourhood_only(pattern):
     text = "no word " * 50_000 + "5\xa0000 " + "so many " * 50_000
-    blocks = list(bpe_runs.text_blocks(text, pattern))
+    blocks = text_of_blocks(text, pattern)
     assert "".join(block for block, _ in blocks) == text
     slow = [block for block, has_runs in blocks if not has_runs]
     assert any("\xa0" in block for block in slow)
@@ -555,12 +560,35 @@ def test_a_blank_beyond_ascii_slows_down_its_neighbourhood_only(pattern):
 
 @given(st.lists(st.text(st.sampled_from("ab. "), max_size=40), min_size=1))
 def test_keys_are_the_bytes_of_their_runs(parts):
-    runs = bpe_runs.find_runs(" ".join(parts) + " x", GPT2_PATTERN)
+    runs = bpe_runs.find_runs(" ".join(parts).encode() + b" x", GPT2_PATTERN)
     ends = zip(runs.starts.tolist(), runs.ends.tolist(), strict=True)
     for number, (start, end) in enumerate(ends):
         key = b"".join(int(word[number]).to_bytes(8, "little") for word in runs.keys)
         run = runs.raw[start:end][: bpe_runs.WIDTH]
         assert key == run.ljust(bpe_runs.WIDTH, b"\0") + bytes([len(run)])
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
+def test_runs_begin_where_pre_tokens_do(pattern):
+    """Tried on all texts of four characters of these kinds."""
+    for four in itertools.product("aS1'. \n", repeat=4):
+        text = "".join(four) + " x"
+        raw, starts, ends, _ = bpe_runs.find_runs(text.encode(), pattern)
+        bounds = zip(starts.tolist(), ends.tolist(), strict=True)
+        runs = [raw[i:j].decode() for i, j in bounds]
+        cut = [word for run in runs for word in pretokenize(run, pattern)]
+        assert cut == list(pretokenize(text, pattern)), runs
+
+
+@settings(max_examples=300)
+@given(st.lists(st.text(st.sampled_from("aS1'./[] \n\té^"), min_size=1, max_size=5)))
+@example(["\n\n", "]"])
+def test_runs_are_cut_together_as_each_alone(runs):
+    for pattern in PATTERNS.values():
+        words, ends = bpe_runs.word_cutter(pattern)([run.encode() for run in runs])
+        pieces = [words[i:j] for i, j in pairwise([0, *ends.tolist()])]
+        alone = [[w.encode() for w in pretokenize(run, pattern)] for run in runs]
+        assert pieces == alone
 
 
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
@@ -612,13 +640,12 @@ def test_a_table_is_a_dictionary(keys):
     # Few slots, so that keys get into each other's way.
     table.slots = table.slots[:4].copy()
     for i in range(0, len(keys), 7):
-        new = [
-            key
-            for key in dict.fromkeys(map(tuple, keys[i : i + 7]))
-            if key not in known
-        ]
-        known |= {key: len(known) + j for j, key in enumerate(new)}
-        table.add(list(np.array(new, np.uint64).reshape(-1, 2).T))
+        new = [key for key in map(tuple, keys[i : i + 7]) if key not in known]
+        distinct = list(dict.fromkeys(new))
+        known |= {key: len(known) + j for j, key in enumerate(distinct)}
+        numbers, first = table.add(list(np.array(new, np.uint64).reshape(-1, 2).T))
+        assert numbers.tolist() == [known[key] for key in new]
+        assert first.tolist() == [new.index(key) for key in distinct]
     asked = [*map(tuple, keys), (0, 0), (1, 2)]
     found = table.find(list(np.array(asked, np.uint64).reshape(-1, 2).T))
     assert found.tolist() == [known.get(key, -1) for key in asked]
