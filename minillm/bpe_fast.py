@@ -337,9 +337,12 @@ def _replace(
     # Words in which the pair stood beside itself, as in "abab".
     twins: list[int] = []
     for index in indices:
-        pieces = words[index].split(pair)
+        word = words[index]
+        # Two of five words have lost the pair to merges since.
+        if pair not in word:
+            continue
+        pieces = word.split(pair)
         words[index] = new.join(pieces)
-        # A word without the pair is one piece, and has no neighbours.
         for before, after in pairwise(pieces):
             if before:
                 left[before[-1]].append(index)
