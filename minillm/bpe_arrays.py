@@ -18,16 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from minillm.bpe_runs import (
-    BLOCK,
-    WIDTH,
-    WORDS,
-    Column,
-    Table,
-    find_runs,
-    text_blocks,
-    word_cutter,
-)
+from minillm.bpe_runs import BLOCK, WIDTH, WORDS, find_runs, text_blocks
+from minillm.bpe_table import Column, Table
+from minillm.bpe_words import word_cutter
 
 if TYPE_CHECKING:
     from minillm.bpe_encode import Encoder

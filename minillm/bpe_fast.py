@@ -203,7 +203,7 @@ def _count(task: tuple[Iterable[str], str, tuple[str, ...]]) -> Counter[bytes]:
     parts = (part for text in texts for part in split_specials(text, specials)[::2])
     if pattern in SAFE_CUT:
         # NumPy is loaded only when it is needed.
-        from minillm.bpe_runs import RunCounter
+        from minillm.bpe_words import RunCounter
 
         counter = RunCounter(pattern)
         for part in parts:

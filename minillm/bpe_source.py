@@ -33,7 +33,7 @@ __all__ = [
 TIE_BREAKS: Final = ("bytes", "first", "huggingface")
 
 # A file is read in blocks of this many bytes.
-BLOCK: Final = 1 << 22
+BLOCK: Final = 1 << 20
 
 
 def check_training(

@@ -23,7 +23,16 @@ from fixtures import fixture
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from minillm import bpe_arrays, bpe_encode, bpe_fast, bpe_parts, bpe_runs, bpe_source
+from minillm import (
+    bpe_arrays,
+    bpe_encode,
+    bpe_fast,
+    bpe_parts,
+    bpe_runs,
+    bpe_source,
+    bpe_table,
+    bpe_words,
+)
 from minillm.bpe import (
     GPT2_PATTERN,
     GPT4_PATTERN,
@@ -585,7 +594,7 @@ def test_runs_begin_where_pre_tokens_do(pattern):
 @example(["\n\n", "]"])
 def test_runs_are_cut_together_as_each_alone(runs):
     for pattern in PATTERNS.values():
-        words, ends = bpe_runs.word_cutter(pattern)([run.encode() for run in runs])
+        words, ends = bpe_words.word_cutter(pattern)([run.encode() for run in runs])
         pieces = [words[i:j] for i, j in pairwise([0, *ends.tolist()])]
         alone = [[w.encode() for w in pretokenize(run, pattern)] for run in runs]
         assert pieces == alone
@@ -594,7 +603,7 @@ def test_runs_are_cut_together_as_each_alone(runs):
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
 def test_every_blank_of_ascii_ends_a_run(pattern):
     text = "a\t\tb\v\vc\f\fd\r\ne\r\n\r\nf\x08\x08g\x0e\x0eh\r\ri "
-    counter = bpe_runs.RunCounter(pattern)
+    counter = bpe_words.RunCounter(pattern)
     counter.add(text)
     assert counter.words() == Counter(w.encode() for w in pretokenize(text, pattern))
 
@@ -636,7 +645,7 @@ def test_arrays_forget(trained, tales, monkeypatch):
     st.lists(st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=2), max_size=60)
 )
 def test_a_table_is_a_dictionary(keys):
-    table, known = bpe_runs.Table(2), {}
+    table, known = bpe_table.Table(2), {}
     # Few slots, so that keys get into each other's way.
     table.slots = table.slots[:4].copy()
     for i in range(0, len(keys), 7):
