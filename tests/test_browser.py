@@ -53,6 +53,8 @@ class Reader:
     def __init__(self, browser: Any, site: Path, **options: Any) -> None:
         self.site = site
         self.context = browser.new_context(**options)
+        # A machine that does other things as well may take its time.
+        self.context.set_default_timeout(120_000)
         self.page = self.context.new_page()
         self.complaints: list[tuple[str, str]] = []
         self.name = ""
