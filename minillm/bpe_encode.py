@@ -13,13 +13,16 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
-from minillm.bpe_cuts import SAFE_CUT, safe_pieces
+from minillm.bpe_cuts import SAFE_CUT, safe_pieces, split_specials
 from minillm.bpe_fast import batches, check_workers, map_in_order, processes
 from minillm.bpe_patterns import compile_pattern, pretokenize
 from minillm.bpe_source import BLOCK, read_text
 from minillm.files import atomic_array
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from minillm.bpe import BPETokenizer
     from minillm.bpe_arrays import ArrayEncoder
 
@@ -109,10 +112,15 @@ class Encoder:
 
     def encode(self, text: str) -> list[int]:
         """Encode ordinary text."""
+        ids = self.encode_any(text)
+        return ids if isinstance(ids, list) else ids.tolist()
+
+    def encode_any(self, text: str) -> "list[int] | NDArray[np.int64]":
+        """Encode ordinary text: a list if it is short, an array if it is long."""
         try:
             if len(text) < LONG_TEXT or self.pattern not in SAFE_CUT:
                 return self.encode_words(text)
-            return self.arrays.encode(text).tolist()
+            return self.arrays.encode(text)
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"the text holds {error.object[error.start]!r}, one half of a "
@@ -225,9 +233,24 @@ def encode_batch(
         >>> encode_batch(tokenizer, ["the", "", "cat"], 1, ())
         [[257], [], [99, 97, 116]]
     """
-    return [
-        list(map(int, ids)) for ids in encode_each(tokenizer, texts, workers, allowed)
+    if check_workers(workers) == 1:
+        return [tokenizer.encode(text, allowed) for text in texts]
+    return [ids.tolist() for ids in encode_each(tokenizer, texts, workers, allowed)]
+
+
+def _encode_array(
+    tokenizer: "BPETokenizer", text: str, allowed: tuple[str, ...]
+) -> "NDArray[np.uint32]":
+    """Encode a text without making a list of it, which takes longer than the rest."""
+    import numpy as np
+
+    parts = [
+        [tokenizer.special_tokens[part]]
+        if i % 2
+        else tokenizer._encoder.encode_any(part)
+        for i, part in enumerate(split_specials(text, allowed))
     ]
+    return np.concatenate([np.asarray(part, np.uint32) for part in parts])
 
 
 _worker_tokenizer: "BPETokenizer"
@@ -238,14 +261,11 @@ def _start_worker(tokenizer: "BPETokenizer") -> None:
     _worker_tokenizer = tokenizer
 
 
-def _encode_in_worker(task: tuple[list[str], tuple[str, ...]]) -> list[Any]:
-    import numpy as np
-
+def _encode_in_worker(
+    task: tuple[list[str], tuple[str, ...]],
+) -> "list[NDArray[np.uint32]]":
     texts, allowed = task
-    # An array is sent back much faster than a list.
-    return [
-        np.array(_worker_tokenizer.encode(text, allowed), np.uint32) for text in texts
-    ]
+    return [_encode_array(_worker_tokenizer, text, allowed) for text in texts]
 
 
 def encode_each(
@@ -253,7 +273,7 @@ def encode_each(
     texts: Iterable[str],
     workers: int | None,
     allowed: tuple[str, ...],
-) -> Iterator[Any]:
+) -> Iterator["NDArray[np.uint32]"]:
     r"""Encode texts one after the other, without reading all of them at once.
 
     Args:
@@ -263,7 +283,7 @@ def encode_each(
         allowed: the special tokens that may be found.
 
     Yields:
-        The tokens of each, a list or an array.
+        The tokens of each, as an array.
 
     Examples:
         Nothing is encoded before it is asked for, so there may be no end of texts:
@@ -271,13 +291,13 @@ def encode_each(
         >>> from itertools import repeat
         >>> from minillm.bpe import BPETokenizer
         >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 258)
-        >>> next(encode_each(tokenizer, repeat("the"), 1, ()))
+        >>> next(encode_each(tokenizer, repeat("the"), 1, ())).tolist()
         [257]
     """
     n_workers = check_workers(workers)
     if n_workers == 1:
         for text in texts:
-            yield tokenizer.encode(text, allowed)
+            yield _encode_array(tokenizer, text, allowed)
         return
     with processes(n_workers, _start_worker, (tokenizer,)) as pool:
         tasks = ((batch, allowed) for batch in batches(texts))
