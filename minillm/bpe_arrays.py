@@ -51,7 +51,7 @@ def merge_in_step(
     r"""Merge many words at the same time.
 
     Args:
-        words: the words.
+        words: the words, in UTF-8.
         byte_ids: the id of each byte.
         pairs: the pairs that merge, in the order of their ranks.
         merged: what each pair becomes.

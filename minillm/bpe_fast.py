@@ -336,12 +336,14 @@ def _replace(
     right: dict[str, list[int]] = defaultdict(list)
     # Words in which the pair stood beside itself, as in "abab".
     twins: list[int] = []
+    last = -1
     for index in indices:
-        word = words[index]
-        # Two of five words have lost the pair to merges since.
-        if pair not in word:
+        # All places in a word are done at its first turn. And two of five words have
+        # lost the pair to merges since.
+        if index == last or pair not in words[index]:
             continue
-        pieces = word.split(pair)
+        last = index
+        pieces = words[index].split(pair)
         words[index] = new.join(pieces)
         for before, after in pairwise(pieces):
             if before:

@@ -13,10 +13,10 @@ pre-token can hold:
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from itertools import groupby
-from typing import Final
+from itertools import count, groupby
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,14 +174,19 @@ class RunCounter:
         self._count(numbers)
 
     def _finish(self) -> None:
-        counts = self.counts
         texts = list(self.number)
+        # A word that is met for the first time gets the next number.
+        number: dict[bytes, int] = defaultdict(count().__next__)
+        total: NDArray[Any] = np.zeros(0)
         # Some at a time, since the words of all runs are many times as many.
         for i in range(0, len(texts), AT_A_TIME):
             words, ends = self.cut(texts[i : i + AT_A_TIME])
             times = np.repeat(self.times[i : i + AT_A_TIME], np.diff(ends, prepend=0))
-            for word, n in zip(words, times.tolist(), strict=True):
-                counts[word] += n
+            which = np.array(list(map(number.__getitem__, words)), np.int64)
+            before, total = total, np.bincount(which, times, minlength=len(number))
+            total[: len(before)] += before
+        for word, n in zip(number, total.astype(np.int64).tolist(), strict=True):
+            self.counts[word] += n
         self._begin()
 
     def words(self) -> Counter[bytes]:

@@ -600,6 +600,26 @@ def test_runs_are_cut_together_as_each_alone(runs):
         assert pieces == alone
 
 
+def test_a_long_word_is_merged_at_one_turn():
+    """However often the pair is in it. Else learning from a blob would never end."""
+
+    class Watched(list):
+        turns = 0
+
+        def __setitem__(self, i, value):
+            self.turns += 1
+            super().__setitem__(i, value)
+
+        def __getitem__(self, i):
+            self.turns += 1
+            return super().__getitem__(i)
+
+    words = Watched(["a" * 1000, "ba"])
+    bpe_fast._replace(words, [0] * 999 + [1], "aa", "X")
+    assert words == ["X" * 500, "ba"]
+    assert words.turns < 10
+
+
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
 def test_every_blank_of_ascii_ends_a_run(pattern):
     text = "a\t\tb\v\vc\f\fd\r\ne\r\n\r\nf\x08\x08g\x0e\x0eh\r\ri "
