@@ -174,20 +174,20 @@ class RunCounter:
         self._count(numbers)
 
     def _finish(self) -> None:
-        texts = list(self.number)
+        texts, n_times = list(self.number), self.times
+        self._begin()  # gives back what is not needed any more, before words are made
         # A word that is met for the first time gets the next number.
         number: dict[bytes, int] = defaultdict(count().__next__)
         total: NDArray[Any] = np.zeros(0)
         # Some at a time, since the words of all runs are many times as many.
         for i in range(0, len(texts), AT_A_TIME):
             words, ends = self.cut(texts[i : i + AT_A_TIME])
-            times = np.repeat(self.times[i : i + AT_A_TIME], np.diff(ends, prepend=0))
+            times = np.repeat(n_times[i : i + AT_A_TIME], np.diff(ends, prepend=0))
             which = np.array(list(map(number.__getitem__, words)), np.int64)
             before, total = total, np.bincount(which, times, minlength=len(number))
             total[: len(before)] += before
         for word, n in zip(number, total.astype(np.int64).tolist(), strict=True):
             self.counts[word] += n
-        self._begin()
 
     def words(self) -> Counter[bytes]:
         """Return the counts, in the order of first appearance."""
