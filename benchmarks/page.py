@@ -75,6 +75,11 @@ REASONS = {
         "them learns the words of the text on its own, while one process alone has "
         "read the whole file in less than two seconds. A larger file gains more."
     ),
+    "train": (
+        "Where it is missed: two thirds of the time go into merging, which visits each "
+        "word that has the pair, one after the other, in Python. Docstrings have about "
+        "as many distinct words as twice as much code has."
+    ),
     "memory": (
         "Where it is missed: about a million distinct runs are remembered at a time "
         "([how](bpe_words.md)). A good part of the peak is no longer used: the C "
