@@ -1,18 +1,20 @@
 r"""Encoding long texts: where the time goes, and how arrays take it away.
 
 [`Encoder`][minillm.bpe_encode.Encoder] goes through a text word by word. Most of its
-time goes into cutting out words and looking them up; [`minillm.bpe_runs`][] does both
-for all words of a block together. What is left is the work for new words, and of that
-most is merging. So they are merged together as well, *in step*: in each round every
-word makes its next merge.
+time goes into cutting out words and looking them up; [`minillm.bpe_runs`][] and
+[`minillm.bpe_table`][] do both for all words of a block together. What is left is the
+work for new words, and of that most is merging. So they are merged together as well,
+*in step*: in each round every word makes its next merge.
 
-What remains in Python is done once for each distinct run. A text whose words keep
-coming back is therefore encoded several times faster than one whose words do not.
+What remains in Python is done once for each distinct run of up to 31 bytes, and each
+time for a longer one. A text whose words keep coming back is therefore encoded several
+times faster than one whose words do not.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import count, islice
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -38,7 +40,8 @@ _BETWEEN: Final = b"\xff"
 # Comes after every rank.
 _NEVER: Final = 1 << 62
 
-# How many runs are remembered, at most, and how many words.
+# When a block has brought more runs or words than this, or four times as many ids, all
+# are forgotten.
 MEMORY: Final = 1 << 20
 
 
@@ -109,7 +112,8 @@ class ArrayEncoder:
     r"""An encoder for long texts.
 
     The same result as [`Encoder`][minillm.bpe_encode.Encoder]. Unlike it, it works on
-    all runs of a block of text at once, and remembers runs, not pre-tokens.
+    all runs of a block of text at once, and remembers runs as well as pre-tokens.
+    Several threads may share it; they take turns.
 
     Args:
         encoder: has the merges, and encodes what needs special care.
@@ -134,6 +138,8 @@ class ArrayEncoder:
         left_right = np.array(list(encoder.ranks), np.int64).reshape(-1, 2)
         self.pairs = Table(1)
         self.pairs.add([pair_keys(left_right[:, 0], left_right[:, 1])])
+        # A thread that looks runs up while another learns would find half of them.
+        self.lock = Lock()
         self.forget()
 
     def forget(self) -> None:
@@ -156,12 +162,13 @@ class ArrayEncoder:
                 words = self.encoder.encode_words(block.decode())
                 ids.append(np.array(words, np.int64))
                 continue
-            try:
-                ids.append(self._encode_block(block))
-            except BaseException:
-                # Also at Ctrl-C: what has been learned by half would be wrong later.
-                self.forget()
-                raise
+            with self.lock:
+                try:
+                    ids.append(self._encode_block(block))
+                except BaseException:
+                    # Also at Ctrl-C: what was learned by half would be wrong later.
+                    self.forget()
+                    raise
         return np.concatenate(ids)
 
     def _encode_block(self, block: bytes) -> Ints:

@@ -116,7 +116,7 @@ class Encoder:
         return ids if isinstance(ids, list) else ids.tolist()
 
     def encode_any(self, text: str) -> "list[int] | NDArray[np.int64]":
-        """Encode ordinary text: a list if it is short, an array if it is long."""
+        """Encode ordinary text: an array if it is long and the pattern ours."""
         try:
             if len(text) < LONG_TEXT or self.pattern not in SAFE_CUT:
                 return self.encode_words(text)
@@ -132,8 +132,9 @@ class Encoder:
         known = self.known
         ids: list[int] = []
         for word in pretokenize(text, self.pattern):
-            if word in known:
-                ids += known[word]
+            # One look, since another thread may clear the memory after it.
+            if (found := known.get(word)) is not None:
+                ids += found
                 continue
             new = self.encode_word(word.encode())
             ids += new

@@ -1,4 +1,4 @@
-r"""Long texts as arrays: runs between blanks.
+r"""Long texts as arrays: runs.
 
 Whoever counts words, or looks them up, does the same for each: cut it out, make a
 string of it, look the string up. None of that is slow, but it is done in Python, once
@@ -7,7 +7,7 @@ of a block of text together, and three ideas make that possible.
 
 **Runs.** Finding pre-tokens takes a regular expression; finding where blanks begin and
 letters end takes a look at each byte and the next. So the text is first cut there, into
-*runs* such as " cat's" or "(x", at places where every pre-tokenizer cuts too. Only a
+*runs* such as " cat's" or "(x", only at places where its pre-tokenizer cuts too. Only a
 run that is new is cut further:
 
 >>> runs = find_runs(b"the cat's hat\n\n  f(x)", GPT2_PATTERN)
@@ -63,7 +63,7 @@ BLANKS: Final = {
     LLAMA3_PATTERN: "line",
     O200K_PATTERN: "line",
 }
-"""How each pattern cuts at blanks. There is a proof in `run_starts` for each kind."""
+"""How each pattern cuts at blanks. `run_starts` says what each kind means."""
 
 _OTHER_BLANKS: Final = re.compile(f"[{''.join(c for c in WHITESPACE if c > '~')}]")
 
@@ -81,7 +81,7 @@ _KEEP: Final = np.array(
 # stands behind a letter or a digit; whether it is a blank. In all patterns letters are
 # the last thing that a pre-token holds, but for an apostrophe as in "don't", and digits
 # are the last, too. So each of them ends before what is not of its kind. Bytes beyond
-# ASCII are nothing, since nothing is known about them.
+# ASCII may be letters, digits or marks, so there is no cut beside them.
 _LETTER, _DIGIT, _AFTER_LETTER, _AFTER_DIGIT, _BLANK = 1, 2, 1 << 2, 2 << 2, 1 << 6
 
 
@@ -193,7 +193,8 @@ def text_blocks(
     Args:
         text: any text.
         pattern: one of the patterns of [`minillm.bpe_patterns`][].
-        first: the size of the first block, in characters. The next ones double.
+        first: about the size of the first block, in characters. Each further one is as
+            large as all before it together, but not larger than `BLOCK`.
 
     Yields:
         Each block in UTF-8, and whether it can be cut into runs. That is not so around
@@ -227,6 +228,6 @@ def text_blocks(
 
 
 def _has_other_blanks(raw: bytes) -> bool:
-    # What is left without ASCII is hardly ever much.
+    # Without ASCII little is left of most texts, and it is still UTF-8.
     data = np.frombuffer(raw, np.uint8)
     return bool(_OTHER_BLANKS.search(data[data > 127].tobytes().decode()))

@@ -1,7 +1,7 @@
 r"""A dictionary that is asked a hundred thousand things at once.
 
-Python's dictionary finds one key in a tenth of a microsecond, of which the smaller part
-goes into finding it: the rest is making the key, and the step of a loop. The
+To look one key up in Python's dictionary takes a tenth of a microsecond. The search is
+the smaller part of it; the rest is making the key, and the step of a loop. The
 [`Table`][minillm.bpe_table.Table] works the same way, with slots and a hash that says
 where to look first, but each of its steps is taken for all keys together:
 
@@ -72,8 +72,10 @@ class Table:
 
     def __init__(self, n_words: int) -> None:
         # Odd factors at random, so that nobody can prepare a text whose keys collide.
+        # One for each half of a word: of a whole word times a factor, the last byte
+        # would change the last byte only.
         self.factors = np.array(
-            [secrets.randbits(64) | 1 for _ in range(n_words + 1)], np.uint64
+            [secrets.randbits(64) | 1 for _ in range(2 * n_words + 1)], np.uint64
         )
         self.keys = [Column(np.uint64) for _ in range(n_words)]
         self.slots = np.full(1 << 10, -1, np.int32)
@@ -83,8 +85,9 @@ class Table:
 
     def _places(self, keys: Sequence[NDArray[np.uint64]]) -> Ints:
         mixed = np.zeros(len(keys[0]), np.uint64)
-        for word, factor in zip(keys, self.factors[1:], strict=True):
-            mixed += word * factor
+        low, high = self.factors[1::2], self.factors[2::2]
+        for word, a, b in zip(keys, low, high, strict=True):
+            mixed += (word & np.uint64(0xFFFFFFFF)) * a + (word >> np.uint64(32)) * b
         mixed ^= mixed >> np.uint64(29)
         mixed *= self.factors[0]
         bits = len(self.slots).bit_length() - 1
@@ -110,7 +113,7 @@ class Table:
         return other & (found >= 0)
 
     def add(self, keys: Sequence[NDArray[np.uint64]]) -> tuple[Ints, Ints]:
-        """Add new keys, of which some may be equal.
+        """Add keys that are not in the table yet, of which some may be equal.
 
         Returns:
             The number of each, and where each number comes first.

@@ -35,6 +35,9 @@ AT_A_TIME: Final = 1 << 14
 # How many runs are remembered.
 MEMORY: Final = 1 << 20
 
+# A text of fewer characters is not worth the arrays.
+SHORT: Final = 1 << 9
+
 # Stands between runs in ASCII. It is no byte of UTF-8.
 _BETWEEN: Final = b"\xff"
 
@@ -132,21 +135,38 @@ class RunCounter:
         # Each distinct text has a number, in the order of first appearance. A text is a
         # run, or a pre-token that was cut out before: cut again, it stays as it is.
         self.number: dict[bytes, int] = {}
+        self.n_bytes = 0  # of new runs, and of long ones, which may be lines
+        self.waiting: list[int] = []  # numbers of pre-tokens that are not counted yet
         self.times = np.zeros(0, np.int64)
         self.table = Table(WORDS)
         self.number_of_run = Column(np.int64)
 
     def add(self, text: str) -> None:
         """Count the pre-tokens of a text."""
+        if len(text) < SHORT:
+            self._add_words(text)
+            return
         for block, has_runs in text_blocks(text, self.pattern):
             if has_runs:
                 self._add_runs(find_runs(block, self.pattern))
+                self._bound()
             else:
-                text = block.decode()
-                words = [word.encode() for word in pretokenize(text, self.pattern)]
-                self._count(np.array([self._number(word) for word in words], np.int64))
-            if len(self.number) > MEMORY:
-                self._finish()
+                self._add_words(block.decode())
+
+    def _add_words(self, text: str) -> None:
+        for word in pretokenize(text, self.pattern):
+            self.waiting.append(self._number(word.encode()))
+        if len(self.waiting) > AT_A_TIME:
+            self._count_waiting()
+            self._bound()
+
+    def _count_waiting(self) -> None:
+        self._count(np.array(self.waiting, np.int64))
+        self.waiting.clear()
+
+    def _bound(self) -> None:
+        if len(self.number) > MEMORY or self.n_bytes > WIDTH * MEMORY:
+            self._finish()
 
     def _number(self, text: bytes) -> int:
         return self.number.setdefault(text, len(self.number))
@@ -165,6 +185,7 @@ class RunCounter:
         # Each run that is new or too long for the table gets its number in its turn.
         is_long[new[first]] = True
         at = np.flatnonzero(is_long)
+        self.n_bytes += int((ends[at] - starts[at]).sum())
         bounds = zip(starts[at].tolist(), ends[at].tolist(), strict=True)
         given = np.array([self._number(raw[i:j]) for i, j in bounds], np.int64)
         short = ends[at] - starts[at] <= WIDTH
@@ -174,6 +195,7 @@ class RunCounter:
         self._count(numbers)
 
     def _finish(self) -> None:
+        self._count_waiting()
         texts, n_times = list(self.number), self.times
         self._begin()  # gives back what is not needed any more, before words are made
         # A word that is met for the first time gets the next number.

@@ -661,6 +661,59 @@ def test_arrays_forget(trained, tales, monkeypatch):
     assert len(encoder.arrays.runs) <= 100 and len(encoder.arrays.words) <= 100
 
 
+def test_threads_may_share_a_tokenizer(trained):
+    encoder = trained["gpt2"]._encoder
+    rng = random.Random(0)
+    texts = [
+        " ".join("".join(rng.choices("abcdef", k=6)) for _ in range(4000))
+        for _ in range(16)
+    ]
+    expected = [encoder.encode_words(text) for text in texts]
+    encoder.arrays.forget()
+    before = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-6)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(encoder.encode, texts)) == expected
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_keys_that_differ_only_in_the_last_bytes_of_words_do_not_collide():
+    table = bpe_table.Table(bpe_runs.WORDS)
+    letters = range(ord("A"), ord("A") + 30)
+    keys = np.zeros((bpe_runs.WORDS, 27_000), np.uint64)
+    for n, three in enumerate(itertools.product(letters, repeat=3)):
+        keys[:3, n] = [ord("x") | letter << 56 for letter in three]
+    table.slots = np.full(1 << 17, -1, np.int32)
+    # Of so many places chosen at random, 24,500 are distinct.
+    assert len(set(table._places(list(keys)).tolist())) > 20_000
+
+
+@given(st.lists(st.text(st.sampled_from("ab. 一"), max_size=30), max_size=30))
+def test_short_texts_are_counted_as_long_ones(texts):
+    expected = Counter(w.encode() for t in texts for w in pretokenize(t, GPT2_PATTERN))
+    for short, at_a_time, memory in ((0, 3, 5), (9, 3, 5), (1 << 9, 1 << 14, 1 << 20)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bpe_words, "SHORT", short)
+            patch.setattr(bpe_words, "AT_A_TIME", at_a_time)
+            patch.setattr(bpe_words, "MEMORY", memory)
+            counter = bpe_words.RunCounter(GPT2_PATTERN)
+            for text in texts:
+                counter.add(text)
+                assert len(counter.waiting) <= at_a_time
+            assert counter.words() == expected
+
+
+def test_long_runs_are_forgotten_by_their_bytes(monkeypatch):
+    monkeypatch.setattr(bpe_words, "MEMORY", 50)
+    counter = bpe_words.RunCounter(GPT2_PATTERN)
+    for number in range(20):
+        counter.add(f" {number}一" * 20 + "一" * 600 + " x y")
+        assert counter.n_bytes <= bpe_runs.WIDTH * 50
+    assert counter.words()[b" y"] == 20
+
+
 @given(
     st.lists(st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=2), max_size=60)
 )
@@ -1042,6 +1095,12 @@ def test_a_stream_is_not_held_back_for_long():
     # Of another pattern nothing is known, except at special tokens.
     assert last_safe_cut("one two three", r"\w+|\W+") == 0
     assert last_safe_cut("one<e> two three", r"\w+|\W+", ("<e>",)) == 6
+
+
+def test_a_text_without_blanks_is_many_blocks():
+    for pattern in PATTERNS.values():
+        blocks = text_of_blocks("f(x);" * 1_000_000, pattern)
+        assert max(len(block) for block, _ in blocks) < 2 * bpe_runs.BLOCK
 
 
 def test_a_stream_without_a_cut_is_not_searched_again_and_again(monkeypatch):
