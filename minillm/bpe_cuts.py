@@ -221,6 +221,8 @@ def next_safe_cut(text: str, pattern: str, start: int, end: int) -> int:
     Examples:
         >>> next_safe_cut("one two three four", GPT2_PATTERN, 5, 18)
         7
+        >>> next_safe_cut("f(x)", GPT2_PATTERN, 0, 4)  # not only at blanks
+        1
     """
     cut = re.compile(SAFE_CUT[pattern]).search(text, start, end)
     return cut.start() if cut else end

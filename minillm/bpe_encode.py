@@ -132,7 +132,7 @@ class Encoder:
         known = self.known
         ids: list[int] = []
         for word in pretokenize(text, self.pattern):
-            # One look, since another thread may clear the memory after it.
+            # Looked up once: another thread may clear the memory after that.
             if (found := known.get(word)) is not None:
                 ids += found
                 continue

@@ -135,7 +135,7 @@ class RunCounter:
         # Each distinct text has a number, in the order of first appearance. A text is a
         # run, or a pre-token that was cut out before: cut again, it stays as it is.
         self.number: dict[bytes, int] = {}
-        self.n_bytes = 0  # of new runs, and of long ones, which may be lines
+        self.n_bytes = 0  # of these texts: without blanks one may be a line
         self.waiting: list[int] = []  # numbers of pre-tokens that are not counted yet
         self.times = np.zeros(0, np.int64)
         self.table = Table(WORDS)
@@ -169,7 +169,11 @@ class RunCounter:
             self._finish()
 
     def _number(self, text: bytes) -> int:
-        return self.number.setdefault(text, len(self.number))
+        number = self.number.get(text)
+        if number is None:
+            number = self.number[text] = len(self.number)
+            self.n_bytes += len(text)
+        return number
 
     def _count(self, numbers: Ints) -> None:
         times = np.bincount(numbers, minlength=len(self.number))
@@ -185,7 +189,6 @@ class RunCounter:
         # Each run that is new or too long for the table gets its number in its turn.
         is_long[new[first]] = True
         at = np.flatnonzero(is_long)
-        self.n_bytes += int((ends[at] - starts[at]).sum())
         bounds = zip(starts[at].tolist(), ends[at].tolist(), strict=True)
         given = np.array([self._number(raw[i:j]) for i, j in bounds], np.int64)
         short = ends[at] - starts[at] <= WIDTH

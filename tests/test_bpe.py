@@ -705,11 +705,15 @@ def test_short_texts_are_counted_as_long_ones(texts):
             assert counter.words() == expected
 
 
-def test_long_runs_are_forgotten_by_their_bytes(monkeypatch):
+@pytest.mark.parametrize("short", [0, 1 << 12])
+def test_long_texts_are_forgotten_by_their_bytes(short, monkeypatch):
     monkeypatch.setattr(bpe_words, "MEMORY", 50)
+    monkeypatch.setattr(bpe_words, "SHORT", short)
+    monkeypatch.setattr(bpe_words, "AT_A_TIME", 10)
     counter = bpe_words.RunCounter(GPT2_PATTERN)
     for number in range(20):
-        counter.add(f" {number}一" * 20 + "一" * 600 + " x y")
+        counter.add(f" {number}一" * 20 + chr(0x4E10 + number) * 600 + " x y")
+        assert counter.n_bytes == sum(map(len, counter.number))
         assert counter.n_bytes <= bpe_runs.WIDTH * 50
     assert counter.words()[b" y"] == 20
 
