@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,13 @@ def describe() -> dict[str, Any]:
         gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     except (AttributeError, ValueError, OSError):
         gigabytes = None
-    return {
+    torch = sys.modules.get("torch")
+    gpu = (
+        {"GPU": torch.cuda.get_device_name()}
+        if torch and torch.cuda.is_available()
+        else {}
+    )
+    return gpu | {
         "processor": known.get("model name") or platform.processor() or "unknown",
         "cores": os.cpu_count(),
         "instructions": [name for name in INSTRUCTIONS if name in flags],

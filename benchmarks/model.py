@@ -127,8 +127,8 @@ def step_growth(record: Record) -> None:
         )
 
 
-def _pair(
-    config: ModelConfig,
+def pair(
+    config: ModelConfig, device: str = "cpu"
 ) -> tuple[TransformerLM, Callable[[list[int], int], list[int]]]:
     """A model of ours, and how transformers continues with the same weights."""
     import transformers
@@ -136,13 +136,13 @@ def _pair(
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.manual_seed(0)
-    model = TransformerLM(config).eval()
+    model = TransformerLM(config).eval().to(device)
     with tempfile.TemporaryDirectory() as folder:
         save_llama(model, folder)
-        peer = transformers.LlamaForCausalLM.from_pretrained(folder).eval()
+        peer = transformers.LlamaForCausalLM.from_pretrained(folder).eval().to(device)
 
     def theirs(prompt: list[int], n: int) -> list[int]:
-        ids = torch.tensor([prompt])
+        ids = torch.tensor([prompt], device=device)
         found = peer.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -165,7 +165,7 @@ def decode(record: Record) -> None:
     widths = WIDTHS[record.quick]
     for i, (d_model, n_layers) in enumerate(widths):
         config = ModelConfig(2048, 256, d_model, n_layers, n_heads=d_model // 32)
-        model, theirs = _pair(config)
+        model, theirs = pair(config)
         prompt = torch.randint(config.vocab_size, (16,)).tolist()
 
         def us(model: TransformerLM = model, prompt: list[int] = prompt) -> list[int]:
@@ -192,7 +192,7 @@ def decode_growth(record: Record) -> None:
     """Read a prompt that grows longer, and write 32 tokens after it."""
     lengths = (16, 64) if record.quick else (64, 256, 1024, 4096)
     config = ModelConfig(2048, lengths[-1] + 32, 256, 4, n_heads=4)
-    model, theirs = _pair(config)
+    model, theirs = pair(config)
     for i, length in enumerate(lengths):
         prompt = torch.randint(config.vocab_size, (length,)).tolist()
         found = record.take_turns(
@@ -258,7 +258,7 @@ def limits(record: Record) -> None:
     n = 4 if record.quick else 64
     for d_model, n_layers in WIDTHS[record.quick]:
         config = ModelConfig(2048, 256, d_model, n_layers, n_heads=d_model // 32)
-        _, theirs = _pair(config)
+        _, theirs = pair(config)
         rows = shapes.row_products(config)
         found = record.take_turns(
             {

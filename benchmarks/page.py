@@ -23,6 +23,7 @@ HEADINGS = {
     "model": "The model",
     "training": "Training",
     "start": "Until something happens",
+    "gpu": "On a GPU",
 }
 TITLES = {
     "encode": "Encoding",
@@ -49,6 +50,8 @@ TITLES = {
     "commands": "Commands",
     "doctests": "Doctests",
     "site": "The site",
+    "gpu step": "A step on a GPU",
+    "gpu decode": "Writing on a GPU",
 }
 INTRODUCTION = """\
 # How fast is it, beside the best?
@@ -116,7 +119,7 @@ REASONS = {
 }
 # What nobody should read into the tables.
 NEVER = (
-    "GPUs, and processors other than this one. All figures are of one machine.",
+    "Other processors than this one. All figures are of one machine.",
     "Other systems than Linux. On Windows and macOS the ratios may differ.",
     "nanoGPT and minbpe themselves. Their counterparts here were written for the "
     "comparison, in the same manner, so that both sides can be read and changed.",
@@ -207,6 +210,7 @@ def machines(results: Mapping[str, Any]) -> Iterator[str]:
     for name, result in results.items():
         where, versions = result["machine"], result["versions"]
         text = (
+            f"{where.get('GPU', '')}{', ' * ('GPU' in where)}"
             f"{where['processor']}, {where['cores']} cores "
             f"({', '.join(where['instructions']) or 'instructions not known'}), "
             f"{where['memory, GB']} GB of memory, {where['system']}; "

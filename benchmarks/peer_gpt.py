@@ -8,6 +8,7 @@ package, so that the two can be compared.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -115,28 +116,37 @@ class GPT(nn.Module):
 
 
 def make_optimizer(model: nn.Module, lr: float = 3e-3) -> torch.optim.AdamW:
-    """PyTorch's AdamW with its defaults for a CPU: decay on matrices only."""
+    """PyTorch's AdamW as it comes, on a GPU fused; only matrices decay."""
     weights = [w for w in model.parameters() if w.requires_grad]
+    on_gpu = any(w.is_cuda for w in weights)
     groups = [
         {"params": [w for w in weights if w.dim() >= 2], "weight_decay": 0.1},
         {"params": [w for w in weights if w.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95))
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=on_gpu or None)
 
 
 def training_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, data: Tensor, batch_size: int
+    model: GPT,
+    optimizer: torch.optim.Optimizer,
+    data: Tensor,
+    batch_size: int,
+    forward: Callable[..., tuple[Tensor, Tensor]] | None = None,
+    bf16: bool = False,
 ) -> float:
     """One step of the usual loop: draw, forward, backward, clip, step, report.
 
     `data` is a row of ids in memory; each sequence is drawn and cast by itself and
     stacked, which is how such loops read their files.
     """
+    device, run = model.wte.weight.device, model if forward is None else forward
     block_size = model.config.block_size
     starts = torch.randint(len(data) - block_size, (batch_size,)).tolist()
     x = torch.stack([data[i : i + block_size].long() for i in starts])
     y = torch.stack([data[i + 1 : i + 1 + block_size].long() for i in starts])
-    _, loss = model(x, y)
+    x, y = x.to(device), y.to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        _, loss = run(x, y)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -44,10 +44,10 @@ def text(shape: ModelConfig) -> np.ndarray:
     return np.random.default_rng(0).integers(0, shape.vocab_size, 200_000, np.uint16)
 
 
-def trainer(size: Size, **settings: object) -> Trainer:
+def trainer(size: Size, device: str = "cpu", **settings: object) -> Trainer:
     """A training of ours, ready for its first step."""
     torch.manual_seed(0)
-    model = TransformerLM(size.shape)
+    model = TransformerLM(size.shape).to(device)
     model.train()
     config = TrainConfig(steps=10**6, batch_size=size.batch_size, **settings)
     return Trainer(model, text(size.shape), config)
@@ -67,11 +67,16 @@ def gpt(shape: ModelConfig) -> GPT:
     )
 
 
-def peer(size: Size) -> Callable[[], float]:
+def peer(
+    size: Size, device: str = "cpu", dtype: str = "float32", compile: bool = False
+) -> Callable[[], float]:
     """One step of the peer, for a model of the same shape."""
-    model, data = gpt(size.shape), torch.from_numpy(text(size.shape))
+    model, data = gpt(size.shape).to(device), torch.from_numpy(text(size.shape))
     optimizer = make_optimizer(model)
-    return lambda: training_step(model, optimizer, data, size.batch_size)
+    forward = torch.compile(model) if compile else model
+    return lambda: training_step(
+        model, optimizer, data, size.batch_size, forward, bf16=dtype == "bf16"
+    )
 
 
 def _matrices(config: ModelConfig) -> list[torch.Tensor]:

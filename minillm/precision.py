@@ -68,7 +68,7 @@ calls this *autocast*: it decides for each operation.
 >>> ids = torch.randint(100, (4, 17))
 >>> with torch.autocast("cpu", torch.bfloat16):
 ...     logits = model(ids[:, :-1])
->>> loss = cross_entropy_fast(logits.float(), ids[:, 1:])
+>>> loss = cross_entropy_fast(logits, ids[:, 1:])
 >>> loss.backward()
 >>> logits.dtype, loss.dtype
 (torch.bfloat16, torch.float32)

@@ -231,10 +231,10 @@ class Trainer:
     ) -> Float[Tensor, "batch seq vocab"]:
         if self.config.dtype == "float32":
             return self.forward(inputs)
-        # Products are computed in 16 bits. Sums over the vocabulary need more than the
-        # three digits of bfloat16, so the loss gets its logits back in float32.
+        # Products are computed in 16 bits, and so are the logits; the loss adds them up
+        # in 32.
         with torch.autocast(self.device.type, torch.bfloat16):
-            return self.forward(inputs).float()
+            return self.forward(inputs)
 
     def _check(self, step: int, loss: float, norm: float) -> None:
         """Stop before a step that would spoil the weights."""

@@ -1,5 +1,6 @@
 """The benchmarks compare like with like, keep what they find, and the page shows it."""
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -158,7 +159,7 @@ def test_what_fails_is_recorded_and_the_rest_goes_on(tmp_path):
     assert [row["case"] for row in one["rows"] + two["rows"]] == ["before", "after"]
     assert two["about"] == "A part that works."
     assert kept["machine"]["cores"] == machine.describe()["cores"]
-    assert kept["versions"]["torch"] == torch.__version__
+    assert kept["versions"]["torch"] == importlib.metadata.version("torch")
 
 
 def test_parts_of_one_machine_are_kept_together_and_of_another_are_not(tmp_path):
@@ -236,9 +237,10 @@ def test_from_a_run_to_the_page(tmp_path):
 
 
 def test_every_part_has_a_title():
-    from benchmarks import model, start, tokenizer, training
+    from benchmarks import gpu, model, start, tokenizer, training
 
     parts = [*tokenizer.PARTS, *model.PARTS, *training.PARTS, *start.PARTS]
+    parts += gpu.PARTS
     assert parts == list(page.TITLES)
 
 

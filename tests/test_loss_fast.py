@@ -38,6 +38,29 @@ def test_value_and_gradient(shape, vocab, size, factor, seed):
         torch.testing.assert_close(gradient, results[0][1], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_of_short_numbers_the_sums_are_long(dtype):
+    random = torch.Generator().manual_seed(0)
+    x = (3 * torch.randn(40, 5000, generator=random)).to(dtype).requires_grad_()
+    y = torch.randint(5000, (40,), generator=random)
+    loss = cross_entropy_fast(x, y)
+    loss.backward()
+    exact = x.detach().double().requires_grad_()
+    expected = cross_entropy(exact, y)
+    expected.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    # The gradient is rounded once, at the end.
+    assert x.grad.dtype == dtype
+    limits = torch.finfo(dtype)
+    torch.testing.assert_close(
+        x.grad.double(),
+        exact.grad,
+        rtol=limits.eps,
+        atol=limits.smallest_normal * limits.eps,
+    )
+
+
 def test_the_logits_are_left_alone_in_any_layout():
     x = torch.randn(3, 2, 7, dtype=torch.float64).transpose(0, 1)
     assert not x.is_contiguous()

@@ -245,6 +245,7 @@ def test_every_chapter_says_what_it_gives_and_what_it_builds_on(
 
 
 def test_reading_time_grows_with_the_text() -> None:
+    need("griffe")
     literate = load(DOCS / "_ext" / "literate.py")
     prose, code = "word " * 400, "\n".join(f"x = {i}" for i in range(48))
     for text, expected in {

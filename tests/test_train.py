@@ -526,13 +526,11 @@ def test_bf16_computes_in_16_bits_and_keeps_weights_and_loss_in_32() -> None:
         trainer = trainer_of(TrainConfig(dtype=dtype, batch_size=4))
         head = trainer.model.lm_head
         head.register_forward_hook(lambda m, i, out: seen.append(out.dtype))
-        logits = trainer._logits(torch.zeros(1, 4, dtype=torch.int64))
-        assert logits.dtype == torch.float32
         losses.append(trainer.step().loss)
         assert {w.dtype for w in trainer.model.parameters()} == {torch.float32}
         state = trainer.optimizer.state_dict()["state"][0]
         assert state["exp_avg"].dtype == torch.float32
-    assert seen == [torch.float32] * 2 + [torch.bfloat16] * 2
+    assert seen == [torch.float32, torch.bfloat16]
     # Close, and not the same.
     assert 0 < abs(losses[0] - losses[1]) < 0.05 * losses[0]
 
