@@ -264,6 +264,11 @@ def _read_tokenizer(table: _Table) -> BPETokenizer:
         )
     tokens = table["tokenizer.ggml.tokens"]
     kinds = table.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
+    if len(kinds) != len(tokens):
+        raise ValueError(
+            f"tokenizer.ggml.token_type has {len(kinds)} entries for {len(tokens)} "
+            "tokens: fetch the file again"
+        )
     vocab, special_tokens = {}, {}
     for id_, (token, kind_) in enumerate(zip(tokens, kinds, strict=True)):
         if kind_ in {CONTROL, USER_DEFINED}:

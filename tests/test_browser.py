@@ -180,8 +180,10 @@ def test_every_session_copies_as_python(browser: Any, site: Path) -> None:
 
 def test_nothing_scrolls_sideways_on_a_phone(browser: Any, site: Path) -> None:
     reader = Reader(browser, site, viewport=NARROW)
+    blocks = 0
     for name in names(site):
         page = reader.open(name)
+        blocks += page.locator("article pre > code").count()
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= NARROW["width"], (name, width)
         # Code goes on below itself; only the rows of a table are moved in their frame.
@@ -199,6 +201,7 @@ def test_nothing_scrolls_sideways_on_a_phone(browser: Any, site: Path) -> None:
                 ".map(part => part.textContent)",
             )
             assert moved == [], name
+    assert blocks > 500
 
 
 def test_no_line_of_code_begins_with_an_empty_one(browser: Any, site: Path) -> None:

@@ -266,7 +266,7 @@ def test_a_token_that_a_user_defined_is_a_special_one(tmp_path):
         ({"tokenizer__ggml__pre": "qwen2"}, "ggml.pre is 'qwen2'; only .*'smollm'"),
         ({"tokenizer__ggml__pre": None}, "does not say tokenizer.ggml.pre"),
         ({"tokenizer__ggml__tokens": None}, "does not say tokenizer.ggml.tokens"),
-        ({"tokenizer__ggml__token_type": [1, 1]}, "shorter than argument 1"),
+        ({"tokenizer__ggml__token_type": [1, 1]}, "token_type has 2 entries for 270"),
         ({"tokenizer__ggml__merges": ["a b c"]}, "the merge 'a b c' is not a pair"),
         ({"tokenizer__ggml__merges": ["Z Q"]}, "needs the token b'ZQ'"),
         ({"llama__block_count": None}, "does not say llama.block_count"),

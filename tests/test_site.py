@@ -128,9 +128,11 @@ def shown_modules() -> dict[str, str]:
 
 def chapters() -> list[str]:
     tree = ast.parse((ROOT / "minillm" / "__init__.py").read_text(encoding="utf-8"))
-    return re.findall(
+    found = re.findall(
         r"^\d+\. \[`minillm\.(\w+)`\]", ast.get_docstring(tree) or "", re.MULTILINE
     )
+    assert len(found) > 5
+    return found
 
 
 # The site as a whole
