@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 __all__ = ["KneserNey", "uniform_loss", "unigram_loss"]
 
-# One row of token ids.
-Tokens = Sequence[int] | NDArray[Any]
+# One row of token ids; a list will do.
+Ids = Sequence[int] | NDArray[Any]
 # After each context: what followed it, how often.
 _Followers = dict[tuple[int, ...], dict[int, int]]
 
@@ -47,7 +47,7 @@ def uniform_loss(vocab_size: int) -> float:
     return math.log(vocab_size)
 
 
-def unigram_loss(train_tokens: Tokens, tokens: Tokens, vocab_size: int) -> float:
+def unigram_loss(train_tokens: Ids, tokens: Ids, vocab_size: int) -> float:
     r"""The loss of guessing each token by its frequency alone.
 
     One is added to every count (Laplace), or a token that was never seen would have the
@@ -120,7 +120,7 @@ class KneserNey:
         2
     """
 
-    def __init__(self, tokens: Tokens, vocab_size: int, order: int = 3) -> None:
+    def __init__(self, tokens: Ids, vocab_size: int, order: int = 3) -> None:
         self.vocab_size, self.order = vocab_size, order
         row = [int(token) for token in tokens]
 
@@ -178,7 +178,7 @@ class KneserNey:
             p += max(followers.get(token, 0) - discount, 0) / total
         return p
 
-    def loss(self, tokens: Tokens) -> float:
+    def loss(self, tokens: Ids) -> float:
         """The mean surprise over a text, all but its first token.
 
         Args:

@@ -43,7 +43,6 @@ SCOPE: dict[str, set[str] | None] = {
     "flops": None,
     "generate": SAMPLING,
 }
-SECONDS = 20.0  # of tests for one change; the slowest are left out
 HANGS = 120.0  # seconds after which a change has made an endless loop
 
 
@@ -126,9 +125,10 @@ def install(mutant: Mutant, places: list[FunctionType]) -> None:
 class Runner:
     """A plugin for pytest that runs the collected tests once for each change."""
 
-    def __init__(self, mutants: list[Mutant], jobs: int) -> None:
+    def __init__(self, mutants: list[Mutant], jobs: int, seconds: float) -> None:
         self.mutants = mutants
         self.jobs = jobs
+        self.seconds = seconds
         self.survivors: list[Mutant] = []
         self.tried = Counter[str]()
 
@@ -141,7 +141,8 @@ class Runner:
         proved: set[tuple[Path, str]] = set()
         for mutant in self.mutants:
             self.tried[mutant.path.stem] += 1
-            chosen = quick(runs[str(mutant.path)].get(mutant.function, {}))
+            times = runs[str(mutant.path)].get(mutant.function, {})
+            chosen = quick(times, self.seconds)
             if not chosen:
                 self.report(mutant, "no test runs it")
                 continue
@@ -244,12 +245,12 @@ def run_test(session: pytest.Session, test: pytest.Item, after: pytest.Item) -> 
         raise RuntimeError(f"{test.nodeid} fails")
 
 
-def quick(seconds: dict[str, float]) -> list[int]:
+def quick(times: dict[str, float], seconds: float) -> list[int]:
     """The numbers of the quickest tests that together take the time that one has."""
     chosen, total = [], 0.0
-    for number, one in sorted(seconds.items(), key=lambda entry: entry[1]):
+    for number, one in sorted(times.items(), key=lambda entry: entry[1]):
         total += one
-        if chosen and total > SECONDS:
+        if chosen and total > seconds:
             break
         chosen.append(int(number))
     return chosen
@@ -260,6 +261,8 @@ def main() -> None:
     words = "modules or functions: bpe, flops.products"
     parser.add_argument("what", nargs="*", default=sorted(SCOPE), help=words)
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side")
+    words = "seconds of tests for one change; the slowest tests are left out"
+    parser.add_argument("--seconds", type=float, default=20.0, help=words)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     # The same inputs each time, and none kept: a score that anybody can repeat.
@@ -278,7 +281,7 @@ def main() -> None:
     paths = {module: package / f"{module}.py" for module in scope}
     mutants = [m for name, path in paths.items() for m in mutants_of(path, scope[name])]
     print(f"{len(mutants)} changes", flush=True)
-    runner = Runner(mutants, asked.jobs)
+    runner = Runner(mutants, asked.jobs, asked.seconds)
     start = time.monotonic()
     tests = [str(path) for path in paths.values()]
     # The parts of a chapter have its tests.
