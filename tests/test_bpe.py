@@ -610,6 +610,12 @@ def test_runs_are_cut_together_as_each_alone(pattern):
             assert words[start:end] == alone[run], run
 
 
+def test_a_long_word_may_have_the_token_0():
+    tokenizer = BPETokenizer({0: b"a", 1: b"b", 2: b"ab"}, [(b"a", b"b")])
+    for n in (1, 2, 10, 10_000):
+        assert tokenizer.encode("ab" * n + "a" * n) == [2] * n + [0] * n
+
+
 def test_a_long_word_is_merged_at_one_turn():
     """However often the pair is in it. Else learning from a blob would never end."""
 
