@@ -13,11 +13,10 @@ import torch
 from benchmarks import shapes
 from benchmarks.command import main
 from benchmarks.measure import Part, Record
-from benchmarks.model import PEER, pair
+from benchmarks.model import PEER, write
 from benchmarks.shapes import QUICK, SETTINGS, SIZES, Size
 from minillm.config import ModelConfig
 from minillm.flops import mfu, param_count
-from minillm.generate import generate
 from minillm.train import measure_peak_flops
 
 # The shape of the smallest GPT-2. Its vocabulary is rounded up, as is usual.
@@ -78,28 +77,10 @@ def gpu_step(record: Record) -> None:
 
 def gpu_decode(record: Record) -> None:
     """Write 128 tokens after a prompt of 16 on a GPU, greedily, with a cache."""
-    device, n = where(record), 8 if record.quick else 128
-    sizes = {"GPT-2": GPT2, "demo": SIZES["demo"].shape}
-    if record.quick:
-        sizes = {"tiny": QUICK["tiny"].shape}
-    for i, (name, config) in enumerate(sizes.items()):
-        model, theirs = pair(config, device)
-        prompt = list(range(16))
-        programs = {
-            "us": lambda model=model: generate(model, prompt, n, temperature=0),
-            "them": lambda theirs=theirs: theirs(prompt, n),
-        }
-        same = sum(
-            a == b for a, b in zip(*(run() for run in programs.values()), strict=True)
-        )
-        found = record.take_turns(programs, 7, 1 / (len(sizes) - i))
-        record.row(
-            name,
-            *(found["us"], "transformers.generate", found["them"]),
-            unit="tokens/s",
-            amount=n,
-            note=f"{same} of {n} ids equal",
-        )
+    sizes = {"tiny": QUICK["tiny"].shape}
+    if not record.quick:
+        sizes = {"GPT-2": GPT2, "demo": SIZES["demo"].shape}
+    write(record, sizes, where(record))
 
 
 PARTS = {"gpu step": Part(gpu_step, 150), "gpu decode": Part(gpu_decode, 40)}

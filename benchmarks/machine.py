@@ -30,19 +30,17 @@ def describe() -> dict[str, Any]:
         gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     except (AttributeError, ValueError, OSError):
         gigabytes = None
-    torch = sys.modules.get("torch")
-    gpu = (
-        {"GPU": torch.cuda.get_device_name()}
-        if torch and torch.cuda.is_available()
-        else {}
-    )
-    return gpu | {
+    found = {
         "processor": known.get("model name") or platform.processor() or "unknown",
         "cores": os.cpu_count(),
         "instructions": [name for name in INSTRUCTIONS if name in flags],
         "memory, GB": gigabytes and round(gigabytes),
         "system": f"{platform.system()}, {platform.machine()}",
     }
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        found["GPU"] = torch.cuda.get_device_name()
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ import torch
 from benchmarks import shapes
 from benchmarks.command import main
 from benchmarks.machine import describe
-from benchmarks.measure import Part, Record
+from benchmarks.measure import Part, Record, Target
 from benchmarks.shapes import QUICK, SETTINGS, SIZES, Size
 from minillm.config import ModelConfig
 from minillm.flops import mfu, param_count
@@ -161,11 +161,26 @@ def decode(record: Record) -> None:
 
     Both compute with the same weights.
     """
+    write(
+        record,
+        {
+            f"d = {d}, {n} layers": ModelConfig(2048, 256, d, n, n_heads=d // 32)
+            for d, n in WIDTHS[record.quick]
+        },
+        target=("ratio >=", 2),
+    )
+
+
+def write(
+    record: Record,
+    cases: dict[str, ModelConfig],
+    device: str = "cpu",
+    target: Target | None = None,
+) -> None:
+    """Let models of these shapes write, ours and transformers'."""
     n = 8 if record.quick else 128
-    widths = WIDTHS[record.quick]
-    for i, (d_model, n_layers) in enumerate(widths):
-        config = ModelConfig(2048, 256, d_model, n_layers, n_heads=d_model // 32)
-        model, theirs = pair(config)
+    for i, (case, config) in enumerate(cases.items()):
+        model, theirs = pair(config, device)
         prompt = torch.randint(config.vocab_size, (16,)).tolist()
 
         def us(model: TransformerLM = model, prompt: list[int] = prompt) -> list[int]:
@@ -176,14 +191,14 @@ def decode(record: Record) -> None:
 
         same = sum(a == b for a, b in zip(us(), them(), strict=True))
         found = record.take_turns(
-            {"us": us, "them": them}, 7, 1 / (len(widths) - i), warm_up=0
+            {"us": us, "them": them}, 7, 1 / (len(cases) - i), warm_up=0
         )
         record.row(
-            f"d = {d_model}, {n_layers} layers",
+            case,
             *(found["us"], "transformers.generate", found["them"]),
             unit="tokens/s",
             amount=n,
-            target=("ratio >=", 2),
+            target=target,
             note=f"{same} of {n} ids equal",
         )
 

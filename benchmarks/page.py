@@ -200,8 +200,8 @@ def goal(row: Mapping[str, Any]) -> str:
     if what == "ratio >=":
         return f"at least {value:g}"
     if row["unit"] == "s" and value < 1:
-        return f"at most {1000 * value:g} ms"
-    return f"at most {value:g} {row['unit']}"
+        return f"at most {1000 * value:g}\N{NO-BREAK SPACE}ms"
+    return f"at most {value:g}\N{NO-BREAK SPACE}{row['unit']}"
 
 
 def machines(results: Mapping[str, Any]) -> Iterator[str]:
@@ -209,9 +209,9 @@ def machines(results: Mapping[str, Any]) -> Iterator[str]:
     told = set()
     for name, result in results.items():
         where, versions = result["machine"], result["versions"]
+        gpu = f"{where['GPU']}, " if "GPU" in where else ""
         text = (
-            f"{where.get('GPU', '')}{', ' * ('GPU' in where)}"
-            f"{where['processor']}, {where['cores']} cores "
+            f"{gpu}{where['processor']}, {where['cores']} cores "
             f"({', '.join(where['instructions']) or 'instructions not known'}), "
             f"{where['memory, GB']} GB of memory, {where['system']}; "
             + ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -8,7 +8,6 @@ package, so that the two can be compared.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -131,7 +130,6 @@ def training_step(
     optimizer: torch.optim.Optimizer,
     data: Tensor,
     batch_size: int,
-    forward: Callable[..., tuple[Tensor, Tensor]] | None = None,
     bf16: bool = False,
 ) -> float:
     """One step of the usual loop: draw, forward, backward, clip, step, report.
@@ -139,14 +137,13 @@ def training_step(
     `data` is a row of ids in memory; each sequence is drawn and cast by itself and
     stacked, which is how such loops read their files.
     """
-    device, run = model.wte.weight.device, model if forward is None else forward
-    block_size = model.config.block_size
+    device, block_size = model.wte.weight.device, model.config.block_size
     starts = torch.randint(len(data) - block_size, (batch_size,)).tolist()
     x = torch.stack([data[i : i + block_size].long() for i in starts])
     y = torch.stack([data[i + 1 : i + 1 + block_size].long() for i in starts])
     x, y = x.to(device), y.to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        _, loss = run(x, y)
+        _, loss = model(x, y)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -73,10 +73,10 @@ def peer(
     """One step of the peer, for a model of the same shape."""
     model, data = gpt(size.shape).to(device), torch.from_numpy(text(size.shape))
     optimizer = make_optimizer(model)
-    forward = torch.compile(model) if compile else model
-    return lambda: training_step(
-        model, optimizer, data, size.batch_size, forward, bf16=dtype == "bf16"
-    )
+    if compile:
+        model = torch.compile(model)
+    bf16 = dtype == "bf16"
+    return lambda: training_step(model, optimizer, data, size.batch_size, bf16)
 
 
 def _matrices(config: ModelConfig) -> list[torch.Tensor]:

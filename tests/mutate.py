@@ -37,9 +37,10 @@ SAMPLING = {
     *("stream", "_decode", "_check", "generate", "stream_text"),
 }
 # Learning, and what a text goes through to become ids; not the files.
-BPE = ("", "_fast", "_tokenizer", "_encode", "_arrays", "_cuts", "_runs", "_table")
+BPE = "bpe bpe_fast bpe_tokenizer bpe_encode bpe_cuts"
+BPE += " bpe_arrays bpe_runs bpe_table bpe_words"
 SCOPE: dict[str, set[str] | None] = {
-    **dict.fromkeys(f"bpe{part}" for part in (*BPE, "_words")),
+    **dict.fromkeys(BPE.split()),
     "flops": None,
     "generate": SAMPLING,
 }

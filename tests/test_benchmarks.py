@@ -202,9 +202,9 @@ def test_the_page_has_every_figure_every_target_and_what_is_missing(tmp_path):
     # A number and its unit are not parted at the end of a line.
     cells = text.replace("\N{NO-BREAK SPACE}", "_")
     assert "| **3.00** | a case | 1.00_s | 3.00_s | a peer | at least 2: met |" in cells
-    assert "|  | slow | 123_ms |  |  | at most 50 ms: **missed** |" in cells
+    assert "|  | slow | 123_ms |  |  | at most 50_ms: **missed** |" in cells
     assert "**Targets met: 1 of 2.**" in text
-    assert "slow: 123_ms, and should be at most 50 ms" in cells
+    assert "slow: 123_ms, and should be at most 50_ms" in cells
     assert "a thing: there was none" in text
     assert "other programs used up to 42% of its cores" in text
     assert "What was done." in text
