@@ -164,7 +164,7 @@ class Product(NamedTuple):
 
     @property
     def params(self) -> int:
-        """How many weights they multiply by, each layer's counted."""
+        """How many weights each token is multiplied by, over all layers."""
         return self.times * self.n * self.p if self.learned else 0
 
 
@@ -189,6 +189,9 @@ def products(
     | ffn | in, gate | $(BT, d) \times (d, d_{ff})$ | $2L$ | $4LBTd\,d_{ff}$ |
     | | out | $(BT, d_{ff}) \times (d_{ff}, d)$ | $L$ | $2LBTd\,d_{ff}$ |
     | head | logits | $(BT, d) \times (d, V)$ | 1 | $2BTdV$ |
+
+    With $E$ experts, the three rows of the FFN count the $k$ that each token meets, and
+    a router, $(BT, d) \times (d, E)$ in each layer, stands before them.
 
     Two rows multiply activations with activations and have no parameters. Theirs is the
     only cost that grows with $T^2$, and sharing keys and values among heads (GQA) does
@@ -234,7 +237,9 @@ def products(
     if causal_half:
         rows, columns = seq_len * past + seq_len * (seq_len + 1) // 2, 1
     layers, heads = c.n_layers, c.n_layers * batch_size * c.n_heads
-    widen = c.mlp_matrices - 1
+    # Each token meets `n_active` experts: as much work as if these saw all tokens.
+    widen, experts = c.mlp_matrices - 1, layers * c.n_active
+    gated = "in, gate" if c.mlp_matrices == 3 else "in"
     listed = [
         Product("projections", "queries", layers, tokens, d, d),
         Product("projections", "keys, values", 2 * layers, tokens, d, c.d_kv),
@@ -243,10 +248,13 @@ def products(
             "attention", "values mixed", heads, rows, columns, c.d_head, learned=False
         ),
         Product("projections", "output", layers, tokens, d, d),
-        Product("ffn", "in, gate", widen * layers, tokens, d, c.d_ff),
-        Product("ffn", "out", layers, tokens, c.d_ff, d),
+        Product("ffn", gated, widen * experts, tokens, d, c.d_ff),
+        Product("ffn", "out", experts, tokens, c.d_ff, d),
         Product("head", "logits", 1, tokens, d, c.vocab_size),
     ]
+    if c.n_experts > 1:
+        router = Product("ffn", "router", layers, tokens, d, c.n_experts)
+        listed.insert(5, router)
     if embedding_product:
         listed.insert(0, Product("embedding", "look-up", 1, tokens, c.vocab_size, d))
     return listed
@@ -497,7 +505,8 @@ def training_flops(
         flops += forward.layers
     if recompute == "early_stop":
         c = as_architecture(config)
-        flops -= c.n_layers * matmul_flops(batch_size * seq_len, c.d_ff, c.d_model)
+        met = c.n_active * batch_size * seq_len
+        flops -= c.n_layers * matmul_flops(met, c.d_ff, c.d_model)
     return flops
 
 
