@@ -193,9 +193,12 @@ def best_of_budget(
 
 
 def _shape(config: Config) -> ModelConfig:
+    # A family that differs in nothing but its width. With a head for every 16 columns,
+    # the largest alone would have two; and the default width of the FFN is a multiple
+    # of 64, the same for all that are narrow.
     width = config["width"]
     return ModelConfig(
-        VOCAB_SIZE, CONTEXT, width, config["layers"], n_heads=max(1, width // 16)
+        VOCAB_SIZE, CONTEXT, width, config["layers"], n_heads=1, d_ff=4 * width
     )
 
 
@@ -269,7 +272,9 @@ def _points(quick: bool) -> list[Point]:
     small = {1e10: (6, 8, 12, 16), 2e10: (6, 8, 12, 16)}
     largest: dict[float, tuple[int, ...]] = {1e11: (24,)}
     if not quick:
-        small[4e10], largest = (8, 12, 16, 24), {4e11: (32,)}
+        # Wide enough that each curve comes down and goes up again, for every seed.
+        small = dict.fromkeys((1e10, 2e10, 4e10), (4, 6, 8, 12, 16, 24))
+        largest = {4e11: (16, 24, 32, 48)}
 
     def configs(sizes: dict[float, tuple[int, ...]]) -> list[Config]:
         return [
@@ -279,7 +284,8 @@ def _points(quick: bool) -> list[Point]:
         ]
 
     # The largest is trained last, when the prediction is made and cannot be helped.
-    return [*plan(configs(small), 2), *plan(configs(largest), 2 if quick else 3)]
+    seeds = 2 if quick else 3
+    return [*plan(configs(small), seeds), *plan(configs(largest), seeds)]
 
 
 class Forecast(NamedTuple):
@@ -289,7 +295,7 @@ class Forecast(NamedTuple):
         bests: for each small budget and seed: the budget, the best size and its loss.
         law: the line through their losses.
         budget: the largest.
-        outcomes: the losses of the models trained with it.
+        outcomes: the best loss of the largest budget, one for each seed.
     """
 
     bests: list[tuple[float, float, float]]
@@ -311,18 +317,21 @@ def forecast(results: Sequence[dict[str, Any]]) -> Forecast:
     largest = max(r["config"]["budget"] for r in results)
     curves: dict[tuple[float, int], list[dict[str, Any]]] = {}
     for r in results:
-        if (budget := r["config"]["budget"]) < largest:
-            curves.setdefault((budget, r["seed"]), []).append(r)
+        curves.setdefault((r["config"]["budget"], r["seed"]), []).append(r)
+
+    def best(curve: list[dict[str, Any]]) -> tuple[float, float]:
+        sizes, losses = ([r[key] for r in curve] for key in ("parameters", "loss"))
+        if len(curve) > 2:
+            return best_of_budget(sizes, losses)
+        return min(zip(sizes, losses, strict=True), key=lambda found: found[1])
+
     bests = [
-        (
-            budget,
-            *best_of_budget([r["parameters"] for r in c], [r["loss"] for r in c]),
-        )
+        (budget, *best(c))
         for (budget, _), c in curves.items()
-        if len(c) > 2
+        if budget < largest and len(c) > 2
     ]
     law = power_law([budget for budget, *_ in bests], [loss for *_, loss in bests])
-    outcomes = [r["loss"] for r in results if r["config"]["budget"] == largest]
+    outcomes = [best(c)[1] for (budget, _), c in curves.items() if budget == largest]
     return Forecast(bests, law, largest, outcomes)
 
 
@@ -347,4 +356,4 @@ def _report(results: list[dict[str, Any]]) -> str:
     )
 
 
-LAB = Lab("scaling", 1, _points, _run, _flops, _report)
+LAB = Lab("scaling", 2, _points, _run, _flops, _report)
