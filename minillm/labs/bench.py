@@ -348,7 +348,7 @@ def _results(
             for job in as_completed(jobs):
                 yield job.result()
         except BaseException:
-            # Whoever stops a run does not want to wait for models half trained.
+            # Nobody who stops a run wants to wait for models that are half trained.
             pool.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
                 if child not in others:

@@ -7,10 +7,10 @@ later, without any change of its weights. When does a model in training learn to
 # A task that cannot be memorized
 
 Each sequence is a *Markov chain* with $k$ states: the next state depends on the present
-one, by a table of $k$ rows of probabilities. Each sequence has a table of its own,
-drawn at random (every row evenly from all rows that sum to one), and is the only one
-ever made with it. So the weights can hold no table. A model must read it off the
-context: look up what came after the present state before. (The task is that of Edelman
+one, by a table of $k$ rows of probabilities. Each sequence has a random table of its
+own (every row uniform among all rows that sum to one), and is the only one ever made
+with it. So the weights can hold no table. A model must read it off the context: look up
+what came after earlier occurrences of the present state. (The task is that of Edelman
 et al. 2024, arXiv:2402.11004.)
 
 >>> random = torch.Generator().manual_seed(0)
@@ -18,14 +18,14 @@ et al. 2024, arXiv:2402.11004.)
 >>> chains.shape, chains.unique().tolist()
 (torch.Size([4, 64]), [0, 1, 2])
 
-# Two lines to beat
+# Two baselines
 
-Counting solves it, and the best way to count is known. Where the rows come from a flat
-distribution, the best guess at the next state is, for each candidate, how often it
-followed the present state so far, plus one, as a share: the *bigram* line. Who does not
-look at the order can only count how often each state occurred: the *unigram* line. It
-would be best if the states were independent. All scores are taken over the second half
-of the sequence, where there is something to count:
+Counting solves it, and the best way to count is known. Where the rows come from a
+uniform distribution, the best guess at the next state is, for each candidate, how often
+it followed the present state so far, plus one, as a share: the *bigram baseline*. If
+you ignore the order, you can only count how often each state occurred: the *unigram
+baseline*, which would be best if the states were independent. Both are evaluated over
+the second half of the sequence, where there is something to count:
 
 >>> chains = markov_chains(2000, 65, 3, random)
 >>> bigram, unigram = count_lines(chains, 3)
@@ -34,17 +34,18 @@ unigram 1.00, bigram 0.87
 >>> print(f"unigram {unigram.accuracy:.2f}, bigram {bigram.accuracy:.2f}")
 unigram 0.49, bigram 0.59
 
-A guess among three at random has a loss of $\ln 3 = 1.10$. (Over *all* positions the
+A uniform guess among three has a loss of $\ln 3 = 1.10$. (Over *all* positions the
 count of single states is hardly better: at first it has nothing to count.)
 
 # What it takes inside
 
-One layer of attention can find the earlier places with the present state. But what is
-wanted stands one place *after* them, and their vectors do not know what comes after.
-Two layers can do it, in two moves: a head of the first copies to each place which state
-came *before* it, and a head of the second looks for places whose predecessor is the
-present state. The pair is an *induction head* (Olsson et al. 2022, arXiv:2209.11895).
-[`head_scores`][minillm.labs.context.head_scores] measures how much of each is there.
+One layer of attention can find the earlier positions with the present state. But what
+is wanted stands one position *after* them, and their vectors do not know what comes
+after. Two layers can do it, in two moves: a head of the first copies to each position
+which state came *before* it, and a head of the second looks for positions whose
+predecessor is the present state. The pair is an *induction head* (Olsson et al. 2022,
+arXiv:2209.11895). [`head_scores`][minillm.labs.context.head_scores] measures how much
+of each is there.
 
 **Told in** [`minillm.emergence`][], on the bench of [`minillm.labs.bench`][].
 """
@@ -74,23 +75,23 @@ __all__ = [
     "markov_chains",
 ]
 
-# How many places the committed attention maps show.
+# How many positions the committed attention maps show.
 PICTURE = 24
 
 
 def markov_chains(
     n: int, length: int, states: int, random: torch.Generator
 ) -> Int[Tensor, "n length"]:
-    r"""Draw sequences, each from a Markov chain of its own.
+    r"""Sample sequences, each from a Markov chain of its own.
 
     Args:
         n: how many.
         length: how long each.
         states: $k$, the number of states.
-        random: where the chance comes from.
+        random: the random number generator.
 
     Returns:
-        The states, from 0 to $k - 1$. The first of each sequence is drawn evenly.
+        The states, from 0 to $k - 1$. The first of each sequence is uniform.
     """
     # Exponential numbers, divided by their sum, are even among all rows with sum one.
     rows = -torch.rand(n, states, states, generator=random).clamp_min(1e-12).log()
@@ -159,10 +160,10 @@ class HeadScores(NamedTuple):
 
     Attributes:
         previous: of its attention, how much the best head of the first layer gives to
-            the place before.
+            the previous position.
         induction: of its attention, how much the best head of the last layer gives to
-            places *after* an earlier occurrence of the present state.
-        even: what `induction` would be if the head looked everywhere alike.
+            positions *after* an earlier occurrence of the present state.
+        even: what `induction` would be if the head attended to all positions alike.
     """
 
     previous: float
@@ -181,7 +182,7 @@ def head_scores(model: TransformerLM, ids: Int[Tensor, "batch seq"]) -> HeadScor
         The scores.
 
     Examples:
-        An untrained model looks everywhere about alike:
+        An untrained model attends to all positions about alike:
 
         >>> _ = torch.manual_seed(0)
         >>> model = TransformerLM(ModelConfig(3, 64, d_model=16, n_layers=2, n_heads=1))
@@ -192,7 +193,7 @@ def head_scores(model: TransformerLM, ids: Int[Tensor, "batch seq"]) -> HeadScor
     """
     maps, half = attention_maps(model, ids), ids.shape[1] // 2
     previous = maps[0].diagonal(-1, dim1=-2, dim2=-1)[..., half - 1 :]
-    # after[b, t, j]: the state before place j is the state at place t, and j ≤ t.
+    # after[b, t, j]: the state before position j is the state at t, and j ≤ t.
     after = torch.zeros(len(ids), ids.shape[1], ids.shape[1])
     after[:, :, 1:] = (ids[:, :, None] == ids[:, None, :-1]).float()
     after = after.tril()
@@ -223,7 +224,7 @@ def _flops(config: Config) -> int:
 
 @cache
 def _examination(states: int, context: int) -> Tensor:
-    # The same new sequences for every model, and for the lines that count.
+    # The same new sequences for every model, and for the baselines.
     random = torch.Generator().manual_seed(2**31)
     return markov_chains(256, context + 1, states, random)
 
@@ -231,6 +232,8 @@ def _examination(states: int, context: int) -> Tensor:
 def _run(config: Config, seed: int) -> dict[str, Any]:
     torch.manual_seed(seed)
     model = TransformerLM(_shape(config))
+    if config.get("planted"):
+        _plant(model)
     states, context = config["states"], config["context"]
     chains = _examination(states, context)
     curve: list[list[float]] = []
@@ -259,6 +262,17 @@ def _run(config: Config, seed: int) -> dict[str, Any]:
     if maps:
         result |= {"chain": chains[0, :PICTURE].tolist(), "maps": maps}
     return result
+
+
+def _plant(model: TransformerLM) -> None:
+    """Make the first layer look at the previous position, whatever it has learned."""
+    attn: Any = model.blocks[0].attn
+
+    def previous(x: Tensor, *_: Any) -> Tensor:
+        before = torch.nn.functional.pad(x, (0, 0, 1, 0))[..., :-1, :]
+        return attn.o_proj(attn.v_proj(before))
+
+    attn.forward = previous
 
 
 def _picture(model: TransformerLM, ids: Tensor) -> list[list[list[float]]]:
@@ -297,6 +311,7 @@ def _points(quick: bool) -> list[Point]:
         *(BASE | {"steps": steps} for steps in (200, 400, 800)),
         *(BASE | {"width": 64, "layers": layers} for layers in (2, 1)),
         BASE | {"heads": 2},
+        BASE | {"planted": 1},
     ]
     larger = {"states": 8, "context": 96, "width": 64, "heads": 2, "batch": 64}
     return [*plan(first, 3), *plan(then, 3), (BASE | larger, 0)]
@@ -309,8 +324,8 @@ def jump(result: dict[str, Any]) -> float | None:
         result: what the lab measured of one model.
 
     Returns:
-        The FLOPs of training until its loss first came closer to the bigram line than
-        to the unigram line; `None` if it never did.
+        The FLOPs of training until its loss first came closer to the bigram baseline
+        than to the unigram baseline; `None` if it never did.
 
     Examples:
         >>> curve = [[0, 1.1], [100, 1.0], [200, 0.9]]

@@ -1,4 +1,4 @@
-r"""Lab 2: a skill made of many steps, and the ruler it is measured with.
+r"""Lab 2: a skill made of many steps, and the metric it is measured with.
 
 **The question.** Arithmetic is the textbook example of an ability that "emerges": small
 models score nothing, large ones score high, with little between (Wei et al. 2022,
@@ -22,7 +22,7 @@ understand in it; it has to be learned by heart:
 >>> [int(BOOK[a, b]) for a, b in inputs[0].reshape(-1, 2)] == targets[0, 1::2].tolist()
 True
 
-# Two rulers for one model
+# Two metrics for one model
 
 *Exact match* counts an answer as right if all of its symbols are. *Symbol accuracy* is
 the share of symbols that are right. A model that has each of $k$ symbols with
@@ -37,10 +37,10 @@ with $p^k$:
 0.80 of the symbols, 0.1678 of the answers
 0.95 of the symbols, 0.6634 of the answers
 
-The left column climbs evenly. The right one says nothing, nothing, next to nothing, and
-then a lot: a jump that the model did not make (Schaeffer et al. 2023, arXiv:2304.15004,
+The left column climbs steadily. The right one stays near zero and then rises fast: a
+jump that the model did not make (Schaeffer et al. 2023, arXiv:2304.15004,
 section 2). Which kind of jump these models make is measured on the same answers of the
-same models, with both rulers and a third, the likelihood of the right symbols.
+same models, with both metrics and a third, the likelihood of the right symbols.
 
 **Told in** [`minillm.emergence`][], on the bench of [`minillm.labs.bench`][].
 """

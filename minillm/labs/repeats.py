@@ -1,13 +1,13 @@
-r"""The same measure on models of language: what a second copy is worth.
+r"""The same test on models of language: what a second copy is worth.
 
 **The question.** The models of [`minillm.labs.context`][] live in a world of three
 states. Do models of real text have the same two heads, and can it be seen from outside?
 
 Take random tokens, and write them twice in a row. The first copy is noise: nobody can
-guess it. The second is certain, for whoever finds the place in the first and reads on,
-and for nobody else, since no such text was in any training. So the difference of the
-two losses is learning from the context, and nothing else (repeated random tokens are
-the test of Olsson et al. 2022, arXiv:2209.11895).
+guess it. The second can be predicted with certainty, but only by finding the earlier
+occurrence and reading on, since no such text was in any training set. So the difference
+between the two losses is learning from the context, and nothing else (repeated random
+tokens are the test of Olsson et al. 2022, arXiv:2209.11895).
 
 >>> from minillm.config import ModelConfig
 >>> _ = torch.manual_seed(0)
@@ -45,8 +45,8 @@ class Copies(NamedTuple):
         first: nats per token of the first copy.
         second: nats per token of the second.
         induction: over the second copy, how much attention the best head of the model
-            gives to the place after the same token in the first.
-        previous: how much the best head gives to the place before.
+            gives to the position after the same token in the first.
+        previous: how much the best head gives to the previous position.
     """
 
     first: float
