@@ -1,8 +1,8 @@
 r"""Accounting: where the FLOPs, the bytes, the hours and the dollars go.
 
 **The question.** Each layer of a Transformer does two things. *Attention* lets the
-positions tell each other what they know; the *feed-forward network* (FFN) lets each
-position think by itself. The famous paper is named after attention. Which of the two
+positions tell each other what they know; the *feed-forward network* (FFN) processes
+each position independently. The famous paper is named after attention. Which of the two
 costs more computation, and is it the same one in the small model on this laptop and in
 a model a hundred thousand times its size? Guess before you read on.
 
@@ -12,8 +12,8 @@ a model a hundred thousand times its size? Guess before you read on.
 
 In 2022 Stephen Roller, of the team that trained OPT, posted a table of where the
 computation goes in eight models. It is often shown as a warning: in a small model the
-two share the work about equally, in a large one the FFN has nearly all of it, so
-whoever studies small models studies the wrong half.
+two share the work about equally, in a large one the FFN does nearly all of it, so if
+you study small models, you study the wrong half.
 
 >>> for row in [opt_table("published")[0], opt_table("published")[-1]]:
 ...     print(f"{row.name}: attention {row.mha + row.attn:.0%}, FFN {row.ffn:.0%}")
@@ -35,9 +35,9 @@ formulas check the sum ([`minillm.accounting.measure`][]), and then go back to t
 
 # What is counted
 
-A *FLOP* is one addition or one multiplication of two numbers with a decimal point.
-FLOPs, with a small s, is how many; FLOP/s is how many in a second. Only matrix products
-are counted. What is left out (norms, softmax, gates, rotations, sums) touches each
+A *FLOP* is one addition or one multiplication of two floating-point numbers. FLOPs,
+with a small s, says how many; FLOP/s, how many in a second. Only matrix products are
+counted. What is left out (norms, softmax, gates, rotations, sums) touches each
 number a few times, while a product uses each number once for every column of a matrix,
 and those have hundreds or thousands. PyTorch's own counter leaves out the same.
 

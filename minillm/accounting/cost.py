@@ -1,6 +1,6 @@
 r"""Hours and dollars: what a number of FLOPs costs.
 
-**The question.** A chip has a peak, so many FLOP/s, printed in its data sheet. Divide
+**The question.** A chip has a peak in FLOP/s, printed in its data sheet. Divide
 the FLOPs of a training run by it and you have the time. Why does nobody ever train as
 fast as that, and how far off are the best?
 

@@ -2,8 +2,8 @@ r"""Industrialization, as arithmetic: what the announcements and the rumours imp
 
 **The question.** Language models have become an industry that no longer says what it
 makes. What can someone outside still know? More than it seems. A few figures slip out,
-and figures about the same thing must agree. Whoever can count FLOPs can hold rumours
-against each other, and say what would have to be true.
+and figures about the same thing must agree. If you can count FLOPs, you can hold
+rumours against each other, and say what would have to be true.
 
 The GPT-4 report, to be fair, says this much: GPT-4 is "a Transformer-style model
 pre-trained to predict the next token in a document, using both publicly available data
@@ -228,9 +228,9 @@ def cluster_flops(
     >>> 16 * 111 + 55, 2 * 111 + 55
     (1831, 277)
 
-    That makes the rumours consistent and not true; whoever invents one side can compute
-    the other. Two slips show that they passed through hands that did not count. They
-    have a token cost "560 TFLOPs"; two FLOPs for each active parameter are 560
+    That makes the rumours consistent and not true; anyone who invents one side can
+    compute the other. Two slips show that they passed through hands that did not count.
+    They have a token cost "560 TFLOPs"; two FLOPs for each active parameter are 560
     *giga*FLOPs, a thousand times less:
 
     >>> print(f"{2 * claim('GPT-4, active').low / 1e9:.0f} GFLOPs")

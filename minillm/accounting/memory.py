@@ -18,8 +18,8 @@ values of the tokens read so far.
 1 2.9 GB, 32% activations
 64 61.7 GB, 97% activations
 
-So the answer to "out of memory" depends on who takes the space. If it is activations, a
-smaller batch or recomputation helps; if it is the parameters, neither does.
+So the answer to "out of memory" depends on what takes the space. If it is activations,
+a smaller batch or recomputation helps; if it is the parameters, neither does.
 
 **Before this:** [`minillm.accounting.shapes`][]. **Next:**
 [`minillm.accounting.cost`][].
