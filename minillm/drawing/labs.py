@@ -107,8 +107,8 @@ def context_steps(path: Path) -> None:
             )
         # Where no curve runs through its name.
         states, gap = results[0]["unigram"][column - 1], 14 if column == 1 else -3
-        _line(axes, states, "counting states", gap, right=True)
-        _line(axes, results[0]["bigram"][column - 1], "counting pairs")
+        _line(axes, states, "unigram baseline", gap, right=True)
+        _line(axes, results[0]["bigram"][column - 1], "bigram baseline")
         axes.set(xscale="log", xlabel="FLOPs of training so far", ylabel=name)
     panels[0].set(ylim=(0.84, 1.06), yticks=[0.85, 0.9, 0.95, 1, 1.05])
     panels[1].set(ylim=(0.44, 0.63), yticks=[0.45, 0.5, 0.55, 0.6])
@@ -129,7 +129,11 @@ def context_models(path: Path) -> None:
     Args:
         path: the SVG file to write.
     """
-    results = [r for r in committed(lab_context.LAB) if r["config"]["states"] == 3]
+    results = [
+        r
+        for r in committed(lab_context.LAB)
+        if r["config"]["states"] == 3 and "planted" not in r["config"]
+    ]
     figure, axes = new_figure()
     for config, same in by_config(results):
         values = [r["curve"][-1][2] for r in same]
@@ -144,8 +148,8 @@ def context_models(path: Path) -> None:
             mfc=WIDTHS[config["width"]] if two else "none",
             capsize=3,
         )
-    _line(axes, results[0]["unigram"][1], "counting states", gap=-3)
-    _line(axes, results[0]["bigram"][1], "counting pairs")
+    _line(axes, results[0]["unigram"][1], "unigram baseline", gap=-3)
+    _line(axes, results[0]["bigram"][1], "bigram baseline")
     axes.set(xscale="log", xlabel="FLOPs of the whole training", ylim=(0.46, 0.63))
     axes.set_xlim(5e10, 4e12)
     axes.set_ylabel("accuracy of the trained model")
@@ -176,8 +180,8 @@ def context_heads(path: Path) -> None:
         [(unigram - row[1]) / (unigram - bigram) for row in r["curve"]] for r in results
     ]
     for name, colour, runs in (
-        ("of the way between the lines", INK, learned),
-        ("previous place, first layer", BLUE, _column(results, 3)),
+        ("of the way from unigram to bigram", INK, learned),
+        ("previous position, first layer", BLUE, _column(results, 3)),
         ("after the same state, second layer", ORANGE, _column(results, 4)),
     ):
         _band(axes, x, runs, color=colour, label=name)
@@ -187,7 +191,7 @@ def context_heads(path: Path) -> None:
     _save(
         figure,
         path,
-        "Attention to the previous place and to places after the same state, rising "
+        "Attention to the previous position and to those after the same state, rising "
         "together while the loss falls",
     )
 
@@ -243,15 +247,15 @@ def context_maps(path: Path) -> None:
     )
 
 
-def digits_rulers(path: Path) -> None:
-    """Draw the same models by three rulers.
+def digits_metrics(path: Path) -> None:
+    """Draw the same models by three metrics.
 
     Args:
         path: the SVG file to write.
     """
     results = committed(lab_digits.LAB)
     figure, panels = _panels(3, height=3.2)
-    rulers = ("answers right", "symbols right", "ln likelihood of a symbol")
+    metrics = ("answers right", "symbols right", "ln likelihood of a symbol")
     for task, colour in (("code", BLUE), ("sums", ORANGE)):
         same_task = [r for r in results if r["config"]["task"] == task]
         groups = sorted(by_config(same_task), key=lambda group: group[1][0]["flops"])
@@ -279,7 +283,7 @@ def digits_rulers(path: Path) -> None:
         ]
         label = "$p^k$" if task == "sums" else None
         panels[0].plot(x, power, "x", color=INK, ms=7, label=label)
-    for axes, name in zip(panels, rulers, strict=True):
+    for axes, name in zip(panels, metrics, strict=True):
         axes.set(xscale="log", xlabel="FLOPs of training", ylabel=name)
     panels[1].set_ylim(0, 1.03)
     panels[0].legend(frameon=False, fontsize=8, loc="upper left")
@@ -364,6 +368,6 @@ LAB_FIGURES = {
     "lab-context-models.svg": context_models,
     "lab-context-heads.svg": context_heads,
     "lab-context-maps.svg": context_maps,
-    "lab-digits.svg": digits_rulers,
+    "lab-digits.svg": digits_metrics,
     "lab-scaling.svg": scaling_law,
 }

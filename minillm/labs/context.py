@@ -142,7 +142,7 @@ def count_lines(chains: Int[Tensor, "n length"], states: int) -> tuple[Score, Sc
         states: $k$, the number of states.
 
     Returns:
-        The scores of counting pairs, and of counting states.
+        The scores of the bigram and of the unigram baseline.
     """
     seen = torch.nn.functional.one_hot(chains, states).double()  # (n, T + 1, k)
     # Pair t is (state t - 1, state t); before the first state there is none.
@@ -344,7 +344,8 @@ def jump(result: dict[str, Any]) -> float | None:
 
 
 def _report(results: list[dict[str, Any]]) -> str:
-    rows = [["states", "layers", "width", "heads", "steps", "FLOPs", "seeds"]]
+    rows = [["states", "layers", "width", "heads", "planted", "steps"]]
+    rows[0] += ["FLOPs", "seeds"]
     rows[0] += ["loss", "accuracy", "jumped", "at FLOPs"]
     for config, same in by_config(results):
         jumps = [at for at in map(jump, same) if at is not None]
@@ -353,6 +354,7 @@ def _report(results: list[dict[str, Any]]) -> str:
         )
         rows.append([
             *(str(config[key]) for key in ("states", "layers", "width", "heads")),
+            "yes" if config.get("planted") else "no",
             str(config["steps"]),
             f"{same[0]['flops']:.1e}",
             str(len(same)),
@@ -362,8 +364,9 @@ def _report(results: list[dict[str, Any]]) -> str:
             f"{sum(jumps) / len(jumps):.1e}" if jumps else "never",
         ])
     lines = {
-        r["config"]["states"]: f"{r['config']['states']} states: counting states has a "
-        f"loss of {r['unigram'][0]:.3f}, counting pairs {r['bigram'][0]:.3f}"
+        r["config"]["states"]: f"{r['config']['states']} states: a loss of "
+        f"{r['unigram'][0]:.3f} by the unigram baseline, {r['bigram'][0]:.3f} by the "
+        "bigram baseline"
         for r in results
     }
     return "\n".join([aligned(rows), "", *lines.values()])
