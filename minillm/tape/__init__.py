@@ -1,0 +1,1 @@
+"""Arrays on a tape: what stands behind `minillm.gradients`."""

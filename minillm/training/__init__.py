@@ -1,0 +1,1 @@
+"""Training in depth: what stands behind `minillm.train`."""
