@@ -155,14 +155,14 @@ def rope(a: Operand, theta: float = 10000.0) -> Node:
     angles = np.outer(np.arange(seq), theta ** (-np.arange(0, d_head, 2) / d_head))
     cos, sin = np.cos(angles).astype(x.dtype), np.sin(angles).astype(x.dtype)
 
-    def turn(x: Array, sin: Array) -> Array:
-        y = np.empty_like(x)
+    def turn(x: Array, sign: int) -> Array:
+        y, s = np.empty_like(x), sign * sin
         even, odd = x[..., ::2], x[..., 1::2]
-        y[..., ::2], y[..., 1::2] = even * cos - odd * sin, even * sin + odd * cos
+        y[..., ::2], y[..., 1::2] = even * cos - odd * s, even * s + odd * cos
         return y
 
     # $\bar x = R^\top \bar y$: the sine changes its sign, the cosine does not
-    return record(turn(x, sin), (a, lambda g: turn(g, -sin)))
+    return record(turn(x, 1), (a, lambda g: turn(g, -1)))
 
 
 def attention(q: Operand, k: Operand, v: Operand) -> Node:
@@ -241,20 +241,19 @@ def cross_entropy(logits: Operand, targets: Int[np.ndarray, "*batch"]) -> Node:
             f"cross_entropy needs one target for each position {x.shape[:-1]}; got "
             f"{targets.shape}: reshape the targets"
         )
-    n, shape = targets.size, x.shape
-    came = np.arange(n), targets.ravel()
+    n, shape, came = targets.size, x.shape, targets.ravel()
     # Subtracting the largest score first keeps `exp` from overflowing.
     x = x.reshape(n, -1) - x.max(axis=-1).reshape(n, 1)
     p = np.exp(x)
     total = p.sum(axis=-1, keepdims=True)
     # $\frac1n \sum (\ln \sum_j e^{x_j} - x_y)$
-    loss = np.mean(np.log(total[:, 0]) - x[came])
+    loss = np.mean(np.log(total[:, 0]) - x[np.arange(n), came])
     p /= total
 
     def pull(g: Array) -> Array:
         # $\bar x = \frac{\bar\ell}{n} (p - \mathbf 1_y)$
         x_bar = p * (g / n)
-        x_bar[came] -= g / n
+        x_bar[np.arange(n), came] -= g / n
         return x_bar.reshape(shape)
 
     return record(loss, (logits, pull))

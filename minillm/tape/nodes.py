@@ -91,6 +91,7 @@ class Node:
     Attributes:
         value: the array.
         entry: its place on the tape.
+        constant: whether it is the result of an operation on plain arrays alone.
 
     Raises:
         TypeError: if the value is not made of floating-point numbers.
@@ -123,7 +124,7 @@ class Node:
                 f"shape {self.value.shape}: pass .astype(float), or leave ids as plain "
                 "arrays"
             )
-        self.entry = Entry(self.value.shape)
+        self.entry, self.constant = Entry(self.value.shape), False
 
     @property
     def grad(self) -> Array | None:
@@ -205,8 +206,8 @@ def record(value: Array, *parents: tuple[Operand, Pull]) -> Node:
     Args:
         value: the result $y$.
         parents: what it was made from, each with the function that turns $\bar y$ into
-            its share of $\bar x$. One that is no node is a constant: its function is
-            dropped, and with it all that it would keep.
+            its share of $\bar x$. The function of a constant is dropped, and with it
+            all that it would keep.
 
     Returns:
         The node of the result.
@@ -222,8 +223,11 @@ def record(value: Array, *parents: tuple[Operand, Pull]) -> Node:
     """
     node = Node(value)
     node.entry.parents = tuple(
-        (parent.entry, pull) for parent, pull in parents if isinstance(parent, Node)
+        (parent.entry, pull)
+        for parent, pull in parents
+        if isinstance(parent, Node) and not parent.constant
     )
+    node.constant = not node.entry.parents
     return node
 
 
@@ -275,7 +279,10 @@ def values(name: str, *operands: Operand) -> list[Array]:
         Traceback (most recent call last):
         ValueError: add needs shapes that broadcast; got (2, 3) and (2,): reshape one
     """
-    arrays = [x.value if isinstance(x, Node) else np.asarray(x) for x in operands]
+    plain = [x.value if isinstance(x, Node) else x for x in operands]
+    # A number of Python takes the precision of the arrays beside it.
+    dtype = np.result_type(*plain)
+    arrays = [np.asarray(x, dtype if np.isscalar(x) else None) for x in plain]
     try:
         np.broadcast_shapes(*(x.shape for x in arrays))
     except ValueError:

@@ -93,7 +93,7 @@ def transpose(a: Operand, axes: Sequence[int]) -> Node:
         The result.
     """
     (x,) = values("transpose", a)
-    back = np.argsort(axes)
+    back = [axes.index(axis) for axis in range(x.ndim)]
     return record(x.transpose(axes), (a, lambda g: g.transpose(back)))
 
 
