@@ -30,6 +30,7 @@ __all__ = [
     "Node",
     "Operand",
     "Pull",
+    "Result",
     "Work",
     "product",
     "record",
@@ -39,7 +40,10 @@ __all__ = [
 Array = NDArray[Any]
 """An array of floating-point numbers, of any shape."""
 
-Pull = Callable[[Array], Array]
+Result = Array | np.floating[Any]
+"""What NumPy returns: an array, or a single number where no axes are left."""
+
+Pull = Callable[[Array], Result]
 r"""Turns $\bar y$ into a share of $\bar x$."""
 
 
@@ -63,23 +67,23 @@ class Entry:
         self.grad: Array | None = None
         self.parents: tuple[tuple[Entry, Pull], ...] | None = ()
 
-    def receive(self, share: Array) -> None:
+    def receive(self, share: Result) -> None:
         """Add a share, summed over the axes along which the value was repeated."""
-        share = np.asarray(share)
-        new = share.ndim - len(self.shape)
+        g: Array = np.asarray(share)
+        new = g.ndim - len(self.shape)
         axes = tuple(
             axis
-            for axis, size in enumerate(share.shape)
+            for axis, size in enumerate(g.shape)
             if axis < new or self.shape[axis - new] < size
         )
         if axes:
-            share = share.sum(axis=axes, keepdims=True).reshape(self.shape)
+            g = g.sum(axis=axes, keepdims=True).reshape(self.shape)
         if self.grad is not None:
             # Not `+=`: the array may be the gradient of another entry as well.
-            self.grad = self.grad + share
+            self.grad = np.asarray(self.grad + g)
         else:
             # A leaf's gradient is for its owner to change, so it is a copy.
-            self.grad = share if self.parents else np.array(share, order="C")
+            self.grad = g if self.parents else np.array(g, order="C")
 
 
 class Node:
@@ -200,7 +204,7 @@ Operand = Node | Array | float
 """What an operation takes: a node, or a constant."""
 
 
-def record(value: Array, *parents: tuple[Operand, Pull]) -> Node:
+def record(value: Result, *parents: tuple[Operand, Pull]) -> Node:
     r"""Write a result on the tape.
 
     Args:

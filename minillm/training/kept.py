@@ -125,7 +125,9 @@ def held(marks: Iterable[tuple[str, Node]], w: Mapping[str, Operand]) -> dict[st
         for entry in in_order(node.entry):
             for _, pull in entry.parents or ():
                 # What a function keeps are the variables that it closes over.
-                for x in inspect.getclosurevars(pull).nonlocals.values():
+                for x in inspect.getclosurevars(
+                    inspect.unwrap(pull)
+                ).nonlocals.values():
                     if not isinstance(x, np.ndarray) or not x.ndim:
                         continue  # a shape, or a single number
                     if id(_owner(x)) not in seen:
