@@ -67,7 +67,8 @@ Williams 1986), and [`Scalar`][minillm.gradients.Scalar] below does it in thirty
 >>> round(w1.grad, 6), round((f(0.5 + 1e-6) - f(0.5 - 1e-6)) / 2e-6, 6)
 (0.084823, 0.084823)
 
-Both paths from `w1` to the loss are counted. The price: an object for each addition and
+Both paths from `w1` to the loss are counted. (Walk them yourself: [this graph, step by
+step](backward.md).) The price: an object for each addition and
 each multiplication. For one batch of the demo, how many, and would a hundred gigabytes
 hold them?
 
@@ -102,14 +103,6 @@ a hand-written gradient breaks one of the two:
 >>> y.backward(np.ones((3, 2)))
 >>> w.grad.tolist()
 [6.0, 6.0]
-
-Step through a graph, forward and backward. Every number in it comes from the tape:
-
-<div class="widget" data-widget="gradients" markdown>
-
---8<-- "images/data/gradients.md"
-
-</div>
 
 # A Transformer trained by it
 
