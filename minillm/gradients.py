@@ -38,7 +38,8 @@ its error shrinks with $\epsilon^2$. In float32 even the bottom is high:
 Trying is right, and it stays with us as the judge of everything below
 ([`check_gradient`][minillm.gradients.check_gradient]). But it takes a pass through the
 model for every weight. One step of the demo, whose model has 950,912 weights, would
-take four hours at 50 billion FLOPs a second:
+take four hours on a machine that does 50 billion additions and multiplications (FLOPs)
+a second:
 
 >>> from minillm.flops import forward_flops, param_count, preset
 >>> demo = preset("demo")
@@ -68,9 +69,8 @@ Williams 1986), and [`Scalar`][minillm.gradients.Scalar] below does it in thirty
 (0.084823, 0.084823)
 
 Both paths from `w1` to the loss are counted. (Walk them yourself: [this graph, step by
-step](backward.md).) The price: an object for each addition and
-each multiplication. For one batch of the demo, how many, and would a hundred gigabytes
-hold them?
+step](backward.md).) The price is an object for each addition and each multiplication.
+For one batch of the demo, how many are there, and would 100 GB hold them?
 
 >>> import tracemalloc
 >>> tracemalloc.start()
@@ -89,10 +89,9 @@ asks for the table. It asks for $\bar y$ *times* the table, and that is as small
 So each entry keeps a function, which takes $\bar y$ and returns the share of $\bar x$
 that comes by this path (a *vector-Jacobian product*).
 
-[`minillm.tape.nodes`][] has this tape, [`minillm.tape.operations`][] and
+[`minillm.tape.nodes`][] is this tape. [`minillm.tape.operations`][] and
 [`minillm.tape.layers`][] derive the function for each operation of the model, from the
-matrix product to cross-entropy. Two rules hold for all of them, and nearly every bug in
-a hand-written gradient breaks one of the two:
+matrix product to the cross-entropy. Two rules hold for all of them:
 
 - A tensor that is used twice gets two shares, and they are *added*.
 - Where broadcasting repeated a number, that number was used many times, so its shares
@@ -100,15 +99,18 @@ a hand-written gradient breaks one of the two:
 
 >>> w = Node([1.0, 2.0])
 >>> y = mul(add(w, w), np.ones((3, 2)))  # w twice, in each of three rows
->>> y.backward(np.ones((3, 2)))
+>>> y.backward(np.ones((3, 2)))  # as if the loss were the sum of y
 >>> w.grad.tolist()
 [6.0, 6.0]
 
+Forget the first rule, and you find 3; forget the second, and the shapes do not fit.
+
 # A Transformer trained by it
 
-Ten operations are enough for the whole model. [`minillm.training.by_hand`][] puts it on
-the tape: its logits and all its gradients equal PyTorch's to $10^{-10}$, and two
-hundred steps on the fairy tales give the same losses.
+Eleven operations are enough for the whole model, and two of them only move numbers
+about. [`minillm.training.by_hand`][] puts it on the tape: its logits and all its
+gradients equal PyTorch's to $10^{-10}$, and two hundred steps on the fairy tales give
+the same losses.
 
 **What it costs.** [`Work`][minillm.tape.nodes.Work] counts the FLOPs of the tape's
 matrix products. A product $C = AB$ owes two more in the backward pass, one for $\bar A$
@@ -124,8 +126,8 @@ forward pass:
 (True, 3.0)
 
 It also costs memory. $\bar B = A^\top \bar C$ needs the input $A$, which must be kept
-until the walk comes by. [`minillm.training.by_hand`][] counts these bytes, and buys
-them back with FLOPs. Generating text needs neither: without a backward pass, nothing is
+until the walk comes by. [`minillm.training.kept`][] counts these bytes, and buys them
+back with FLOPs. Generating text needs neither: without a backward pass, nothing is
 kept.
 
 **When it fails.** A gradient is a product of as many slopes as the model has layers.
@@ -210,7 +212,7 @@ class Scalar:
         return Scalar(self.value * other.value, slopes)
 
     def tanh(self) -> "Scalar":
-        """The hyperbolic tangent, a nonlinearity with values between -1 and 1."""
+        """The hyperbolic tangent, an S-shaped curve from -1 to 1: a nonlinearity."""
         y = math.tanh(self.value)
         # $\partial \tanh(x) / \partial x = 1 - \tanh(x)^2$
         return Scalar(y, ((self, 1 - y * y),))

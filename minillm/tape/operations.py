@@ -87,7 +87,7 @@ def transpose(a: Operand, axes: Sequence[int]) -> Node:
 
     Args:
         a: an array, or a node.
-        axes: the new order, as for `numpy.transpose`.
+        axes: for each axis of the result, which axis of `a` it is, counted from 0.
 
     Returns:
         The result.

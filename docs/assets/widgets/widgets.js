@@ -289,7 +289,7 @@
       return element;
     };
     const digits = (x) => x.toFixed(3).replace("-", "−");
-    const [high, tall, wide] = [78, 58, 84];
+    const [high, tall, wide] = [88, 58, 92];
     let graph, step = 0;
     const drawing = svg("svg", { class: "w-graph", role: "img" });
     const status = el("p", { class: "w-status", role: "status" });
