@@ -16,18 +16,21 @@ quotient?
 
 >>> for eps in (1e-1, 1e-4, 1e-8, 1e-12, 1e-16):
 ...     w = 1 + eps
-...     print(eps, f"{abs((w * w * w - 1) / eps - 3):.0e}")
-0.1 3e-01
-0.0001 3e-04
+...     print(f"{eps:.0e} {abs((w * w * w - 1) / eps - 3):.0e}")
+1e-01 3e-01
+1e-04 3e-04
 1e-08 4e-09
 1e-12 3e-04
 1e-16 3e+00
 
 A large $\epsilon$ measures a curve as if it were straight. A small one subtracts two
 losses that agree in nearly all of their digits, and what is left is rounding; in the
-last row, `1 + eps` *is* 1. So the error has a bottom. A *central difference*, which
-steps to both sides, $(f(w + \epsilon) - f(w - \epsilon)) / 2\epsilon$, lowers it, since
-its error shrinks with $\epsilon^2$. In float32 even the bottom is high:
+last row, `1 + eps` *is* 1. So the error has a bottom. Stepping to both sides lowers it,
+since the error of this *central difference* shrinks with $\epsilon^2$:
+
+$$\frac{f(w + \epsilon) - f(w - \epsilon)}{2\epsilon}$$
+
+In float32 even the bottom is high. (The loss here is that of a small network.)
 
 <div class="figure" markdown>
 

@@ -145,6 +145,7 @@ def matmul(a: Operand, b: Operand) -> Node:
 
 
 def check_ids(ids: Array, rows: int) -> None:
+    """Refuse ids that are no integers, or that a table of so many rows does not have."""
     if not np.issubdtype(ids.dtype, np.integer):
         raise TypeError(f"ids must be integers; got {ids.dtype}: use .astype(int)")
     if ids.size and not 0 <= ids.min() <= ids.max() < rows:

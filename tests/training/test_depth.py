@@ -15,12 +15,14 @@ from minillm.tape.layers import cross_entropy
 from minillm.tape.nodes import Node
 from minillm.training.by_hand import by_autograd
 from minillm.training.depth import (
+    LEARNED,
     VARIANTS,
     fresh,
     gradient_norms,
     learn,
     power_of_ten,
     stacked,
+    tales,
 )
 
 COURSE = VARIANTS["residuals, norm before"]
@@ -128,7 +130,24 @@ def test_a_model_of_either_kind_learns_if_it_is_shallow():
 
 def test_the_table_says_what_the_text_says():
     rows = (IMAGES / "data" / "depth.md").read_text(encoding="utf-8").splitlines()[2:]
-    assert [row.split("|")[1].strip() for row in rows] == list(VARIANTS)
+    cells = [[cell.strip() for cell in row.split("|")[1:3]] for row in rows]
+    spread = {name: [float(x) for x in cell.split(" to ")] for name, cell in cells}
+    assert list(spread) == list(VARIANTS)
+    nothing, norms, residuals, after, before = spread.values()
+    assert nothing == [round(math.log(256), 2)] * 2
+    assert max(*after, *before) < min(*norms, *residuals) < 4
+    assert after[0] <= before[1] and before[0] <= after[1]  # they overlap
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("name", ["neither", "residuals, norm before"])
+def test_the_table_is_of_today(name):
+    rows = (IMAGES / "data" / "depth.md").read_text(encoding="utf-8").splitlines()
+    (row,) = (row for row in rows if row.startswith(f"| {name} |"))
+    found = [
+        learn(VARIANTS[name], tales(), s, config=LEARNED, steps=100) for s in range(3)
+    ]
+    assert f"{min(found):.2f} to {max(found):.2f}" in row
 
 
 def test_powers():
