@@ -41,13 +41,16 @@ UNSHOWN = {
         "attention_figures.attention_grid attention_figures.distance_curve "
         "bpe_figures.compression_curve figures.draw_all figures.loss_curve "
         "figures.new_figure figures.save_figure flops_figures.context_curve "
-        "flops_figures.roofline_curve flops_figures.shares_curve run_result.draw_loss "
+        "flops_figures.roofline_curve flops_figures.shares_curve "
+        "gradients_figures.depth_curve gradients_figures.error_curve "
+        "run_result.draw_loss "
         "training_display.training_display training_figures.descent_curve "
         "training_figures.schedule_curve"
     ),
     "trains or measures for seconds or minutes: tests of its chapter run it": (
         "attention_figures.learn_to_repeat "
         "bpe_figures.compression_points data_prepare.embedded_corpus demo.run_demo "
+        "gradients_figures.measure_errors "
         "labs.learn labs.read_results labs.run_lab milestones.Milestones run.Run "
         "train.measure_peak_flops two_models.compare_models two_models.measure"
     ),

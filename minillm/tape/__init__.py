@@ -1,1 +1,3 @@
 """Arrays on a tape: what stands behind `minillm.gradients`."""
+
+__all__: list[str] = []

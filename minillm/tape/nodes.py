@@ -58,6 +58,15 @@ class Entry:
         grad: the shares of $\bar x$ that have come in; `None` before the first.
         parents: entries of what the value was made from, each with the function that
             turns $\bar y$ into its share; `None` once they have been used.
+
+    Examples:
+        Shares come in one by one. The value here is (2,), and was repeated three times:
+
+        >>> entry = Entry((2,))
+        >>> entry.receive(np.ones((3, 2)))
+        >>> entry.receive(np.array([0.5, 0.0]))
+        >>> entry.grad.tolist()
+        [3.5, 3.0]
     """
 
     __slots__ = ("grad", "parents", "shape")

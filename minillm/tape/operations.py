@@ -76,6 +76,12 @@ def reshape(a: Operand, shape: Sequence[int]) -> Node:
 
     Returns:
         The result.
+
+    Examples:
+        >>> a = Node(np.zeros((2, 3)))
+        >>> reshape(a, (6,)).backward(np.arange(6.0))
+        >>> a.grad.tolist()
+        [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
     """
     (x,) = values("reshape", a)
     old = x.shape
@@ -91,6 +97,12 @@ def transpose(a: Operand, axes: Sequence[int]) -> Node:
 
     Returns:
         The result.
+
+    Examples:
+        >>> a = Node(np.zeros((2, 3)))
+        >>> transpose(a, (1, 0)).backward(np.arange(6.0).reshape(3, 2))
+        >>> a.grad.tolist()
+        [[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]
     """
     (x,) = values("transpose", a)
     back = [axes.index(axis) for axis in range(x.ndim)]
@@ -145,7 +157,7 @@ def matmul(a: Operand, b: Operand) -> Node:
 
 
 def check_ids(ids: Array, rows: int) -> None:
-    """Refuse ids that are no integers, or that a table of so many rows does not have."""
+    """Refuse what is no integer, and what a table of so many rows does not have."""
     if not np.issubdtype(ids.dtype, np.integer):
         raise TypeError(f"ids must be integers; got {ids.dtype}: use .astype(int)")
     if ids.size and not 0 <= ids.min() <= ids.max() < rows:

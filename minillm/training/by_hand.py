@@ -32,13 +32,16 @@ True
 
 With the same gradients, training goes the same way. `python -m
 minillm.training.by_hand` trains on the bytes of the fairy tales for two hundred steps,
-with each kind of gradient, and prints the losses side by side. Here are ten steps on a
-text that counts:
+once with each kind of gradient, and prints the losses side by side. Here are ten steps,
+on a text that counts from 0 to 49 again and again:
 
 >>> text = np.arange(200) % 50
 >>> taped, theirs = (losses(model, text, by, 10) for by in (by_tape, by_autograd))
 >>> np.allclose(taped, theirs, rtol=1e-10), theirs[0] - theirs[-1] > 0.1
 (True, True)
+
+How long a step takes beside PyTorch's, and how much of that is matrix products, is
+printed by `python -m benchmarks.gradients` ([results](../speed.md)).
 
 **Next:** [`minillm.training.kept`][] counts what this costs.
 """
@@ -90,7 +93,19 @@ def on_tape(model: TransformerLM) -> dict[str, Node]:
 
 
 def linear(x: Operand, weight: Operand) -> Node:
-    r"""Multiply vectors by a weight that is kept as (out, in), $y = x W^\top$."""
+    r"""Multiply vectors by a weight that is kept as (out, in), $y = x W^\top$.
+
+    Args:
+        x: (…, in).
+        weight: (out, in).
+
+    Returns:
+        (…, out).
+
+    Examples:
+        >>> linear(np.array([[1.0, 2.0]]), np.array([[3.0, 5.0]])).value.tolist()
+        [[13.0]]
+    """
     return matmul(x, transpose(weight, (1, 0)))
 
 
@@ -105,6 +120,14 @@ def attend(x: Node, w: Weights, name: str, config: ModelConfig) -> Node:
 
     Returns:
         (B, T, d), what was gathered.
+
+    Examples:
+        >>> config = ModelConfig(9, 4, d_model=8, n_layers=1, n_heads=2)
+        >>> model, x = TransformerLM(config).double(), np.ones((1, 3, 8))
+        >>> ours = attend(Node(x), on_tape(model), "blocks.0.attn.", config)
+        >>> theirs = model.blocks[0].attn(torch.from_numpy(x))
+        >>> np.allclose(ours.value, theirs.detach().numpy())
+        True
     """
     batch, seq, d = x.value.shape
     shared, d_head = config.n_kv_heads, config.d_head
@@ -132,6 +155,13 @@ def feed_forward(x: Node, w: Weights, name: str) -> Node:
 
     Returns:
         (…, d).
+
+    Examples:
+        >>> model = TransformerLM(ModelConfig(9, 4, 8, n_layers=1, n_heads=2)).double()
+        >>> ours = feed_forward(Node(np.ones((3, 8))), on_tape(model), "blocks.0.ffn.")
+        >>> theirs = model.blocks[0].ffn(torch.ones(3, 8).double())
+        >>> np.allclose(ours.value, theirs.detach().numpy())
+        True
     """
     gate, up = linear(x, w[f"{name}w1.weight"]), linear(x, w[f"{name}w3.weight"])
     return linear(mul(silu(gate), up), w[f"{name}w2.weight"])
