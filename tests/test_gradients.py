@@ -233,13 +233,18 @@ def test_shares_add_up_and_no_gradient_is_anothers():
     np.testing.assert_array_equal(y.grad, np.ones((2, 3)))
 
 
-def test_the_seed_is_not_changed():
-    a, seed = Node(normal(3)), np.ones(3)
-    h = add(a, a)
-    add(h, silu(h)).backward(seed)
+def test_the_seed_is_not_changed_and_no_leaf_shares_it():
+    a, b, seed = Node(normal(3)), Node(normal(3)), np.ones(3)
+    h = add(a, b)
+    y = add(h, silu(h))
+    y.backward(seed)
     np.testing.assert_array_equal(seed, np.ones(3))
+    a, b = Node(normal(3)), Node(normal(3))
+    y = add(a, b)
+    y.backward(seed)
     a.grad[:] = 0
-    np.testing.assert_array_equal(seed, np.ones(3))
+    for other in (b.grad, y.grad, seed):
+        np.testing.assert_array_equal(other, np.ones(3))
 
 
 def test_a_leaf_adds_up_over_passes():
