@@ -38,9 +38,7 @@ def backward(edges: list[tuple[int, int, float]], n: int) -> list[float]:
     and that its slope is $\partial y / \partial x$. Edges stand in the order of `y`.
     Return the slope of the loss in each number.
 
-    Here 1 is made from 0 with slope 2, and 2 from both 0 and 1:
-
-    >>> backward([(1, 0, 2.0), (2, 0, 5.0), (2, 1, 3.0)], 3)
+    >>> backward([(1, 0, 2.0), (2, 0, 5.0), (2, 1, 3.0)], 3)  # 2 is made from 0 and 1
     [11.0, 3.0, 1.0]
     """
     raise NotImplementedError
