@@ -9,16 +9,16 @@ done the step. Does it agree?
 # What must be held
 
 Every function on the tape keeps the arrays in its formula. At the end of the forward
-pass this is what they come to, in bytes for each token, part by part:
+pass this is what they come to, in bytes for each token, part by part. (The weights and
+the angles of rotary positions are the same for every batch, and are left out.)
 
->>> import torch
 >>> from minillm.config import ModelConfig
 >>> from minillm.model import TransformerLM
 >>> from minillm.tape.layers import cross_entropy
 >>> from minillm.training.by_hand import forward, on_tape
 >>> config = ModelConfig(300, 32, d_model=32, n_layers=2, n_heads=4, d_ff=96)
 >>> weights = on_tape(TransformerLM(config))
->>> inputs, targets = np.zeros((2, 32), dtype=int), np.ones((2, 32), dtype=int)
+>>> inputs, targets = np.zeros((2, 32), np.int64), np.ones((2, 32), np.int64)
 >>> marks = []
 >>> loss = cross_entropy(forward(weights, config, inputs, marks), targets)
 >>> parts = held([*marks, ("end", loss)], weights)
@@ -123,7 +123,8 @@ def held(marks: Iterable[tuple[str, Node]], w: Mapping[str, Operand]) -> dict[st
         w: the weights, which are not counted.
 
     Returns:
-        Bytes by part; an array that two parts keep is counted in the first.
+        Bytes by part; an array that two parts keep is counted in the first. What the
+        helper of a function keeps, such as the angles of `rope`, is left out.
     """
     seen = {
         id(_owner(x.value if isinstance(x, Node) else np.asarray(x)))
