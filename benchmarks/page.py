@@ -21,6 +21,7 @@ PRECISION = ROOT / "images" / "data" / "training-speed.md"
 HEADINGS = {
     "tokenizer": "The tokenizer",
     "model": "The model",
+    "gradients": "Gradients by hand",
     "training": "Training",
     "start": "Until something happens",
     "gpu": "On a GPU",
@@ -42,6 +43,9 @@ TITLES = {
     "decode growth": "Writing after more and more",
     "cache": "With and without a cache",
     "limits": "What nobody can pass",
+    "pass": "Forward and backward, on the tape",
+    "operations": "Where its time goes",
+    "memory of the tape": "What it keeps",
     "loop": "The loop around the model",
     "optimizer": "AdamW",
     "checkpoint": "Checkpoints",

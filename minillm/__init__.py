@@ -7,10 +7,11 @@ Read the chapters in this order; each is a module, and each runs:
 2. [`minillm.attention`][]: how one position learns from the positions before it, and
    [`minillm.rope`][], how it knows where they stand
 3. [`minillm.model`][]: the Transformer, attention stacked into a language model
-4. [`minillm.train`][]: learning, from the loss to the loop
-5. [`minillm.generate`][]: sampling, from probabilities back to text
-6. [`minillm.flops`][]: accounting: where the FLOPs, the bytes and the hours go
-7. [`minillm.emergence`][]: more is different: what small models cannot tell
+4. [`minillm.gradients`][]: backpropagation, by hand
+5. [`minillm.train`][]: learning, from the loss to the loop
+6. [`minillm.generate`][]: sampling, from probabilities back to text
+7. [`minillm.flops`][]: accounting: where the FLOPs, the bytes and the hours go
+8. [`minillm.emergence`][]: more is different: what small models cannot tell
 
 Around them stand [`minillm.data`][] (the corpus), [`minillm.training.baselines`][]
 (what a model has to beat), [`minillm.hub`][] (folders that other programs read), the

@@ -302,6 +302,7 @@ def test_axe_finds_nothing_serious(browser: Any, site: Path, scheme: str) -> Non
 PAGES_WITH_WIDGETS = {
     "watch": "watch.html",
     "tokenize": "tokenize.html",
+    "gradients": "backward.html",
     "flops": "where_flops_go.html",
     "sampling": "sample.html",
 }
@@ -513,6 +514,29 @@ def test_merges_go_forward_and_back(widget: Any) -> None:
     assert forward.is_disabled()
     back.click()
     assert shown() == expected(len(story["states"]) - 2)
+
+
+def test_the_tape_is_walked_forward_and_back(widget: Any) -> None:
+    from minillm.drawing.widgets import read
+
+    page, graphs = widget("gradients"), read("gradients")
+    for title, graph in graphs.items():
+        page.locator(".widget select").select_option(title)
+        status, slopes = page.locator(".w-status"), page.locator(".w-graph .w-grad")
+        for i, step in enumerate(graph["steps"]):
+            assert status.inner_text().endswith(step["says"])
+            known = [
+                f"{x:.3f}".replace("-", "−") for x in step["grads"] if x is not None
+            ]
+            assert slopes.all_text_contents() == known
+            assert page.locator(".w-share").count() == len(step["passed"])
+            if i < len(graph["steps"]) - 1:
+                page.get_by_role("button", name="Next step").click()
+        assert page.get_by_role("button", name="Next step").is_disabled()
+        page.get_by_role("button", name="forward pass").click()
+        assert slopes.count() == 0
+        page.get_by_role("slider").press("ArrowRight")  # a keyboard does as well
+        assert slopes.all_text_contents() == ["1.000"]
 
 
 def test_without_scripts_the_widgets_are_tables(browser: Any, site: Path) -> None:
