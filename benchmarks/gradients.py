@@ -19,7 +19,6 @@ from benchmarks.measure import Part, Record
 from benchmarks.shapes import QUICK, SIZES, Size, text
 from minillm.flops import training_memory
 from minillm.model import TransformerLM
-from minillm.training import tape
 from minillm.training.by_hand import by_autograd, by_tape, forward, on_tape
 from minillm.training.kept import held
 from minillm.training.layers import cross_entropy
@@ -69,7 +68,7 @@ def operations(record: Record) -> None:
         shares = []
         for _ in range(2 + record.turns(20)):
             spent: dict[str, float] = defaultdict(float)
-            with mock.patch.object(tape.np, "matmul", _timed(record, spent)):
+            with mock.patch.object(np, "matmul", _timed(record, spent)):
                 whole = record.seconds(by_tape, model, *batch)
             shares.append(100 * spent["matmul"] / whole)
         record.row(f"{name}, matrix products", shares[2:], unit="%")
