@@ -157,7 +157,7 @@ def published_cells(
     """How many printed figures come from MHA a d² + b T d, FFN c d², attn e T d."""
     same, T = 0, 2048
     printed = [line.split()[1:] for line in PRINTED_OPT_TABLE.splitlines()]
-    for (_, n_layers, d, _, batch), cells in zip(_OPT_RUNS, printed, strict=True):
+    for (_, n_layers, d, batch), cells in zip(_OPT_RUNS, printed, strict=True):
         per_layer = [a * d * d + b * T * d, c * d * d, e * T * d]
         mha, ffn, attn = (factor * n_layers * flops for flops in per_layer)
         logit = 2 * d * vocab
