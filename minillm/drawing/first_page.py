@@ -17,8 +17,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from minillm.drawing.figures import IMAGES
+import torch
+
+from minillm import load
+from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
+from minillm.generate import generate
+from minillm.runs.demo import SAMPLING, read_log
 
 __all__ = ["first_page_data", "first_page_text", "settings_table", "write_first_page"]
 
@@ -51,12 +56,6 @@ def first_page_data(run: str | PathLike[str]) -> dict[str, Any]:
     Raises:
         FileNotFoundError: if there is no such run.
     """
-    import torch
-
-    from minillm import load
-    from minillm.generate import generate
-    from minillm.runs.demo import SAMPLING, read_log
-
     model, tokenizer = load(run)
     prompts = {}
     for prompt in PROMPTS:

@@ -10,8 +10,7 @@ Section(title='minillm.bpe')
 >>> [type(step).__name__ for step in steps[1:4]]
 ['Prose', 'Run', 'Prose']
 
-The course does not explain this module. **Next:** [`minillm.lecture.show`][] gives the
-lecture.
+[`minillm.lecture.show`][] gives the lecture.
 """
 
 import ast
@@ -70,17 +69,19 @@ class Run:
 Step = Section | Prose | Code | Run
 
 
-def chapters() -> list[str]:
+def chapters() -> dict[int, str]:
     """Read the syllabus.
 
     Returns:
-        The chapters in their order, as the package lists them.
+        The number and the name of each chapter, as the package lists them.
 
     Examples:
-        >>> chapters()[:3]
-        ['config', 'bpe', 'attention']
+        >>> [chapters()[number] for number in (1, 2, 3)]
+        ['bpe', 'attention', 'model']
     """
-    return re.findall(r"^\d+\. \[`minillm\.(\w+)`\]", minillm.__doc__ or "", re.M)
+    listed = r"^(\d+)\. \[`minillm\.(\w+)`\]"
+    found = re.findall(listed, minillm.__doc__ or "", re.MULTILINE)
+    return {int(number): name for number, name in found}
 
 
 def find(chapter: str) -> ModuleType:
@@ -102,14 +103,14 @@ def find(chapter: str) -> ModuleType:
         Traceback (most recent call last):
         ValueError: no chapter 'optimiser'; the nearest: optimizer
     """
-    if chapter.isdecimal() and int(chapter) < len(chapters()):
-        chapter = chapters()[int(chapter)]
+    if chapter.isdecimal():
+        chapter = chapters().get(int(chapter), chapter)
     name = chapter.removeprefix("minillm.")
     # Chapters come first, so that `data` is the chapter and not a group of commands.
     there = sorted(_modules(), key=lambda path: (path.count("."), path))
     short = {path.rpartition(".")[2]: path for path in reversed(there)}
     if name not in there and name not in short:
-        near = get_close_matches(name, [*there, *short]) or chapters()
+        near = get_close_matches(name, [*there, *short]) or chapters().values()
         raise ValueError(f"no chapter {chapter!r}; the nearest: {', '.join(near)}")
     return importlib.import_module(f"minillm.{name if name in there else short[name]}")
 

@@ -4,8 +4,6 @@ The steps come from [`minillm.lecture.script`][]. The prose of a step is rendere
 example is shown, and when the speaker presses Enter it runs, and its output appears
 beside the expected one. The standard library's `doctest` runs the examples, the library
 `rich` draws.
-
-The course does not explain this module.
 """
 
 import doctest
