@@ -352,7 +352,7 @@ class LiterateExtension(griffe.Extension):
         numbers = chapter_numbers(syllabus, pkg.name)
         for module in modules(pkg):
             prepare(module)
-            module.extra["literate"]["number"] = numbers.get(module.name, 0)
+            module.extra["literate"]["number"] = numbers.get(module.path, 0)
 
 
 def modules(module: griffe.Module) -> Iterator[griffe.Module]:
@@ -430,7 +430,7 @@ def chapter_numbers(syllabus: str, package: str) -> dict[str, int]:
         Each chapter's name with its number.
     """
     found = re.findall(rf"^(\d+)\. \[`{package}\.(\w+)`\]\[\]", syllabus, re.MULTILINE)
-    return {name: int(number) for number, name in found}
+    return {path: int(number) for number, path in found}
 
 
 # Sections of a docstring that are reference: folded on the page, not read in a lecture.
