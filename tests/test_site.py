@@ -397,7 +397,9 @@ def test_no_page_is_about_not_explaining_something(pages: dict[str, Page]) -> No
 WAITING = {"flops": {"aligned", "short"}, "training.descent": {"valley"}}
 
 
-@pytest.mark.parametrize("module", [m for page in learners_path() for m in modules_on(page)])
+@pytest.mark.parametrize(
+    "module", [m for page in learners_path() for m in modules_on(page)]
+)
 def test_examples_run_after_the_imports_that_the_page_shows(module: str) -> None:
     need("griffe")
     literate = load(DOCS / "_ext" / "literate.py")

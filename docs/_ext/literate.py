@@ -427,9 +427,10 @@ def chapter_numbers(syllabus: str, package: str) -> dict[str, int]:
         package: the name of the package.
 
     Returns:
-        Each chapter's name with its number.
+        Each chapter's path with its number.
     """
-    found = re.findall(rf"^(\d+)\. \[`{package}\.(\w+)`\]\[\]", syllabus, re.MULTILINE)
+    listed = rf"^(\d+)\. \[`({package}\.\w+)`\]\[\]"
+    found = re.findall(listed, syllabus, re.MULTILINE)
     return {path: int(number) for number, path in found}
 
 
