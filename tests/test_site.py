@@ -517,6 +517,18 @@ def test_every_paper_that_a_chapter_cites_is_listed() -> None:
     assert {paper for paper in cited if f"arXiv:{paper}" not in listed} == set()
 
 
+def test_sources_without_a_number_are_listed() -> None:
+    listed = (DOCS / "references.md").read_text(encoding="utf-8")
+    text = "".join(
+        file.read_text(encoding="utf-8")
+        for file in [*(ROOT / "minillm").rglob("*.py"), *DOCS.rglob("*.md")]
+        if file.name != "references.md"
+    )
+    sources = "Roller metaseq SemiAnalysis Wired Karpathy CS336 Spolsky Feynman".split()
+    for source in [*sources, "Kneser", "Goodman"]:
+        assert source in text and source in listed, source
+
+
 def test_the_glossary_is_in_the_order_of_the_alphabet() -> None:
     text = (DOCS / "glossary.md").read_text(encoding="utf-8")
     terms = re.findall(r"^(\S.*)\n:   ", text, re.MULTILINE)
