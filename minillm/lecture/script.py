@@ -67,6 +67,10 @@ class Run:
 
 
 Step = Section | Prose | Code | Run
+# The sections of a docstring that are looked up, up to the next line at its margin.
+REFERENCE = re.compile(
+    r"^(?:Args|Returns|Raises|Yields):\n(?:[ ]+.*(?:\n|\Z)|\n)*", re.MULTILINE
+)
 
 
 def chapters() -> dict[int, str]:
@@ -166,7 +170,9 @@ def definition(node: Definition, lines: list[str], owner: str) -> Iterator[Step]
         and ast.get_docstring(inner)
     ]
     yield Section(owner + node.name)
-    yield from told(ast.get_docstring(node) or "")
+    # Of a class the arguments are what it is; of a function they are looked up.
+    is_class = isinstance(node, ast.ClassDef)
+    yield from told(ast.get_docstring(node) or "", reference=is_class)
     hidden = [*methods, node.body[0]]
     gone = {n for inner in hidden for n in range(first(inner), inner.end_lineno or 0)}
     kept = range(first(node), node.end_lineno or 0)
@@ -192,11 +198,12 @@ def first(node: ast.stmt) -> int:
     )
 
 
-def told(docstring: str) -> Iterator[Step]:
+def told(docstring: str, *, reference: bool = True) -> Iterator[Step]:
     r"""Cut a docstring where its examples stand.
 
     Args:
         docstring: the docstring.
+        reference: whether arguments, results and errors are told as well.
 
     Yields:
         Prose and examples in turn.
@@ -210,7 +217,7 @@ def told(docstring: str) -> Iterator[Step]:
         if isinstance(part, doctest.Example):
             yield Run(part, list(before))
             before.append(part)
-        elif text := plain(part):
+        elif text := plain(part if reference else REFERENCE.sub("", part)):
             yield Prose(text)
 
 

@@ -170,6 +170,24 @@ def test_a_module_is_cut_into_steps(sample):
     assert code[1].startswith("@property") and "The comment stays." in code[1]
 
 
+def test_what_is_looked_up_is_no_part_of_a_lecture():
+    from minillm.lecture.script import told
+
+    docstring = (
+        "Halve it.\n\nArgs:\n    x: a number.\n\nReturns:\n    Half of it.\n\n"
+        "Raises:\n    ValueError: never.\n\nExamples:\n    Of one:\n\n    >>> 1 / 2\n"
+        "    0.5\n"
+    )
+    manual = [step for step in told(docstring) if isinstance(step, Prose)]
+    lecture = list(told(docstring, reference=False))
+    assert "**Arguments**" in manual[0].text and "never" in manual[0].text
+    assert lecture[0] == Prose("Halve it.\n\nOf one:") and isinstance(lecture[1], Run)
+    # A chapter of functions alone.
+    steps = lecture_steps("data")
+    prose = "\n".join(step.text for step in steps if isinstance(step, Prose))
+    assert "**Raises**" not in prose and "**Returns**" not in prose
+
+
 def test_a_wrong_example_is_counted_and_shown(sample):
     lecture, output = given("sample")
     assert lecture.all() == 1

@@ -1,4 +1,4 @@
-r"""Exercises to chapter 7: more is different.
+r"""Exercises to chapter 10: more is different.
 
 Write each function in the place of its `raise NotImplementedError`, and ask
 

@@ -1,4 +1,4 @@
-r"""Exercises to chapter 6: accounting.
+r"""Exercises to chapter 7: accounting.
 
 Each function takes nothing and returns one number. Write the arithmetic, not only the
 result: `return 2 * 768 * ...`. Then ask
