@@ -395,7 +395,7 @@ def prepare(module: griffe.Module) -> None:
         told_already = obj is not None and obj.is_attribute and is_string(node)
         if node is docstring or name in HIDDEN or told_already:
             source.drop(span(node))
-        elif member and not member.is_alias and member.lineno in span(node):
+        elif isinstance(member, griffe.Object) and member.lineno in span(node):
             first = source.lead(start(node))
             if member.is_attribute and not member.docstring and name in exports(module):
                 text = "\n".join(source.prose[n] for n in range(first, node.lineno))
@@ -593,7 +593,7 @@ def prepare_object(
         source.strings[string.lineno] = string
     for inner in node.body if isinstance(node, ast.ClassDef) else ():
         member = obj.members.get(defined_name(inner))
-        if member is None or member.is_alias or member.lineno not in span(inner):
+        if not isinstance(member, griffe.Object) or member.lineno not in span(inner):
             continue
         inner_docstring = docstring_node(inner)
         if not isinstance(inner, Definition):
@@ -612,11 +612,11 @@ def prepare_object(
     rows = source.rows(
         first, span(node)[-1], names=names([node], paths), indent=node.col_offset
     )
-    if docstring and len(node.body) == 1:
+    if docstring and isinstance(node, Definition) and len(node.body) == 1:
         # A body that is only a docstring still has to be a body.
         rows[-1].code += "\n    ..."
     obj.extra["literate"] |= {"rows": rows, "source": dedent("\n".join(lines))}
-    if obj.is_function:
+    if isinstance(obj, griffe.Function):
         obj.extra["literate"]["call"] = call(obj)
 
 
@@ -662,7 +662,7 @@ def import_paths(module: griffe.Module) -> dict[str, str]:
     """
     paths = {}
     for name, member in list(module.members.items()):
-        if not member.is_alias:
+        if not isinstance(member, griffe.Alias):
             paths[name] = member.path
             continue
         paths[name] = member.target_path

@@ -47,9 +47,7 @@ def content(code: str) -> str:
 class CodeSpan(InlineProcessor):
     """Turn a code span into an element."""
 
-    def handleMatch(  # type: ignore[override]
-        self, match: re.Match[str], data: str
-    ) -> tuple[Element, int, int]:
+    def handleMatch(self, match: re.Match[str], data: str) -> tuple[Element, int, int]:
         """Build the element.
 
         Args:
