@@ -18,6 +18,7 @@ from typing import Any
 from minillm.accounting.industrialization import disclose, disclosure_table
 from minillm.drawing.attention import attention_grid, distance_curve
 from minillm.drawing.compression import compression_curve
+from minillm.drawing.first_page import write_first_page
 from minillm.drawing.flops import context_curve, roofline_curve, shares_curve
 from minillm.drawing.gradients import depth_curve, error_curve
 from minillm.drawing.kit import loss_curve, summarize
@@ -87,6 +88,7 @@ def recompute() -> float:
         table = disclosure_table(disclose(Path(folder) / "demo"))
         # The site lets its readers draw from this model.
         write_all(run=Path(folder) / "demo")
+        write_first_page(run=Path(folder) / "demo")
     difference = math.inf
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
