@@ -81,7 +81,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from minillm.tokenizer.leaks import ShownWord, show_merges
-from minillm.tokenizer.learning import train_bpe
+from minillm.tokenizer.learning import check_training, report_shortage, train_bpe
 from minillm.tokenizer.patterns import (
     BYTE_RANK,
     GPT2_PATTERN,
@@ -89,12 +89,9 @@ from minillm.tokenizer.patterns import (
     O200K_PATTERN,
     pretokenize,
 )
-from minillm.tokenizer.source import (
-    check_training,
-    report_shortage,
-    source_words,
-)
+from minillm.tokenizer.streams import read_text, split_specials
 from minillm.tokenizer.tokenizer import BPETokenizer
+from minillm.tokenizer.words import Merge, Pair
 
 __all__ = [
     "GPT2_PATTERN",
@@ -105,18 +102,16 @@ __all__ = [
     "CharTokenizer",
     "ShownWord",
     "WordTokenizer",
+    "choose_pair",
     "compression_ratio",
     "count_pairs",
     "encode_naive",
     "merge",
+    "pretokenize",
     "show_merges",
     "train_bpe",
-    "train_bpe_chunks",
     "train_bpe_naive",
 ]
-
-Pair = tuple[int, int]
-Merge = tuple[bytes, bytes]
 
 
 def compression_ratio(text: str, ids: Sequence[int]) -> float:
@@ -363,9 +358,20 @@ def train_bpe_naive(
         >>> len(vocab) == 256 + len(merges) + 1, vocab[256], vocab[259]
         (True, b'th', b'<|end|>')
     """
-    specials = check_training(vocab_size, special_tokens, tie_break)
-    # The text becomes rows of bytes, one for each pre-token.
-    chunks = [list(word) for word in source_words(source, pattern, specials)]
+    specials = check_training(source, vocab_size, special_tokens, tie_break)
+    # A path gives one text, read here in one piece.
+    if isinstance(source, str | os.PathLike):
+        source = ["".join(read_text(source))]
+    # The texts become sequences of bytes, one for each pre-token. Of what is cut at
+    # special tokens, every second part is such a token.
+    chunks = [
+        list(word.encode())
+        for text in source
+        for part in split_specials(text, specials)[::2]
+        for word in pretokenize(part, pattern)
+    ]
+    if not chunks:
+        raise ValueError("there is no text to learn from: the source is empty")
     vocab = {byte: bytes([byte]) for byte in range(256)}
     merges: list[Merge] = []
     while len(vocab) < vocab_size - len(specials):
@@ -422,80 +428,6 @@ def choose_pair(
     # Hugging Face numbers the bytes in the order of the characters that GPT-2 writes
     # for them; a merged token has its number from 256 on either way.
     return min(tied, key=lambda pair: tuple(BYTE_RANK.get(id_, id_) for id_ in pair))
-
-
-def train_bpe_chunks(
-    source: str | os.PathLike[str] | Iterable[str],
-    vocab_size: int,
-    special_tokens: Iterable[str] = (),
-    *,
-    pattern: str = GPT2_PATTERN,
-    tie_break: str = "bytes",
-) -> tuple[dict[int, bytes], list[Merge]]:
-    r"""Learn merges from text, counting each distinct pre-token once.
-
-    The same result as [`train_bpe_naive`][minillm.bpe.train_bpe_naive]. Unlike it: a
-    pre-token that occurs a thousand times is kept once, with the number 1000, and
-    counts a thousandfold.
-
-    Args:
-        source: a path, or an iterable of texts.
-        vocab_size: how many tokens there shall be.
-        special_tokens: the special tokens, cut out of the text.
-        pattern: the pre-tokenizer.
-        tie_break: the rule for ties.
-
-    Returns:
-        The vocabulary and the merges.
-
-    Raises:
-        ValueError: if there is no text, or if an argument is not what it should be.
-
-    Examples:
-        >>> text = ["the cat in the hat"]
-        >>> train_bpe_chunks(text, 260) == train_bpe_naive(text, 260)
-        True
-
-        A language has few words, and uses them again and again. In the tales of
-        Andersen this saves 27 parts of the work in 28:
-
-        >>> from minillm.data import andersen
-        >>> tales = andersen()
-        >>> words = [word for tale in tales for word in pretokenize(tale, GPT2_PATTERN)]
-        >>> len(words), len(set(words))
-        (391418, 13834)
-
-        That is still much to do for every merge, since a merge changes few words. Of
-        the 13,834 there are six in which the thousandth merge finds its place:
-
-        >>> _, merges = train_bpe(tales, 256 + 1000)
-        >>> merges[-1], sum(b" mill" in word.encode() for word in set(words))
-        ((b' m', b'ill'), 6)
-
-        [`train_bpe`][minillm.tokenizer.learning.train_bpe] counts again in these six
-        alone.
-    """
-    specials = check_training(vocab_size, special_tokens, tie_break)
-    times = Counter(source_words(source, pattern, specials))
-    chunks = [list(word) for word in times]
-    vocab = {byte: bytes([byte]) for byte in range(256)}
-    merges: list[Merge] = []
-    while len(vocab) < vocab_size - len(specials):
-        counts: Counter[Pair] = Counter()
-        for chunk, n in zip(chunks, times.values(), strict=True):
-            for pair in pairwise(chunk):
-                counts[pair] += n
-        if not counts:
-            break
-        pair = choose_pair(counts, vocab, tie_break)
-        merges.append((vocab[pair[0]], vocab[pair[1]]))
-        new_id = len(vocab)
-        vocab[new_id] = vocab[pair[0]] + vocab[pair[1]]
-        chunks = [merge(chunk, pair, new_id) for chunk in chunks]
-    report_shortage(len(merges), vocab_size - 256 - len(specials))
-    for token in specials:
-        vocab[len(vocab)] = token.encode()
-    return vocab, merges
 
 
 def encode_naive(
