@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from minillm.tokenizer.runs import (
     AT_ONCE,
     BETWEEN,
+    FIRST_BLOCK,
     WIDTH,
     RunNumbers,
     text_blocks,
     word_cutter,
 )
 from minillm.tokenizer.table import Column, Ints, Table
-from minillm.tokenizer.words import WordEncoder
+from minillm.tokenizer.words import LONG_WORD, WordEncoder
 
 __all__ = ["ArrayEncoder", "RunCounter", "merge_in_step"]
 
@@ -65,7 +66,7 @@ class RunCounter:
         self.cut = word_cutter(pattern)
         self.counts: Counter[bytes] = Counter()
         self.waiting: list[bytes] = []
-        self.size = 0
+        self.size, self.enough = 0, FIRST_BLOCK
         self._begin()
 
     def _begin(self) -> None:
@@ -77,7 +78,8 @@ class RunCounter:
             # Short texts are counted together.
             self.waiting.append(block)
             self.size += len(block)
-            if self.size >= AT_ONCE:
+            if self.size >= self.enough:
+                self.enough = min(2 * self.enough, AT_ONCE)
                 self._count()
 
     def _count(self) -> None:
@@ -89,7 +91,7 @@ class RunCounter:
             self._finish()
 
     def _finish(self) -> None:
-        runs, times = list(self.runs.number), self.times.array
+        counts, runs, times = self.counts, list(self.runs.number), self.times.array
         self._begin()  # gives back what is not needed any more, before words are made
         # Some at a time, since the words of all runs are many times as many.
         for i in range(0, len(runs), AT_A_TIME):
@@ -97,7 +99,7 @@ class RunCounter:
             n_words = np.diff(ends, prepend=0)
             of_words = np.repeat(times[i : i + len(n_words)], n_words).tolist()
             for word, n in zip(words, of_words, strict=True):
-                self.counts[word] += n
+                counts[word] = counts.get(word, 0) + n
 
     def words(self) -> Counter[bytes]:
         """Return the counts, in the order of first appearance."""
@@ -265,7 +267,7 @@ class ArrayEncoder:
         whole = np.flatnonzero(ids >= 0)
         self._append(numbers[whole], ids[whole], np.ones(len(whole), np.int64))
         left = np.flatnonzero(ids < 0).tolist()
-        short = [i for i in left if len(words[i]) <= WIDTH]
+        short = [i for i in left if len(words[i]) < LONG_WORD]
         if short:
             merge = [words[i] for i in short]
             if None in self.words.byte_ids:
@@ -274,7 +276,7 @@ class ArrayEncoder:
             merged = merge_in_step(merge, self.byte_ids, self.pairs, self.merged)
             self._append(numbers[short], *merged)
         for i in left:
-            if len(words[i]) > WIDTH:
+            if len(words[i]) >= LONG_WORD:
                 long = np.array(self.words.encode(words[i]), np.int64)
                 self._append(numbers[[i]], long, np.array([len(long)]))
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from minillm.files.writing import atomic_array
 from minillm.tokenizer.parallel import batches, check_workers, map_in_order, processes
@@ -135,12 +135,15 @@ class Encoder:
 # Many texts, and several processes.
 
 
+@runtime_checkable
 class _Tokenizer(Protocol):
     """What is used of a [`BPETokenizer`][minillm.bpe.BPETokenizer] here."""
 
-    pattern: str
     special_tokens: dict[str, int]
     _encoder: Encoder
+
+    @property
+    def pattern(self) -> str: ...
 
     @property
     def vocab_size(self) -> int: ...
