@@ -27,6 +27,7 @@ from minillm.tokenizer.streams import check_specials
 from minillm.tokenizer.words import Merge
 
 __all__ = [
+    "Merge",
     "Parts",
     "load_json",
     "place_specials",

@@ -14,12 +14,12 @@ too, and only a run that is new is cut further:
 >>> [runs.raw[i:j] for i, j in zip(runs.starts.tolist(), runs.ends.tolist())]
 [b'the', b" cat's", b' hat', b'\n\n ', b' f', b'(x', b')']
 
-**Keys.** A run of up to 31 bytes is four integers of 64 bits, read from the text where
+**Keys.** A run of up to 23 bytes is three integers of 64 bits, read from the text where
 it stands, with its length in the last byte. Two runs are equal if their integers are,
 and no string has to be made:
 
 >>> [hex(word[3]) for word in runs.keys]
-['0x200a0a', '0x0', '0x0', '0x300000000000000']
+['0x200a0a', '0x0', '0x300000000000000']
 
 **A table** looks all keys of a block up at once: [`minillm.tokenizer.table`][]. What it
 does not hold gets its number from a dictionary:
@@ -172,7 +172,8 @@ class Runs(NamedTuple):
     raw: bytes
     starts: Ints
     ends: Ints
-    # Four integers for each run; of a run that is longer, its beginning.
+    # One array for each integer of a key. A run that is longer has that of its
+    # beginning.
     keys: list[NDArray[np.uint64]]
 
 
@@ -224,7 +225,7 @@ def text_blocks(text: str, pattern: str) -> Iterator[bytes]:
     Examples:
         >>> blocks = text_blocks("so many words " * 60_000, GPT2_PATTERN)
         >>> [len(block) for block in blocks]
-        [262149, 262144, 262145, 53562]
+        [16387, 16389, 32779, 65557, 131115, 262229, 315544]
     """
     start = 0
     while start < len(text):

@@ -52,8 +52,9 @@ class Column:
 class Table:
     r"""A dictionary from keys of several 64-bit integers to their numbers.
 
-    The numbers count the keys in the order of adding. It is a hash table with open addressing: a key has a slot, and if that is taken, the
-    next one, and so on. All operations are for many keys at once.
+    The numbers count the keys in the order of adding. It is a hash table with open
+    addressing: a key has a slot, and if that is taken, the next one, and so on. All
+    operations are for many keys at once.
 
     Args:
         n_words: how many integers make a key.
