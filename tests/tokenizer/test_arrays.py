@@ -46,6 +46,7 @@ def test_encoding_with_arrays_is_encoding_word_by_word(trained, parts, name, blo
             assert encoder.encode(text) == encoder.encode_words(text)
 
 
+@settings(deadline=None)
 @given(
     st.text(st.sampled_from("a. \n/1\xa0"), max_size=60),
     st.sampled_from(sorted(PATTERNS)),
@@ -187,6 +188,7 @@ def test_keys_that_differ_only_in_the_last_bytes_of_words_do_not_collide():
     assert len(set(table._places(list(keys)).tolist())) > 20_000
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.text(st.sampled_from("ab. 一\xa0"), max_size=30), max_size=30),
     st.sampled_from(sorted(PATTERNS)),
