@@ -420,6 +420,14 @@ def choose_pair(
         The pair.
 
     Examples:
+        Of two pairs that occur twice, "b" with "a" has the greater bytes:
+
+        >>> letters = {byte: bytes([byte]) for byte in b"ab"}
+        >>> choose_pair(count_pairs(list(b"ababa")), letters, "bytes")
+        (98, 97)
+        >>> choose_pair(count_pairs(list(b"ababa")), letters, "first")
+        (97, 98)
+
         Four words, 5, 2, 3 and 6 times, and six merges, by three rules:
 
         >>> words = ["low"] * 5 + ["lower"] * 2 + ["widest"] * 3 + ["newest"] * 6

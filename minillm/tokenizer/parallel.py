@@ -65,7 +65,18 @@ def check_workers(workers: int | None) -> int:
 
 
 def batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    r"""Put texts together until sending them costs little beside working on them."""
+    r"""Put texts together until sending them costs little beside working on them.
+
+    Args:
+        texts: the texts.
+
+    Yields:
+        Lists of texts, of a million characters or more but for the last.
+
+    Examples:
+        >>> [len(batch) for batch in batches(["a" * 400_000] * 7)]
+        [3, 3, 1]
+    """
     batch: list[str] = []
     size = 0
     for text in texts:
