@@ -58,7 +58,21 @@ def processes(workers: int, *initializer: Any) -> ProcessPoolExecutor:
 
 
 def check_workers(workers: int | None) -> int:
-    """Return the number of processes that is asked for: this one alone if none is."""
+    r"""Return how many processes shall work.
+
+    Args:
+        workers: how many are asked for; None for this one alone.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: if it is below 1.
+
+    Examples:
+        >>> check_workers(None), check_workers(3)
+        (1, 3)
+    """
     if workers is not None and workers < 1:
         raise ValueError(f"workers is at least 1, not {workers}")
     return workers or 1
