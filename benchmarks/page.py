@@ -90,8 +90,8 @@ REASONS = {
     ),
     "memory": (
         "Where it is missed: about a million distinct runs are remembered at a time "
-        "([how](tokenizer/words.md)). A good part of the peak is no longer used: the C "
-        "library of Linux keeps what NumPy has freed. With "
+        "([how](tokenizer/arrays.md)). A good part of the peak is no longer used: the "
+        "C library of Linux keeps what NumPy has freed. With "
         "`MALLOC_MMAP_THRESHOLD_=262144` in the environment it gives it back, and the "
         "peak is about a third lower."
     ),

@@ -60,7 +60,7 @@ UNSHOWN = {
         "drawing.widgets.tokenize_data drawing.widgets.write_all "
         "exercises.pages.chapter_page exercises.pages.write_pages "
         "exercises.runner.grade_folder exercises.workbook.place formats.opening.find "
-        "tokenizer.learning.processes"
+        "tokenizer.parallel.processes"
     ),
 }
 

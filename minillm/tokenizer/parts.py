@@ -22,10 +22,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minillm.tokenizer.cuts import check_specials
 from minillm.tokenizer.patterns import BYTE_TO_CHAR, CHAR_TO_BYTE
+from minillm.tokenizer.streams import check_specials
+from minillm.tokenizer.words import Merge
 
 __all__ = [
+    "Merge",
     "Parts",
     "load_json",
     "place_specials",
@@ -35,7 +37,6 @@ __all__ = [
     "written_merges",
 ]
 
-Merge = tuple[bytes, bytes]
 
 # The largest vocabularies in use have $2^{18}$ tokens and files of some 30 MB. A file
 # beyond these bounds is broken or meant to harm: what is read takes many times its size

@@ -1,18 +1,22 @@
-r"""Cutting a stream: at special tokens, and where nobody notices.
+r"""Text as it comes, and where it may be cut.
 
 [`minillm.bpe`][] speaks of a text as if it stood in memory in one piece. A corpus does
-not. This page finds the places where a text can be cut in two so that nobody downstream
-notices: no pre-token and no special token lies across such a cut, and what stands left
-of it does not depend on what comes after.
+not: it is read in blocks, and a block ends in the middle of a word. This page reads the
+blocks and finds the places where a text can be cut in two so that nothing downstream
+notices: no pre-token and no special token lies across such a cut, and the tokens left
+of it do not depend on what comes after.
 
 >>> parts = ["the c", "at sat on the m", "at"]
 >>> list(safe_pieces(parts, GPT2_PATTERN))
 ['the', ' cat sat on the', ' mat']
 """
 
+import codecs
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 from minillm.tokenizer.patterns import (
@@ -27,12 +31,21 @@ __all__ = [
     "SAFE_CUT",
     "WHITESPACE",
     "check_specials",
+    "decode_blocks",
     "last_safe_cut",
     "next_safe_cut",
+    "read_text",
     "safe_pieces",
+    "source_documents",
     "special_splitter",
     "split_specials",
 ]
+
+# A file is read in blocks of this many bytes.
+BLOCK: Final = 1 << 20
+
+
+# Special tokens.
 
 
 def check_specials(special_tokens: Iterable[str]) -> tuple[str, ...]:
@@ -269,3 +282,105 @@ def safe_pieces(
         wanted = max(at_least, 2 * size)
     if size:
         yield "".join(held)
+
+
+# Reading what a trainer is given.
+
+
+def read_text(path: str | os.PathLike[str]) -> Iterator[str]:
+    r"""Read a file of UTF-8 text in blocks.
+
+    Args:
+        path: the file.
+
+    Yields:
+        Its text, line ends unchanged. A character that lies across two blocks is in the
+        second.
+
+    Raises:
+        ValueError: if the file is not UTF-8. The message names the first wrong byte.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "latin-1.txt")
+        ...     _ = path.write_bytes("naïve".encode("latin-1"))
+        ...     try:
+        ...         list(read_text(path))
+        ...     except ValueError as error:
+        ...         print(str(error).replace(folder, ""))
+        /latin-1.txt is not UTF-8: byte 2 is 0xef, invalid continuation byte
+    """
+    with Path(path).open("rb") as file:
+        yield from decode_blocks(file.read, path)
+
+
+def decode_blocks(
+    read: Callable[[int], bytes], name: str | os.PathLike[str]
+) -> Iterator[str]:
+    r"""Read UTF-8 text in blocks from a file that is open, such as standard input.
+
+    Args:
+        read: returns so many bytes of it, or fewer at its end.
+        name: what to call it in an error.
+
+    Yields:
+        Its text, as [`read_text`][minillm.tokenizer.streams.read_text] does.
+
+    Raises:
+        ValueError: if the file is not UTF-8.
+
+    Examples:
+        >>> import io
+        >>> list(decode_blocks(io.BytesIO("naïve".encode()).read, "input"))
+        ['naïve']
+        >>> list(decode_blocks(io.BytesIO(b"na\xefve").read, "input"))
+        Traceback (most recent call last):
+        ValueError: input is not UTF-8: byte 2 is 0xef, invalid continuation byte
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset = 0
+    while True:
+        data = read(BLOCK)
+        # The decoder keeps the first bytes of a character that is not complete.
+        start = offset - len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            wrong = error.object[error.start]
+            raise ValueError(
+                f"{name} is not UTF-8: byte {start + error.start} is "
+                f"0x{wrong:02x}, {error.reason}"
+            ) from None
+        if text:
+            yield text
+        if not data:
+            return
+        offset += len(data)
+
+
+def source_documents(
+    source: str | os.PathLike[str] | Iterable[str],
+    pattern: str,
+    specials: tuple[str, ...],
+) -> Iterator[str]:
+    r"""Turn what a trainer is given into texts that can be counted one by one.
+
+    Args:
+        source: a path, or an iterable of texts.
+        pattern: the pre-tokenizer.
+        specials: the special tokens.
+
+    Returns:
+        The texts, or the pieces of the file.
+
+    Raises:
+        ValueError: if the file is not UTF-8.
+
+    Examples:
+        >>> list(source_documents(["one", "two"], r" ?\w+", ()))
+        ['one', 'two']
+    """
+    if not isinstance(source, str | os.PathLike):
+        return iter(source)
+    return safe_pieces(read_text(source), pattern, specials, at_least=BLOCK)
