@@ -246,7 +246,7 @@ def _encode_array(
     import numpy as np
 
     parts = [
-        [tokenizer.special_tokens[part]]
+        [tokenizer._found[part]]
         if i % 2
         else tokenizer._encoder.encode_any(part)
         for i, part in enumerate(split_specials(text, allowed))
