@@ -671,7 +671,10 @@ def test_arrays_forget(trained, tales, monkeypatch):
     ours = trained["gpt4"]
     monkeypatch.setattr(bpe_arrays, "MEMORY", 100)
     monkeypatch.setattr(bpe_runs, "BLOCK", 1000)
-    encoder = BPETokenizer(ours.vocab, ours.merges, pattern=GPT4_PATTERN)._encoder
+    again = BPETokenizer(
+        ours.vocab, ours.merges, ours.special_tokens, pattern=GPT4_PATTERN
+    )
+    encoder = again._encoder
     assert encoder.encode(tales[3]) == encoder.encode_words(tales[3])
     assert len(encoder.arrays.runs) <= 100 and len(encoder.arrays.words) <= 100
 
@@ -949,9 +952,10 @@ def test_whether_words_are_taken_whole_is_saved(tmp_path, whole, ids):
 def test_a_word_that_is_a_token_is_taken_whole():
     vocab = {byte: bytes([byte]) for byte in range(256)} | {256: b"ab", 257: b"abc"}
     merges = [(b"a", b"b")]
-    assert BPETokenizer(vocab, merges).encode("abc") == [257]
+    whole = BPETokenizer(vocab, merges, ignore_merges=True)
+    assert whole.encode("abc") == [257]
     assert BPETokenizer(vocab, merges, ignore_merges=False).encode("abc") == [256, 99]
-    steps = show_merges(BPETokenizer(vocab, merges), "abc")[0].steps
+    steps = show_merges(whole, "abc")[0].steps
     assert steps == [[b"a", b"b", b"c"], [b"ab", b"c"], [b"abc"]]
 
 
@@ -960,7 +964,7 @@ def test_memory_of_the_encoder_is_bounded(trained, monkeypatch):
     text = " ".join(map(str, range(500)))
     expected = ours.encode(text)
     monkeypatch.setattr(bpe_encode, "MEMORY", 50)
-    again = BPETokenizer(ours.vocab, ours.merges)
+    again = BPETokenizer(ours.vocab, ours.merges, ours.special_tokens)
     assert again.encode(text) == expected
     assert len(again._encoder.known) <= 50
 
@@ -1137,7 +1141,9 @@ def test_a_stream_without_a_cut_is_not_searched_again_and_again(monkeypatch):
 
 def test_streams_with_another_pattern(trained):
     ours = trained["gpt2"]
-    other = BPETokenizer(ours.vocab, ours.merges, ["<e>"], pattern=r"\w+|\W+")
+    other = BPETokenizer(
+        ours.vocab, ours.merges, ours.special_tokens, pattern=r"\w+|\W+"
+    )
     text = "one two <e>three four"
     assert list(other.encode_iterable(text, ["<e>"])) == other.encode(text, ["<e>"])
 
@@ -1419,7 +1425,7 @@ BROKEN = [
     (["added_tokens", 0, "lstrip"], True, "lstrip"),
     (["added_tokens", 0, "rstrip"], True, "rstrip"),
     (["added_tokens", 0, "single_word"], True, "single_word"),
-    (["added_tokens", 0, "id"], 5, "has the id 5, but the vocabulary"),
+    (["added_tokens", 0, "id"], 5, "two of its tokens have the same id"),
     (["added_tokens", 0], "<e>", "lacks its id or content"),
     (["extra"], [1], "the entry 'extra' with [1]"),
     (["model", "cache"], 7, "the model's entry 'cache' with 7"),
@@ -1549,9 +1555,7 @@ def test_a_file_of_a_billion_merges(tmp_path):
     ):
         with pytest.raises(ValueError, match="huge cannot be read") as caught:
             read()
-        assert "10000000000 bytes are more than any tokenizer needs" in str(
-            caught.value
-        )
+        assert "10000000000 bytes are more than" in str(caught.value)
 
 
 def test_a_special_token_spelled_like_an_ordinary_one_cannot_be_saved(tmp_path):
@@ -1583,8 +1587,8 @@ def test_a_broken_tiktoken_file(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("vocab", "merges", "message"),
     [
-        (b"{", b"", "it is not JSON"),
-        (b"[]", b"", "it is not an object"),
+        (b"{", b"", "is not JSON"),
+        (b"[]", b"", "must hold a JSON object"),
         (b'{"a": 0, "b": 1}', b"#version: 0.2\na b\n", "needs the token 'ab'"),
         (b'{"a": 0, "b": 1}', b"a b c\n", "is not a pair"),
         (b'{"a": 0}', b"\xff", "not UTF-8 at byte 0"),

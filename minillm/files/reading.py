@@ -82,7 +82,11 @@ def read_utf8(path: str | os.PathLike[str], *, at_most: int | None = None) -> st
     """
     if at_most is not None:
         size = Path(path).stat().st_size
-        check(size <= at_most, f"{path} has {size} bytes; at most {at_most} are read")
+        check(
+            size <= at_most,
+            f"{path} cannot be read: {size} bytes are more than {at_most}, the most "
+            "that a file of its kind may have",
+        )
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -246,9 +246,7 @@ def _encode_array(
     import numpy as np
 
     parts = [
-        [tokenizer._found[part]]
-        if i % 2
-        else tokenizer._encoder.encode_any(part)
+        [tokenizer._found[part]] if i % 2 else tokenizer._encoder.encode_any(part)
         for i, part in enumerate(split_specials(text, allowed))
     ]
     return np.concatenate([np.asarray(part, np.uint32) for part in parts])

@@ -171,7 +171,7 @@ def write_gpt2_files(
         ...     files[1].read_text(encoding="utf-8"), read_gpt2_files(*files) == parts
         ('#version: 0.2\nĠ a\n', True)
     """
-    found = parts.added_tokens | parts.special_tokens
+    found = {**parts.added_tokens, **parts.special_tokens}
     names = {id_: token for token, id_ in found.items()}
     vocab = {
         names.get(id_) or to_characters(token): id_

@@ -429,4 +429,6 @@ def _order(
         return first_place
     if tie_break == "bytes":
         return lambda pair: (descending(pair[0]), descending(pair[1]))
+    if tie_break == "ids":
+        return lambda pair: (pair,)
     return lambda pair: tuple([BYTE_RANK.get(id_, id_) for id_ in map(ord, pair)])

@@ -30,7 +30,7 @@ __all__ = [
     "source_words",
 ]
 
-TIE_BREAKS: Final = ("bytes", "first", "huggingface")
+TIE_BREAKS: Final = ("bytes", "first", "huggingface", "ids")
 
 # A file is read in blocks of this many bytes.
 BLOCK: Final = 1 << 20
