@@ -101,7 +101,7 @@ def portable(pattern: str, dialect: str = "regex") -> str:
         ...     portable(r"(\w)\1")
         ... except ValueError as error:
         ...     print(str(error).partition(" of ")[0])
-        not every engine reads the '\\1' at 4
+        not every engine reads the `\1` at 4
     """
     if dialect not in _WORD:
         raise ValueError(f"the dialect is one of {list(_WORD)}, not {dialect!r}")
@@ -159,7 +159,7 @@ class _Rewriter:
     def refuse(self, length: int) -> NoReturn:
         what = self.pattern[self.at : self.at + length] or "end"
         raise ValueError(
-            f"not every engine reads the {what!r} at {self.at} of the pattern "
+            f"not every engine reads the `{what}` at {self.at} of the pattern "
             f"{self.pattern!r:.80} alike; write it in another way"
         )
 
@@ -348,6 +348,8 @@ class _Rewriter:
         if match := self.take(r"\\[pP]\{\^?(\w+)\}"):
             if match[1].lower() in _PROPERTIES and not flags.fold:
                 return str(match[0])
+            self.at = start
+            self.refuse(len(match[0]))
         elif match := self.take(r"\\(?:[tnr]|x[0-7][0-9a-fA-F]|[^a-zA-Z0-9])"):
             return str(match[0])
         elif match := self.take(r"\\([fvae])"):
