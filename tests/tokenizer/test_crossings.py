@@ -90,8 +90,8 @@ def test_same_merges_as_rustbpe():
     texts = andersen()[:20]
     theirs = rustbpe.Tokenizer()
     theirs.train_from_iterator(iter(texts), 1200, pattern=crossings.LLAMA3_PATTERN)
-    ranks = {token: rank for token, rank in theirs.get_mergeable_ranks()}
-    tokens = sorted((bytes(token) for token in ranks), key=lambda t: ranks[t])
+    ranks = {bytes(token): rank for token, rank in theirs.get_mergeable_ranks()}
+    tokens = sorted(ranks, key=ranks.__getitem__)
     ours = BPETokenizer.train(
         texts, 1200, pattern=crossings.LLAMA3_PATTERN, tie_break="ids"
     )
