@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "IMAGES",
     "check",
     "open_array",
     "parse_json",
@@ -28,6 +29,11 @@ __all__ = [
     "read_lines",
     "read_utf8",
 ]
+
+# An installed package carries the committed results of the labs inside, since chapters
+# quote them; in a checkout they lie beside the figures that are drawn from them.
+_INSIDE = Path(__file__).resolve().parents[1] / "images"
+IMAGES = _INSIDE if _INSIDE.is_dir() else _INSIDE.parents[1] / "images"
 
 # What NumPy writes for one row of integers.
 _HEADER = re.compile(
