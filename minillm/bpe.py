@@ -176,7 +176,7 @@ class ByteTokenizer:
         A part of a character is no text. It is shown as the character U+FFFD:
 
         >>> ByteTokenizer().decode([97, 195])
-        'a\ufffd'
+        'a�'
     """
 
     vocab_size = 256

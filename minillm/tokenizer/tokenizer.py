@@ -469,14 +469,14 @@ class BPETokenizer:
                 the bytes are no text.
 
         Examples:
-            Every text comes back. Not every row of tokens is a text: a character may be
-            cut in two, and its halves are shown as U+FFFD.
+            Every text comes back. Not every sequence of tokens is a text: a character
+            may be cut in two, and its halves are shown as U+FFFD.
 
             >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 259)
             >>> tokenizer.decode(tokenizer.encode("the 🌍"))
             'the 🌍'
             >>> tokenizer.decode(tokenizer.encode("the 🌍")[:-1])
-            'the \ufffd'
+            'the �'
             >>> tokenizer.decode([259])
             Traceback (most recent call last):
             ValueError: there is no token 259: the ids of this tokenizer end at 258
