@@ -236,6 +236,9 @@ def _read_template(processor: Any, vocab: Mapping[int, bytes]) -> Around:
                 for piece in processor["single"]
             ]
             check(pieces.count("") == 1, "its template does not hold one text")
+            for name in filter(None, pieces):
+                what = f"its template names the token {name!r:.80}, which the tokenizer"
+                check(name in ids, f"{what} lacks")
             at = pieces.index("")
             begin = [id_ for name in pieces[:at] for id_ in ids[name]]
             end = [id_ for name in pieces[at + 1 :] for id_ in ids[name]]

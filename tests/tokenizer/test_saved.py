@@ -131,7 +131,7 @@ def test_an_id_around_a_text_that_there_is_not(path):
     [
         (template("e", "A", e=[999]), "needs the token 999"),
         (template("e", "A", e="x"), "needs the token 'x'"),
-        (template("f", "A", e=[258]), "broken: KeyError('f')"),
+        (template("f", "A", e=[258]), "names the token 'f', which the tokenizer lacks"),
         (template("e", e=[258]), "does not hold one text"),
         (template("A", "A"), "does not hold one text"),
         (template("A") | {"single": 3}, "broken: TypeError"),
