@@ -351,7 +351,8 @@ def train_bpe_naive(
         tie_break: which of the most frequent pairs to merge. `"bytes"`: the greater, as
             a pair of byte strings. `"first"`: the one seen first. `"huggingface"`: the
             smaller as a pair of ids, with the bytes numbered in the order of the
-            characters that GPT-2 writes for them.
+            characters that GPT-2 writes for them. `"ids"`: the same with the bytes as
+            they are, which is the rule of `rustbpe`, `bpeasy` and `gigatoken`.
 
     Returns:
         The vocabulary, from ids to bytes, and the merges in the order of learning. If
@@ -428,15 +429,17 @@ def choose_pair(
         >>> choose_pair(count_pairs(list(b"ababa")), letters, "first")
         (97, 98)
 
-        Four words, 5, 2, 3 and 6 times, and six merges, by three rules:
+        Four words, 5, 2, 3 and 6 times, and six merges, by four rules. (The last two
+        number letters alike, and differ in a space, or in the bytes of "é".)
 
         >>> words = ["low"] * 5 + ["lower"] * 2 + ["widest"] * 3 + ["newest"] * 6
-        >>> for rule in "bytes", "first", "huggingface":
+        >>> for rule in "bytes", "first", "huggingface", "ids":
         ...     _, merges = train_bpe_naive(words, 262, tie_break=rule)
         ...     print(rule, [(left + right).decode() for left, right in merges])
         bytes ['st', 'est', 'ow', 'low', 'west', 'ne']
         first ['es', 'est', 'lo', 'low', 'ne', 'new']
         huggingface ['es', 'est', 'lo', 'low', 'ew', 'new']
+        ids ['es', 'est', 'lo', 'low', 'ew', 'new']
     """
     most = max(counts.values())
     tied = [pair for pair, count in counts.items() if count == most]
@@ -444,6 +447,8 @@ def choose_pair(
         return tied[0]
     if tie_break == "bytes":
         return max(tied, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
+    if tie_break == "ids":
+        return min(tied)
     # Hugging Face numbers the bytes in the order of the characters that GPT-2 writes
     # for them; a merged token has its number from 256 on either way.
     return min(tied, key=lambda pair: tuple(BYTE_RANK.get(id_, id_) for id_ in pair))

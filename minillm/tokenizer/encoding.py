@@ -139,7 +139,7 @@ class Encoder:
 class _Tokenizer(Protocol):
     """What is used of a [`BPETokenizer`][minillm.bpe.BPETokenizer] here."""
 
-    special_tokens: dict[str, int]
+    _found: dict[str, int]
     _encoder: Encoder
 
     @property
@@ -182,9 +182,7 @@ def _encode_array(
     import numpy as np
 
     parts = [
-        [tokenizer.special_tokens[part]]
-        if i % 2
-        else tokenizer._encoder.encode_any(part)
+        [tokenizer._found[part]] if i % 2 else tokenizer._encoder.encode_any(part)
         for i, part in enumerate(split_specials(text, allowed))
     ]
     return np.concatenate([np.asarray(part, np.uint32) for part in parts])

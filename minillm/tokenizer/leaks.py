@@ -130,7 +130,7 @@ def show_merges(
     words = []
     for piece, special in tokenizer.pre_tokens(text, allowed_special):
         if special:
-            ids = [tokenizer.special_tokens[piece]]
+            ids = tokenizer.encode(piece, "all")
             words.append(ShownWord(piece, [[piece.encode()]], ids))
         else:
             ids = tokenizer.encode(piece)

@@ -59,7 +59,7 @@ from minillm.tokenizer.words import Merge, Pair
 
 __all__ = ["check_training", "merge_pairs", "report_shortage", "train_bpe"]
 
-TIE_BREAKS: Final = ("bytes", "first", "huggingface")
+TIE_BREAKS: Final = ("bytes", "first", "huggingface", "ids")
 
 
 def train_bpe(
@@ -297,6 +297,8 @@ def _order(
         return first_place
     if tie_break == "bytes":
         return lambda pair: (descending(pair[0]), descending(pair[1]))
+    if tie_break == "ids":
+        return lambda pair: (pair,)
     return lambda pair: tuple([BYTE_RANK.get(id_, id_) for id_ in map(ord, pair)])
 
 

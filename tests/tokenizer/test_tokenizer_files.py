@@ -154,7 +154,7 @@ BROKEN = [
     (["added_tokens", 0, "lstrip"], True, "lstrip"),
     (["added_tokens", 0, "rstrip"], True, "rstrip"),
     (["added_tokens", 0, "single_word"], True, "single_word"),
-    (["added_tokens", 0, "id"], 5, "has the id 5, but the vocabulary"),
+    (["added_tokens", 0, "id"], 5, "two of its tokens have the same id"),
     (["added_tokens", 0], "<e>", "lacks its id or content"),
     (["extra"], [1], "the entry 'extra' with [1]"),
     (["model", "cache"], 7, "the model's entry 'cache' with 7"),
@@ -287,9 +287,7 @@ def test_a_file_of_a_billion_merges(tmp_path):
     ):
         with pytest.raises(ValueError, match="huge cannot be read") as caught:
             read()
-        assert "10000000000 bytes are more than any tokenizer needs" in str(
-            caught.value
-        )
+        assert "10000000000 bytes are more than" in str(caught.value)
 
 
 def test_a_special_token_spelled_like_an_ordinary_one_cannot_be_saved(tmp_path):
@@ -321,8 +319,8 @@ def test_a_broken_tiktoken_file(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("vocab", "merges", "message"),
     [
-        (b"{", b"", "it is not JSON"),
-        (b"[]", b"", "it is not an object"),
+        (b"{", b"", "is not JSON"),
+        (b"[]", b"", "must hold a JSON object"),
         (b'{"a": 0, "b": 1}', b"#version: 0.2\na b\n", "needs the token 'ab'"),
         (b'{"a": 0, "b": 1}', b"a b c\n", "is not a pair"),
         (b'{"a": 0}', b"\xff", "not UTF-8 at byte 0"),
