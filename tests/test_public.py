@@ -51,7 +51,7 @@ UNSHOWN = {
         "drawing.compression.compression_points labs.bench.learn "
         "labs.bench.read_results labs.bench.run_lab runs.demo.run_demo "
         "runs.milestones.Milestones runs.run.Run runs.two_models.compare_models "
-        "runs.two_models.measure train.measure_peak_flops"
+        "runs.two_models.measure accounting.measure.measure_peak_flops"
     ),
     "writes pages of the site, which are compared, or starts processes": (
         "drawing.widgets.fallbacks drawing.widgets.sampling_data "

@@ -47,6 +47,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minillm.bpe import BPETokenizer
+from minillm.config import VOCAB_SIZE
 from minillm.data import (
     END_OF_TEXT,
     SEPARATOR,
@@ -88,7 +89,7 @@ def prepare(
     paths: Sequence[str | PathLike[str]],
     out: str | PathLike[str],
     *,
-    vocab_size: int = 2048,
+    vocab_size: int = VOCAB_SIZE,
     tokenizer: BPETokenizer | None = None,
     field: str = "text",
     validation: float = 0.1,
@@ -267,7 +268,7 @@ class Corpus:
         return int(lengths[tokens].sum())
 
 
-def embedded_corpus(vocab_size: int) -> Corpus:
+def embedded_corpus(vocab_size: int = VOCAB_SIZE) -> Corpus:
     """Make the fairy tales a corpus, the last tenth of them for validation.
 
     Args:

@@ -25,8 +25,9 @@ from typing import Any
 
 from minillm.generate import generate
 from minillm.model import TransformerLM
-from minillm.runs.demo import SAMPLING, Text
-from minillm.train import Progress
+from minillm.runs.demo import Text
+from minillm.runs.display import SAMPLING
+from minillm.training.loop import Progress
 from minillm.training.loss import evaluate, perplexity
 
 __all__ = ["Milestones", "milestones_text"]

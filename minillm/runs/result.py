@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from minillm.config import ModelConfig
 from minillm.drawing.figures import loss_curve, summarize
@@ -126,4 +127,4 @@ def draw_loss(log: Sequence[dict[str, Any]], folder: Path, console: Console) -> 
     try:
         loss_curve(summarize(log), folder / "loss.svg")
     except ImportError as error:
-        console.print(f"no loss curve: {error}")
+        console.print(Text(f"no loss curve: {error}"))

@@ -29,9 +29,9 @@ from minillm.hub import read_config, save_llama
 from minillm.model import TransformerLM
 from minillm.runs.checks import check_memory
 from minillm.runs.run import CHECKPOINTS, Run
-from minillm.train import TrainConfig, Trainer
 from minillm.training.distributed import rank
-from minillm.training.settings import differences, read_toml
+from minillm.training.loop import Trainer
+from minillm.training.settings import TrainConfig, differences, read_toml
 
 __all__ = ["is_run", "locked", "resume", "start"]
 

@@ -38,6 +38,7 @@ from minillm.files.writing import atomic_write
 from minillm.formats.opening import Opened, open_model
 from minillm.generate import stream_text
 from minillm.runs.demo import read_log
+from minillm.runs.display import SAMPLING
 from minillm.training.loss import bits_per_byte, evaluate
 
 __all__ = ["compare_models", "measure", "unseen_tale"]
@@ -116,8 +117,7 @@ def compare_models(sources: list[str | PathLike[str]], names: list[str]) -> str:
             80,
             begin_ids=begin_ids,
             stop_ids=stop_ids,
-            temperature=0.8,
-            top_p=0.95,
+            **SAMPLING,
             seed=0,
         )
         text = " ".join((PROMPT + "".join(pieces)).split())

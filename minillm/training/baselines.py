@@ -25,7 +25,10 @@ from numpy.typing import NDArray
 
 __all__ = ["KneserNey", "uniform_loss", "unigram_loss"]
 
-# One row of token ids; a list will do.
+# Ids that are counted at once.
+CHUNK = 1 << 20
+
+# A sequence of token ids; a list will do.
 Ids = Sequence[int] | NDArray[Any]
 # After each context: what followed it, how often.
 _Followers = dict[tuple[int, ...], dict[int, int]]
@@ -51,7 +54,7 @@ def unigram_loss(train_tokens: Ids, tokens: Ids, vocab_size: int) -> float:
     r"""The loss of guessing each token by its frequency alone.
 
     One is added to every count (Laplace), or a token that was never seen would have the
-    probability zero, and its surprise would be infinite.
+    probability zero, and the loss would be infinite.
 
     Args:
         train_tokens: where the frequencies are counted.
@@ -73,9 +76,22 @@ def unigram_loss(train_tokens: Ids, tokens: Ids, vocab_size: int) -> float:
         >>> round(-math.log(4 / 6), 3)
         0.405
     """
-    counts = Counter(map(int, train_tokens))
-    total = len(train_tokens) + vocab_size
-    return _mean_surprise((counts[int(token)] + 1) / total for token in tokens[1:])
+    if len(tokens) < 2:
+        raise ValueError("nothing to predict: a text takes two tokens or more")
+    counts, targets = (_counts(part, vocab_size) for part in (train_tokens, tokens[1:]))
+    # $\ln p_j$ with $p_j = (c_j + 1) / (n + V)$
+    log_p = np.log((counts + 1) / (len(train_tokens) + vocab_size))
+    return float(-(targets @ log_p) / (len(tokens) - 1))
+
+
+def _counts(tokens: Ids, vocab_size: int) -> NDArray[np.int64]:
+    """How often each id occurs."""
+    counts = np.zeros(vocab_size, np.int64)
+    # `bincount` needs a copy in 64 bits; chunks keep that small for a mapped file.
+    for start in range(0, len(tokens), CHUNK):
+        chunk = np.asarray(tokens[start : start + CHUNK])
+        counts += np.bincount(chunk, minlength=vocab_size)
+    return counts
 
 
 def _mean_surprise(probabilities: Iterable[float]) -> float:

@@ -55,8 +55,8 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 __all__ = [
-    "any_of_us",
-    "gather_gradients",
+    "any_rank",
+    "average_gradients",
     "joined",
     "mean",
     "rank",
@@ -212,7 +212,7 @@ def wrap(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, **option)
 
 
-def gather_gradients(model: nn.Module, now: bool) -> AbstractContextManager[None]:
+def average_gradients(model: nn.Module, now: bool) -> AbstractContextManager[None]:
     """Say when a backward pass shall take the mean with the other processes.
 
     Args:
@@ -224,7 +224,7 @@ def gather_gradients(model: nn.Module, now: bool) -> AbstractContextManager[None
 
     Examples:
         >>> model = nn.Linear(1, 1)
-        >>> with gather_gradients(model, now=False):  # alone, it changes nothing
+        >>> with average_gradients(model, now=False):  # alone, it changes nothing
         ...     model(torch.ones(1)).backward()
         >>> model.bias.grad.tolist()
         [1.0]
@@ -249,7 +249,7 @@ def mean(x: Float[Tensor, ""]) -> Float[Tensor, ""]:
     return x
 
 
-def any_of_us(yes: bool, device: torch.device) -> bool:
+def any_rank(yes: bool, device: torch.device) -> bool:
     """Ask whether anything is so in any process.
 
     Args:
@@ -260,7 +260,7 @@ def any_of_us(yes: bool, device: torch.device) -> bool:
         Whether it is so anywhere; all processes get the same answer.
 
     Examples:
-        >>> any_of_us(False, torch.device("cpu"))  # alone
+        >>> any_rank(False, torch.device("cpu"))  # alone
         False
     """
     if world_size() == 1:
