@@ -325,7 +325,8 @@ def disclose(
 
     ours = read_run(run)
     # `Text` is shown as it is; in a string, square brackets would be markup.
-    table = Table("", "GPT-4 report", Text(str(run)), show_lines=True)
+    table = Table("", "GPT-4 report", show_lines=True)
+    table.add_column(Text(str(run)))
     for item, text in GPT4_REPORT.items():
         table.add_row(*map(Text, (item, text, ours[item])))
     Console().print(table)

@@ -166,6 +166,36 @@ def test_known_words():
         known_words(["", "1 2"], ["the duck"])
 
 
+def test_a_run_that_came_meanwhile_is_left_alone(tmp_path):
+    """Training takes minutes, in which another command may take the name."""
+    folder = tmp_path / "demo"
+
+    def come(model, text, progress):
+        folder.mkdir(exist_ok=True)
+        (folder / "last.safetensors").write_bytes(b"a checkpoint")
+
+    config = TrainConfig(steps=1)
+    with pytest.raises(FileExistsError, match="holds a run of minillm train"):
+        run_demo(folder, config=config, documents=andersen()[:6], watch=come)
+    assert [path.name for path in folder.iterdir()] == ["last.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["a[/x]", "b [lr=0.1]", "c:fire:"])
+def test_the_demo_shows_names_and_prompts_as_they_are(run, tmp_path, name, monkeypatch):
+    folder, _, _ = run
+    console = Console(record=True, width=200, file=open_null())
+    text = demo.Text([], minillm.load(folder)[1], None, None, 1)
+    monkeypatch.setattr(demo, "known_words", lambda written, corpus: (1.0, 1))
+    monkeypatch.setattr(demo, "stream_text", lambda *rest, **options: [f"<{name}>"])
+    demo._write(None, text, name, console)
+    copy = tmp_path / name.replace("/", "")
+    model, tokenizer = minillm.load(folder)
+    demo._save(copy, model, tokenizer, read_log(folder), console)
+    shown = console.export_text()
+    assert f"{name}<{name}>" in shown
+    assert f"kept in {copy}" in shown
+
+
 @pytest.mark.check
 @pytest.mark.timeout(1200)
 def test_the_whole_demo_reaches_its_aim(tmp_path):
