@@ -289,11 +289,11 @@ def clip_gradients(params: Iterable[Tensor], max_norm: float) -> float:
     vector. One odd sequence can make it a hundred times its usual size. The direction
     of such a gradient is worth something; its length is not.
 
-    How often it acts depends on `max_norm`. In a large model 1 is usually a bound that
-    few steps reach. In the demo it is not: CLIPFACT
-    So there, clipping *normalizes* nearly every gradient to length 1. That changes
-    little, because AdamW divides by the usual size of the gradient anyway; what it does
-    change is that no step counts for more than another in the moments.
+    How often it acts depends on `max_norm`. The demo sets it to 1; the median norm
+    there is 1.59, and 95.6 % of the steps are clipped. So in the demo clipping is no
+    safeguard against rare accidents: it *normalizes* nearly every gradient to length 1.
+    AdamW divides by the usual size of the gradient anyway; what remains is that no step
+    counts for much more than another in its moments.
 
     Args:
         params: the weights; those without a gradient are passed over.

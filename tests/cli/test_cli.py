@@ -209,7 +209,9 @@ def test_one_default_for_the_size_of_a_vocabulary():
         prepare.prepare,
         prepare.embedded_corpus,
     ):
-        assert inspect.signature(function).parameters["vocab_size"].default is VOCAB_SIZE
+        assert (
+            inspect.signature(function).parameters["vocab_size"].default is VOCAB_SIZE
+        )
     assert SHAPE.vocab_size == VOCAB_SIZE
 
 

@@ -5,6 +5,7 @@ import math
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -184,12 +185,12 @@ def test_a_run_that_came_meanwhile_is_left_alone(tmp_path):
 def test_the_demo_shows_names_and_prompts_as_they_are(run, tmp_path, name, monkeypatch):
     folder, _, _ = run
     console = Console(record=True, width=200, file=open_null())
-    text = demo.Text([], minillm.load(folder)[1], None, None, 1)
+    model, tokenizer = minillm.load(folder)
+    text = demo.Text([], tokenizer, np.arange(2), np.arange(2), 1)
     monkeypatch.setattr(demo, "known_words", lambda written, corpus: (1.0, 1))
     monkeypatch.setattr(demo, "stream_text", lambda *rest, **options: [f"<{name}>"])
-    demo._write(None, text, name, console)
+    demo._write(model, text, name, console)
     copy = tmp_path / name.replace("/", "")
-    model, tokenizer = minillm.load(folder)
     demo._save(copy, model, tokenizer, read_log(folder), console)
     shown = console.export_text()
     assert f"{name}<{name}>" in shown
