@@ -312,7 +312,7 @@ def test_a_replaced_file_keeps_its_permissions(
             assert not unfinished.stat().st_mode & 0o777 & ~(mode | 0o200)
         # A new file gets what the umask leaves.
         write(tmp_path / "new", b"new")
-        with atomic_folder(tmp_path / "folder") as folder:
+        with atomic_folder(tmp_path / "folder"):
             pass
         assert (tmp_path / "new").stat().st_mode & 0o777 == 0o666 & ~umask
         assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~umask

@@ -184,11 +184,13 @@ def test_a_run_that_came_meanwhile_is_left_alone(tmp_path):
 @pytest.mark.parametrize("name", ["a[/x]", "b [lr=0.1]", "c:fire:"])
 def test_the_demo_shows_names_and_prompts_as_they_are(run, tmp_path, name, monkeypatch):
     folder, _, _ = run
-    console = Console(record=True, width=200, file=open_null())
+    console = Console(record=True, width=500, file=open_null())
     model, tokenizer = minillm.load(folder)
     text = demo.Text([], tokenizer, np.arange(2), np.arange(2), 1)
     monkeypatch.setattr(demo, "known_words", lambda written, corpus: (1.0, 1))
-    monkeypatch.setattr(demo, "stream_text", lambda *rest, **options: [f"<{name}>"])
+    monkeypatch.setattr(
+        demo, "stream_text", lambda *rest, **options: iter([f"<{name}>"])
+    )
     demo._write(model, text, name, console)
     copy = tmp_path / name.replace("/", "")
     demo._save(copy, model, tokenizer, read_log(folder), console)
