@@ -225,6 +225,7 @@ def end_of_text(tokenizer: BPETokenizer) -> int:
         ValueError: if the tokenizer has no such special token.
 
     Examples:
+        >>> from minillm.bpe import BPETokenizer
         >>> end_of_text(BPETokenizer.train(["the cat"], 258, [END_OF_TEXT]))
         257
     """
@@ -252,6 +253,7 @@ def tokenize(documents: Iterable[str], tokenizer: BPETokenizer) -> NDArray[Any]:
         ValueError: if the tokenizer has no `<|endoftext|>`.
 
     Examples:
+        >>> from minillm.bpe import BPETokenizer
         >>> tokenizer = BPETokenizer(
         ...     {i: bytes([i]) for i in range(256)}, [], ["<|endoftext|>"]
         ... )

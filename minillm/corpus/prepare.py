@@ -121,6 +121,7 @@ def prepare(
 
     Examples:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "tales.txt"
         ...     _ = path.write_text("\n\n\n".join("abcdefgh"), encoding="utf-8")

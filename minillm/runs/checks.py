@@ -73,6 +73,8 @@ def check_memory(shape: ModelConfig, config: TrainConfig, device: str) -> str:
         ValueError: if it cannot fit.
 
     Examples:
+        >>> from minillm.config import ModelConfig
+        >>> from minillm.training.settings import TrainConfig
         >>> small = ModelConfig(2048, 128, d_model=128, n_layers=4, n_heads=4)
         >>> check_memory(small, TrainConfig(), "cpu").split(", ")[0]
         'a step keeps 51.2MB'

@@ -302,6 +302,7 @@ def read_log(folder: str | PathLike[str]) -> list[dict[str, Any]]:
 
     Examples:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     line = '{"event": "step", "step": 1}\n'
         ...     _ = (Path(folder) / "log.jsonl").write_text(line, encoding="utf-8")

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from minillm.config import ModelConfig
-from minillm.drawing.figures import loss_curve, summarize
+from minillm.drawing.kit import loss_curve, summarize
 from minillm.flops import param_count, training_flops
 from minillm.training.baselines import KneserNey, uniform_loss, unigram_loss
 from minillm.training.loss import Tokens, bits_per_byte
@@ -87,6 +87,9 @@ def run_result(
         One line of a log.
 
     Examples:
+        >>> from minillm.config import ModelConfig
+        >>> from minillm.flops import training_flops
+        >>> from minillm.training.settings import TrainConfig
         >>> shape = ModelConfig(8, context_length=4, d_model=8, n_layers=1, n_heads=2)
         >>> config = TrainConfig(steps=10, batch_size=2, warmup_steps=1)
         >>> sizes = {"n_tokens": 10, "n_bytes": 20}

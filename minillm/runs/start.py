@@ -111,6 +111,11 @@ def start(
     Examples:
         >>> import tempfile
         >>> import numpy as np
+        >>> from pathlib import Path
+        >>> from minillm.bpe import BPETokenizer
+        >>> from minillm.config import ModelConfig
+        >>> from minillm.corpus.prepare import Corpus
+        >>> from minillm.training.settings import TrainConfig
         >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 260)
         >>> ids = np.array(tokenizer.encode("the cat in the hat " * 9))
         >>> corpus = Corpus("a rhyme", ids, ids, tokenizer, 1)

@@ -73,6 +73,7 @@ def unigram_loss(train_tokens: Ids, tokens: Ids, vocab_size: int) -> float:
 
         >>> round(unigram_loss([0, 0, 0, 1], [1, 0, 0], vocab_size=2), 3)
         0.405
+        >>> import math
         >>> round(-math.log(4 / 6), 3)
         0.405
     """

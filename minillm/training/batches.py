@@ -86,6 +86,8 @@ def cut_sequences(
         ValueError: if an id that was cut out is negative or not below `vocab_size`.
 
     Examples:
+        >>> import numpy as np
+        >>> import torch
         >>> tokens = np.arange(10, 20)
         >>> inputs, targets = cut_sequences(tokens, torch.tensor([0, 4]), 3)
         >>> inputs.tolist(), targets.tolist()

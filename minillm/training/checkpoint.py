@@ -157,6 +157,8 @@ def load_checkpoint(
 
     Examples:
         >>> import io
+        >>> import torch
+        >>> from torch import nn
         >>> model = nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> file = io.BytesIO()

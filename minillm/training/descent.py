@@ -81,6 +81,7 @@ hence "L2"). But Adam divides whatever is in the gradient by its usual size, the
 included. Take two weights of 2 that learn nothing, whose gradients only change sign,
 one of size 1000 and one of size 0.001, for a hundred steps:
 
+>>> import torch
 >>> def after_noise(rule, **settings):
 ...     w, memory = torch.tensor([2.0, 2.0], dtype=torch.float64), {}
 ...     for i in range(100):

@@ -224,6 +224,7 @@ def wrap(model: nn.Module) -> nn.Module:
         the weights of rank 0.
 
     Examples:
+        >>> from torch import nn
         >>> model = nn.Linear(1, 1)
         >>> wrap(model) is model  # alone
         True

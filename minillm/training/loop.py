@@ -101,7 +101,11 @@ class Trainer:
         Gradient accumulation: four micro-batches of one sequence make the same step as
         one batch of four.
 
+        >>> import numpy as np
+        >>> import torch
         >>> from minillm.config import ModelConfig
+        >>> from minillm.model import TransformerLM
+        >>> from minillm.training.settings import TrainConfig
         >>> text, weights = np.arange(100) % 7, []
         >>> for micro_batches in (1, 4):
         ...     _ = torch.manual_seed(0)

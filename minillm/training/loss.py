@@ -236,7 +236,9 @@ def evaluate(
         ValueError: if the text is too short, or the stride too short or too long.
 
     Examples:
+        >>> import numpy as np
         >>> from minillm.config import ModelConfig
+        >>> from minillm.model import TransformerLM
         >>> config = ModelConfig(100, 8, d_model=16, n_layers=1, n_heads=1)
         >>> model = TransformerLM(config)
         >>> round(evaluate(model, np.arange(100)), 1), round(math.log(100), 1)

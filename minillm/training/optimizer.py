@@ -221,6 +221,7 @@ def decay_matrices(model: nn.Module, weight_decay: float) -> list[dict[str, Any]
         Two groups, as an optimizer takes them.
 
     Examples:
+        >>> from torch import nn
         >>> layers = nn.Sequential(nn.Linear(2, 3, bias=False), nn.RMSNorm(3))
         >>> groups = decay_matrices(layers, 0.3)
         >>> [([w.ndim for w in g["params"]], g["weight_decay"]) for g in groups]

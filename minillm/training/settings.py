@@ -177,6 +177,7 @@ def settings(table: type) -> list[Setting]:
         nor a pair of numbers are left out.
 
     Examples:
+        >>> from minillm.config import ModelConfig
         >>> [s.name for s in settings(ModelConfig)][:3]
         ['context_length', 'd_model', 'n_layers']
         >>> settings(TrainConfig)[0]
