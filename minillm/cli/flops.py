@@ -1,7 +1,7 @@
 r"""The commands `minillm flops`, `minillm cost` and `minillm disclose`.
 
-The course does not explain this module: it brings the numbers of
-[`minillm.flops`][] and its neighbours to a terminal, as a table or as JSON.
+It brings the numbers of [`minillm.flops`][] and its neighbours to a terminal, as a
+table or as JSON.
 """
 
 import json

@@ -1,7 +1,7 @@
 r"""The command `minillm train`.
 
-The course does not explain this module: it brings [`minillm.runs.run`][] to a terminal.
-The options for settings are not written here; they are made from the fields of
+It brings [`minillm.runs.run`][] to a terminal. The options for settings are not written
+here; they are made from the fields of
 [`TrainConfig`][minillm.training.settings.TrainConfig] and
 [`ModelConfig`][minillm.config.ModelConfig].
 """

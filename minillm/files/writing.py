@@ -53,6 +53,7 @@ def atomic_write(
         A block that fails leaves the old file as it was, and nothing beside it:
 
         >>> import tempfile
+        >>> import os
         >>> from pathlib import Path
         >>> folder = tempfile.TemporaryDirectory()
         >>> path = Path(folder.name) / "notes.txt"

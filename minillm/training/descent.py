@@ -113,7 +113,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["adam", "adamw", "descend", "gradient_descent", "momentum", "steps_needed"]
+__all__ = [
+    "adam",
+    "adamw",
+    "descend",
+    "gradient_descent",
+    "momentum",
+    "steps_needed",
+    "valley",
+]
 
 Weights = Float[Tensor, "*shape"]
 Memory = dict[str, Any]
@@ -246,7 +254,19 @@ def adamw(
 
 
 def valley(w: Float[Tensor, "2"], kappa: float) -> Float[Tensor, "2"]:
-    r"""The gradient of $f(w) = \frac12 (\kappa w_0^2 + w_1^2)$."""
+    r"""The gradient of $f(w) = \frac12 (\kappa w_0^2 + w_1^2)$.
+
+    Args:
+        w: the two weights.
+        kappa: $\kappa$, how much steeper the valley is across than along.
+
+    Returns:
+        The gradient.
+
+    Examples:
+        >>> valley(torch.tensor([1.0, 2.0]), kappa=10).tolist()
+        [10.0, 2.0]
+    """
     return torch.tensor([kappa, 1.0], dtype=w.dtype) * w
 
 

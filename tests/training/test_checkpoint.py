@@ -416,8 +416,8 @@ print((peak() - before) / state)
 def test_saving_takes_no_second_copy_of_the_state(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SAVED, str(tmp_path / "a")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    # It was 3 before tensors were written one by one. A hundred megabytes of state are far
-    # above what the interpreter takes and gives back meanwhile.
+    # It was 3 before tensors were written one by one. A hundred megabytes of state are
+    # far above what the interpreter takes and gives back meanwhile.
     assert float(done.stdout) < 0.1
 
 
