@@ -13,7 +13,10 @@ positions in [`minillm.rope`][], the residual stream and the rest in
 import math
 from dataclasses import dataclass, fields
 
-__all__ = ["ModelConfig", "RopeScaling"]
+__all__ = ["VOCAB_SIZE", "ModelConfig", "RopeScaling"]
+
+VOCAB_SIZE = 2048
+"""How many tokens a vocabulary has unless you say otherwise; the demo's has as many."""
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,11 @@ UNSHOWN = {
         "runs.result.draw_loss"
     ),
     "trains or measures for seconds or minutes: tests of its chapter run it": (
-        "corpus.prepare.embedded_corpus drawing.attention.learn_to_repeat "
-        "drawing.compression.compression_points drawing.gradients.measure_errors "
-        "labs.bench.learn labs.bench.read_results labs.bench.run_lab "
-        "runs.demo.run_demo runs.milestones.Milestones runs.run.Run "
-        "runs.two_models.compare_models runs.two_models.measure "
-        "train.measure_peak_flops"
+        "accounting.measure.measure_peak_flops corpus.prepare.embedded_corpus "
+        "drawing.attention.learn_to_repeat drawing.compression.compression_points "
+        "drawing.gradients.measure_errors labs.bench.learn labs.bench.read_results "
+        "labs.bench.run_lab runs.demo.run_demo runs.milestones.Milestones "
+        "runs.run.Run runs.two_models.compare_models runs.two_models.measure"
     ),
     "writes pages of the site, which are compared, or starts processes": (
         "drawing.widgets.fallbacks drawing.widgets.sampling_data "

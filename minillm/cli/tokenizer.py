@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from minillm.config import VOCAB_SIZE
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -71,7 +73,7 @@ def train(
     ] = None,
     vocab_size: Annotated[
         int, typer.Option(help="Bytes, merges and special tokens together.")
-    ] = 4096,
+    ] = VOCAB_SIZE,
     special: Annotated[
         list[str] | None, typer.Option(help="A special token; may be repeated.")
     ] = None,

@@ -23,7 +23,8 @@ from minillm import load
 from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
 from minillm.generate import generate
-from minillm.runs.demo import SAMPLING, read_log
+from minillm.runs.demo import read_log
+from minillm.runs.display import SAMPLING
 
 __all__ = ["first_page_data", "first_page_text", "settings_table", "write_first_page"]
 

@@ -5,6 +5,7 @@ import math
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -168,6 +169,38 @@ def test_known_words():
     )
     with pytest.raises(ValueError, match="no words"):
         known_words(["", "1 2"], ["the duck"])
+
+
+def test_a_run_that_came_meanwhile_is_left_alone(tmp_path):
+    """Training takes minutes, in which another command may take the name."""
+    folder = tmp_path / "demo"
+
+    def come(model, text, progress):
+        folder.mkdir(exist_ok=True)
+        (folder / "last.safetensors").write_bytes(b"a checkpoint")
+
+    config = TrainConfig(steps=1)
+    with pytest.raises(FileExistsError, match="holds a run of minillm train"):
+        run_demo(folder, config=config, documents=andersen()[:6], watch=come)
+    assert [path.name for path in folder.iterdir()] == ["last.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["a[/x]", "b [lr=0.1]", "c:fire:"])
+def test_the_demo_shows_names_and_prompts_as_they_are(run, tmp_path, name, monkeypatch):
+    folder, _, _ = run
+    console = Console(record=True, width=500, file=open_null())
+    model, tokenizer = minillm.load(folder)
+    text = demo.Text([], tokenizer, np.arange(2), np.arange(2), 1)
+    monkeypatch.setattr(demo, "known_words", lambda written, corpus: (1.0, 1))
+    monkeypatch.setattr(
+        demo, "stream_text", lambda *rest, **options: iter([f"<{name}>"])
+    )
+    demo._write(model, text, name, console)
+    copy = tmp_path / name.replace("/", "")
+    demo._save(copy, model, tokenizer, read_log(folder), console)
+    shown = console.export_text()
+    assert f"{name}<{name}>" in shown
+    assert f"kept in {copy}" in shown
 
 
 @pytest.mark.check
