@@ -94,6 +94,8 @@ __all__ = [
     "top_p_filter",
 ]
 
+ROUNDING = 1e-9  # what a total of probabilities may miss p by, relative to p
+
 
 def apply_temperature(
     logits: Float[Tensor, "*batch vocab"], t: float
@@ -171,8 +173,9 @@ def top_p_filter(
 
     Args:
         logits: the scores.
-        p: the share to keep, in $(0, 1]$. The token that crosses $p$ stays; among equal
-            scores the smaller id comes first.
+        p: the share to keep, in $(0, 1]$. The token that crosses $p$ stays; with equal
+            logits the smaller id comes first. A total that misses $p$ by less than one
+            part in $10^9$ counts as $p$, because both are rounded numbers.
 
     Returns:
         The scores, with $-\infty$ where a token is ruled out.
@@ -188,19 +191,28 @@ def top_p_filter(
         [True, True, False, False]
         >>> kept([0.90, 0.06, 0.03, 0.01], p=0.7)
         [True, False, False, False]
+
+        At $p = k / n$, exactly $k$ of $n$ equally likely tokens stay:
+
+        >>> sum(kept([1 / 49] * 49, p=5 / 49)), sum(kept([0.1] * 10, p=0.3))
+        (5, 3)
     """
     if not 0 < p <= 1:
         raise ValueError(
             f"top_p must lie in (0, 1]; got {p}: 1 keeps every token, 0.9 is usual"
         )
     order = logits.argsort(dim=-1, descending=True, stable=True)
-    sorted_p = softmax(logits.gather(-1, order).double(), dim=-1)
+    x = logits.gather(-1, order).double()
+    # Not divided by their total, equal weights are all 1, and their sums exact.
+    weights = torch.exp(x - x[..., :1])
+    total = weights.sum(dim=-1, keepdim=True)
     # A token goes when those *before* it already reach $p$. (Not when those up to and
     # with it do: then the first would go if it alone were enough.) At $p = 1$ none
     # goes, although a sum of rounded numbers may reach 1 before its end.
-    before = sorted_p.cumsum(dim=-1) - sorted_p
+    before = weights.cumsum(dim=-1) - weights
     removed = torch.zeros_like(logits, dtype=torch.bool)
-    removed = removed.scatter(-1, order, (before >= p) & (p < 1))
+    enough = before >= p * (1 - ROUNDING) * total
+    removed = removed.scatter(-1, order, enough & (p < 1))
     return logits.masked_fill(removed, -math.inf)
 
 

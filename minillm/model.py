@@ -93,11 +93,21 @@ class Embedding(nn.Module):
 
     def __init__(self, vocab_size: int, d_model: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(vocab_size, d_model))
+        self.weight = nn.Parameter(torch.empty(vocab_size, d_model))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the table anew."""
+        self.weight.normal_()
 
     def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
         """Look up the vector of each id."""
         return F.embedding(ids, self.weight)
+
+    def extra_repr(self) -> str:
+        """The sizes, for `print(model)`."""
+        return f"vocab_size={self.weight.shape[0]}, d_model={self.weight.shape[1]}"
 
 
 class RMSNorm(nn.Module):
@@ -142,11 +152,20 @@ class RMSNorm(nn.Module):
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(d_model))
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set all factors to one."""
+        self.weight.fill_(1.0)
+
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Normalize each vector along the last axis."""
         # PyTorch's kernel computes the formula above in one pass over memory, and
         # under mixed precision does so in float32, where small squares survive.
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        """The size and the constant, for `print(model)`."""
+        return f"d_model={len(self.weight)}, eps={self.eps}"
 
 
 def silu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -364,15 +383,13 @@ class TransformerLM(nn.Module):
         )
         self.final_norm = RMSNorm(config.d_model, config.norm_eps)
         self.lm_head = Linear(config.d_model, config.vocab_size)
-        self.reset_parameters()
-        if config.tie_embeddings:
-            self.lm_head.weight = self.token_embedding.weight
+        self._start_small()
 
-    @torch.no_grad()
     def reset_parameters(self) -> None:
-        r"""Set the weights that depend on the place of a layer, not only on its shape.
+        r"""Draw all weights anew, as the constructor does.
 
-        Done once, by the constructor; a second time would shrink the parts again.
+        Each layer first starts as its shape wants it. Then the position of a layer in
+        the model counts:
 
         - The head starts small, so that all logits start near zero and the first loss
           near $\ln V$.
@@ -380,8 +397,19 @@ class TransformerLM(nn.Module):
           smaller, so that their sum starts at the size of one (Radford et al. 2019,
           the GPT-2 report, section 2.3).
         """
+        for part in self.modules():
+            if isinstance(part, Embedding | Linear | RMSNorm):
+                part.reset_parameters()
+        self._start_small()
+
+    @torch.no_grad()
+    def _start_small(self) -> None:
+        """Set the weights that depend on the position of a layer in the model."""
         nn.init.normal_(self.token_embedding.weight, std=0.02)
-        nn.init.normal_(self.lm_head.weight, std=0.02)
+        if self.config.tie_embeddings:
+            self.lm_head.weight = self.token_embedding.weight
+        else:
+            nn.init.normal_(self.lm_head.weight, std=0.02)
         for part in self.modules():
             if isinstance(part, TransformerBlock):
                 part.attn.o_proj.weight.div_(math.sqrt(2 * self.config.n_layers))
