@@ -123,12 +123,17 @@ class BPETokenizer:
         ignore_merges: whether a pre-token that is a token is taken whole, whatever the
             merges say. For merges learned here it makes no difference. tiktoken does
             it; a `tokenizer.json` says whether to.
+        begin_ids: the ids with which the model expects every text to begin.
+        stop_ids: the ids that end what the model writes.
 
     Attributes:
         vocab: the bytes of each token, special ones included.
         merges: the merges.
         special_tokens: the special tokens and their ids.
         pattern: the pre-tokenizer.
+        begin_ids: the ids that stand before a text. `encode` leaves them to you, since
+            a text may be a part of a longer one.
+        stop_ids: the ids after which to stop.
 
     Raises:
         ValueError: if the parts do not fit together.
@@ -147,11 +152,14 @@ class BPETokenizer:
         *,
         pattern: str = GPT2_PATTERN,
         ignore_merges: bool = True,
+        begin_ids: Iterable[int] = (),
+        stop_ids: Iterable[int] = (),
     ) -> None:
         self.vocab = dict(vocab)
         self.merges = [(left, right) for left, right in merges]
         self.pattern = pattern
         self.ignore_merges = ignore_merges
+        self.begin_ids, self.stop_ids = list(begin_ids), list(stop_ids)
         self.special_tokens = place_specials(
             self.vocab, self.merges, special_tokens or ()
         )
