@@ -291,6 +291,7 @@ def stream(
     stop_ids: Collection[int] = (),
     banned_ids: Collection[int] = (),
     use_cache: bool = True,
+    decoder: Decoder | None = None,
 ) -> Iterator[int]:
     r"""Continue a text token by token, and yield each new id as it is drawn.
 
@@ -312,6 +313,8 @@ def stream(
         stop_ids: ids that end the text; they are not yielded.
         banned_ids: ids that are never drawn.
         use_cache: `False` reads the whole text again for each token, as a check.
+        decoder: one made of this model for an earlier text; `None` makes one, which
+            takes as long as some ten tokens.
 
     Returns:
         An iterator over the new ids.
@@ -338,8 +341,12 @@ def stream(
         "top_p": top_p,
         "banned_ids": frozenset(banned_ids),
     }
-    # Everything is checked now, not when somebody asks for the first token.
+    # Everything is checked now, not when the first token is asked for.
     _check(model, ids, max_new_tokens, settings)
+    if decoder is not None and decoder.model is not model:
+        raise ValueError(
+            "the decoder is of another model: make one with Decoder(model)"
+        )
     random = torch.Generator()
     if seed is None:
         random.seed()
@@ -349,7 +356,7 @@ def stream(
     def draw(logits: Float[Tensor, " vocab"]) -> int:
         return pick(logits.cpu(), **settings, random=random)
 
-    tokens = _decode(model, list(ids), draw, use_cache)
+    tokens = _decode(model, list(ids), draw, use_cache, decoder)
     return takewhile(lambda i: i not in stop_ids, islice(tokens, max_new_tokens))
 
 
@@ -358,14 +365,15 @@ def _decode(
     ids: list[int],
     draw: Callable[[Float[Tensor, " vocab"]], int],
     use_cache: bool,
+    decoder: Decoder | None,
 ) -> Iterator[int]:
     """Yield new ids forever."""
     context_length = model.config.context_length
     device = model.token_embedding.weight.device
     start = 0  # the model sees ids[start:]
     read = 0  # and the cache holds ids[start:read]
-    cache = decoder = None
-    fast = use_cache and suits(model)
+    cache = None
+    fast = use_cache and (decoder is not None or suits(model))
     while True:
         if len(ids) - start > context_length:
             start, cache = len(ids) - (context_length + 1) // 2, None
@@ -445,24 +453,25 @@ def generate(
 def stream_text(
     model: TransformerLM,
     tokenizer: BPETokenizer,
-    prompt: str,
+    prompt: str | Sequence[int],
     max_new_tokens: int,
     **settings: Any,
 ) -> Iterator[str]:
-    r"""Continue a text, and yield the new pieces of it as they are drawn.
+    r"""Continue a text, and yield what is new in it as it is sampled.
 
     A token is a run of bytes, and a character such as é may be cut between two tokens.
     Its first half is held back until the second is there. Ids of the model for which
-    the tokenizer has no token are never drawn.
+    the tokenizer has no token are never sampled.
 
     Args:
         model: the model.
         tokenizer: the one that the model was trained with.
-        prompt: the beginning; an empty one stands for the beginning of a text, if the
-            tokenizer marks that with `<|endoftext|>`.
+        prompt: the beginning. Before a text the model reads the tokenizer's
+            `begin_ids`; ids are read as they are. If nothing is left to read, the model
+            reads `<|endoftext|>`, where the tokenizer has that.
         max_new_tokens: when to stop at the latest.
-        **settings: those of [`stream`][minillm.generate.stream]; and `begin_ids`, ids
-            that the model has to read before any text.
+        **settings: those of [`stream`][minillm.generate.stream]. `stop_ids` are the
+            tokenizer's unless they are given, or else `<|endoftext|>`.
 
     Returns:
         An iterator over strings, none of them empty.
@@ -480,14 +489,13 @@ def stream_text(
         True
     """
     end_of_text = tokenizer.special_tokens.get("<|endoftext|>")
-    ids = [*settings.pop("begin_ids", ()), *tokenizer.encode(prompt)]
-    if not ids and end_of_text is not None:
-        ids = [end_of_text]
-    if end_of_text is not None:
-        settings.setdefault("stop_ids", [end_of_text])
+    if isinstance(prompt, str):
+        prompt = [*tokenizer.begin_ids, *tokenizer.encode(prompt)]
+    usual = [] if end_of_text is None else [end_of_text]
+    settings.setdefault("stop_ids", tokenizer.stop_ids or usual)
     without_token = set(range(model.config.vocab_size)).difference(tokenizer.vocab)
     settings["banned_ids"] = without_token.union(settings.get("banned_ids", ()))
-    tokens = stream(model, ids, max_new_tokens, **settings)
+    tokens = stream(model, list(prompt) or usual, max_new_tokens, **settings)
 
     def pieces() -> Iterator[str]:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

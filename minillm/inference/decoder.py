@@ -106,7 +106,8 @@ def suits(model: nn.Module) -> bool:
 class Decoder:
     r"""Same result as the model, for one new token and the cache of those before it.
 
-    Unlike it: the matrices are copied, joined, and laid out for a single row. A model
+    Unlike it: the matrices are copied, joined, and laid out for a single row. Copying
+    takes as long as some ten tokens, so keep the decoder for the next text. A model
     that learns after that is not followed.
 
     Args:
@@ -124,7 +125,7 @@ class Decoder:
 
     @torch.no_grad()
     def __init__(self, model: TransformerLM) -> None:
-        self.config = model.config
+        self.model, self.config = model, model.config
         self.embedding = model.token_embedding.weight.detach()
         self.layers = [
             (

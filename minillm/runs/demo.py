@@ -62,6 +62,7 @@ from minillm.hub import save_llama
 from minillm.model import TransformerLM
 from minillm.runs.display import training_display
 from minillm.runs.result import counting_losses, draw_loss, run_result
+from minillm.runs.start import is_run
 from minillm.train import (
     Progress,
     Tokens,
@@ -104,9 +105,15 @@ def run_demo(
     Raises:
         ValueError: if the text is too short to train and examine a model.
         BlockingIOError: if another process works on the same folder.
+        FileExistsError: if the folder holds a run that `minillm train` could resume.
     """
     Path(folder).parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
+        if is_run(folder):
+            raise FileExistsError(
+                f"{folder} holds a run of `minillm train`, which the demo would "
+                "overwrite: choose another --out"
+            )
         return _run(
             Path(folder),
             config or CONFIG,

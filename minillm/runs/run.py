@@ -247,7 +247,7 @@ class Run:
         self.log({"event": "sample", "step": progress.step, "text": sample})
         if loss < self.best:
             self.best = loss
-            save_llama(model, self.folder)
+            save_llama(model, self.folder, tokenizer)
             self.save("best.safetensors")
         # The last file to be written is the first that is read.
         self.save("last.safetensors")
