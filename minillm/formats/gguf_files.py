@@ -321,11 +321,10 @@ def _read_stop_ids(table: _Table, tokens: list[str]) -> list[int]:
 
 
 def _read_id(table: _Table, name: str) -> int | None:
-    key = f"tokenizer.ggml.{name}_token_id"
-    id_, n = table.get(key), len(table["tokenizer.ggml.tokens"])
-    if id_ is not None and not (type(id_) is int and 0 <= id_ < n):
-        raise ValueError(f"{key} is {id_!r}; the file has the tokens 0 to {n - 1}")
-    return id_
+    """The id of a special token. Some files write 4294967295 where there is none."""
+    id_ = table.get(f"tokenizer.ggml.{name}_token_id")
+    there = type(id_) is int and 0 <= id_ < len(table["tokenizer.ggml.tokens"])
+    return id_ if there else None
 
 
 def _read_template(table: _Table) -> ChatTemplate | None:

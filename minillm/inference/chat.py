@@ -79,7 +79,8 @@ MARKS = ("<|im_start|>", "<|im_end|>")
 
 TURN_ENDS = frozenset({
     *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>"),
-    *("<|endoftext|>", "<|end_of_text|>", "<EOT>", "_<EOT>", "<end_of_utterance>"),
+    *("<|endoftext|>", "<|end_of_text|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "</s>"),
+    *("<eos>", "<end_of_utterance>", "<｜end▁of▁sentence｜>"),
 })
 """Special tokens that end a turn whatever a file says; llama.cpp knows these too."""
 

@@ -45,7 +45,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 from minillm.bpe import BPETokenizer
 
@@ -143,14 +143,16 @@ def _replace(text: str, names: Mapping[str, str]) -> str:
 @lru_cache(8)
 def _compile(source: str) -> Any:
     """Compile a template in the environment that transformers gives it."""
-    from jinja2 import TemplateError, nodes
+    from jinja2 import Environment, TemplateError, nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
         """`{% generation %}` marks what the assistant said; here it changes nothing."""
 
-        tags: ClassVar[set[str]] = {"generation"}
+        def __init__(self, environment: Environment) -> None:
+            super().__init__(environment)
+            self.tags = {"generation"}
 
         def parse(self, parser: Any) -> nodes.Node:
             scope = nodes.Scope(lineno=next(parser.stream).lineno)
