@@ -315,6 +315,64 @@ def test_a_token_that_a_user_defined_is_a_special_one(tmp_path):
     assert again.encode("<|im_end|>") == tokenizer.encode("<|im_end|>")
 
 
+# What llama.cpp itself makes of these files (llama-cpp-python 0.3.36, with keys and
+# values in float32): the greedy text, how the prompt begins, and the ids at which it
+# stops. Its logits differ from ours by a millionth.
+PLAIN = [121, 182, 100, 100, 100, 23, 121, 171, 138, 117, 96, 192, 4, 23, 4, 81, 100]
+PLAIN += [171, 211, 237, 75, 28, 73, 174]
+BEGUN = [121, 75, 90, 23, 1, 37, 4, 121, 80, 17, 3, 255, 225, 76, 201, 73, 111, 111]
+BEGUN += [103, 79, 78, 76, 13, 258]
+BY_FOUR = [37, 251, 25, 112, 114, 121, 23, 23, 231, 205, 23, 76, 153, 25, 75, 77, 225]
+BY_FOUR += [57, 26, 268, 26, 9, 184, 83]
+BY_OLD_NAME = [76, 5, 25, 145, 26, 75, 113, 216, 117, 251, 182, 201, 110, 15, 84]
+TIED = [263, 140, 187, 259, 1, 137, 170, 191, 114, 27, 27, 27, 75, 7, 5, 204, 229, 153]
+TIED += [234, 137, 209, 191, 36]
+ENDS = [269, 270, 271]
+
+
+@pytest.mark.parametrize(
+    ("pre", "changes", "begins", "ends", "greedy"),
+    [
+        ("smollm", {}, [65, 259, 263], ENDS, PLAIN),
+        ("llama-bpe", {}, [269, 65, 259], ENDS, BEGUN),
+        ("llama-bpe", {"tokenizer__ggml__add_bos_token": False}, [65], ENDS, PLAIN),
+        (
+            "gpt-2",
+            {"tokenizer__ggml__eot_token_id": 66, "tokenizer__ggml__eom_token_id": 67},
+            [65],
+            [66, 67, *ENDS],
+            PLAIN,
+        ),
+        ("smollm", {"tokenizer__ggml__eot_token_id": 2**32 - 1}, [65], ENDS, PLAIN),
+        ("smollm", {"llama__rope__scaling__factor": 4.0}, [65], ENDS, BY_FOUR),
+        ("smollm", {"llama__rope__scale_linear": 2.5}, [65], ENDS, BY_OLD_NAME),
+        (
+            "smollm",
+            {"llama__rope__scaling__type": "none", "llama__rope__scaling__factor": 4.0},
+            [65],
+            ENDS,
+            PLAIN,
+        ),
+        ("smollm", {"tie_embeddings": True}, [65], ENDS, TIED),
+    ],
+)
+def test_llama_cpp_reads_the_same(tmp_path, pre, changes, begins, ends, greedy):
+    changes = dict(changes)
+    specials = ["<|endoftext|>", "<|im_end|>", "<|eot_id|>"]
+    pattern = hub_gguf.PATTERNS[pre]
+    tokenizer = BPETokenizer.train([TEXT], 272, specials, pattern=pattern)
+    model = a_model(tokenizer, tie_embeddings=changes.pop("tie_embeddings", False))
+    path = write(
+        tmp_path / "a.gguf", model, tokenizer, tokenizer__ggml__pre=pre, **changes
+    )
+    lm, tokenizer, _ = open_model(path)
+    text = "A rose is 1837, said   the mermaid"
+    ids = [*tokenizer.begin_ids, *tokenizer.encode(text)]
+    assert ids[: len(begins)] == begins
+    assert tokenizer.stop_ids == ends
+    assert generate(lm, ids, 24, temperature=0, stop_ids=ends) == greedy
+
+
 # Refusals
 
 

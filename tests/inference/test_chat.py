@@ -257,11 +257,12 @@ def test_a_folder_with_a_template_is_followed(call, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", ["generate", "chat"])
 def test_a_device_can_be_chosen(call, folder, command):
-    code, out, err = call(command, folder, "--device", "nowhere", typed="hello\n")
+    arguments = (folder, "hello") if command == "generate" else (folder,)
+    code, out, err = call(command, *arguments, "--device", "nowhere", typed="hello\n")
     assert (code, out) == (2, "")
     assert "nowhere" in err
     settings = ("--device", "cpu", "--max-new-tokens", 1, "--temperature", 0)
-    assert call(command, folder, *settings, typed="hello\n")[0] == 0
+    assert call(command, *arguments, *settings, typed="hello\n")[0] == 0
 
 
 def test_a_long_conversation_is_read_a_few_times(monkeypatch):
