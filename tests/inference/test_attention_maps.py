@@ -1,4 +1,4 @@
-"""What a model attends to: on the device of the model, and as attention itself has it."""
+"""What a model attends to, on the device of the model and as attention has it."""
 
 import pytest
 import torch
