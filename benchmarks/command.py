@@ -44,7 +44,7 @@ def run(
         print(f"   {took} s of {parts[part].seconds:.0f}", flush=True)
         if out is not None:
             about = inspect.getdoc(parts[part].run)
-            entry = {"about": about, "date": date, "seconds": took}
+            entry: dict[str, Any] = {"about": about, "date": date, "seconds": took}
             entry |= {"load": load, "others": others}
             if cpu:
                 entry["clock"] = "seconds of the processor, one thread"

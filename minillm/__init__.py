@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from minillm.model import TransformerLM
 
 __all__ = ["load"]
-__version__ = "1.0.0"
+__version__ = "2.0.0"
 
 
 def load(folder: "str | PathLike[str]") -> "tuple[TransformerLM, BPETokenizer]":

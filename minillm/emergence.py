@@ -6,7 +6,7 @@ train. When one of them fails at something, will a larger one fail too?
 
 **Before this:** the whole course. What follows are experiments with its parts, on many
 models, each of which trains in seconds to minutes. Every number below is read from the
-results that lie beside the figures ([`committed`][minillm.drawing.labs.committed]);
+results that lie beside the figures ([`committed`][minillm.labs.bench.committed]);
 `minillm lab NAME --quick` repeats them on your machine in a few minutes.
 
 # 1. Absent, until it is not
@@ -276,11 +276,10 @@ arXiv:2206.07682.
 
 from typing import Any
 
-from minillm.drawing.labs import committed
 from minillm.labs import context as lab_context
 from minillm.labs import digits as lab_digits
 from minillm.labs import scaling as lab_scaling
-from minillm.labs.bench import Lab
+from minillm.labs.bench import Lab, committed
 from minillm.labs.context import BASE, jump
 from minillm.labs.repeats import committed_copies
 from minillm.labs.scaling import forecast, power_law

@@ -846,8 +846,8 @@ def documents(folder: Path) -> None:
 
 
 def results_seeds() -> list[tuple[bytes, ...]]:
-    from minillm.drawing.labs import IMAGES
     from minillm.emergence import LABS
+    from minillm.files.reading import IMAGES
 
     found = []
     for name in LABS:

@@ -40,8 +40,8 @@ UNSHOWN = {
     "draws: test_figures draws it again": (
         "drawing.attention.attention_grid drawing.attention.distance_curve "
         "drawing.compression.compression_curve drawing.figures.draw_all "
-        "drawing.figures.loss_curve drawing.figures.new_figure "
-        "drawing.figures.save_figure drawing.flops.context_curve "
+        "drawing.kit.loss_curve drawing.kit.new_figure "
+        "drawing.kit.save_figure drawing.flops.context_curve "
         "drawing.flops.roofline_curve drawing.flops.shares_curve "
         "drawing.training.descent_curve drawing.training.schedule_curve "
         "runs.display.training_display runs.result.draw_loss"

@@ -29,16 +29,16 @@ from jaxtyping import Int
 from torch import Tensor
 
 from minillm.config import ModelConfig
-from minillm.drawing.figures import (
+from minillm.drawing.kit import (
     BLUE,
     GREEN,
-    IMAGES,
     INK,
     ORANGE,
     PURPLE,
     new_figure,
     save_figure,
 )
+from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
 from minillm.inference.attention_maps import attention_maps, attention_scores
 from minillm.model import TransformerLM

@@ -17,7 +17,8 @@ from typing import Any
 
 from minillm.bpe import BPETokenizer, train_bpe
 from minillm.data import andersen, split
-from minillm.drawing.figures import BLUE, IMAGES, ORANGE, new_figure, save_figure
+from minillm.drawing.kit import BLUE, ORANGE, new_figure, save_figure
+from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
 
 __all__ = ["compression_curve", "compression_points"]

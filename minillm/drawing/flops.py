@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from minillm.accounting.cost import CHIPS, Roofline, roofline
 from minillm.accounting.memory import bytes_moved
 from minillm.accounting.shapes import preset
-from minillm.drawing.figures import (
+from minillm.drawing.kit import (
     BLUE,
     DASHED,
     GREEN,

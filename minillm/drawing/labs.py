@@ -1,7 +1,7 @@
 r"""The figures of the labs, drawn from their committed results.
 
 One module for the three, since they are read together; the style is that of
-[`minillm.drawing.figures`][].
+[`minillm.drawing.kit`][].
 """
 
 import re
@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minillm.drawing.figures import (
+from minillm.drawing.kit import (
     BLUE,
     DASHED,
     GREEN,
-    IMAGES,
     INK,
     ORANGE,
     PURPLE,
@@ -24,29 +23,16 @@ from minillm.files.writing import atomic_write
 from minillm.labs import context as lab_context
 from minillm.labs import digits as lab_digits
 from minillm.labs import scaling as lab_scaling
-from minillm.labs.bench import Lab, by_config, read_results
+from minillm.labs.bench import by_config, committed
 from minillm.labs.scaling import forecast
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["LAB_FIGURES", "committed"]
+__all__ = ["LAB_FIGURES"]
 
 WIDTHS = {8: PURPLE, 16: GREEN, 32: BLUE, 64: ORANGE}
-
-
-def committed(lab: Lab) -> list[dict[str, Any]]:
-    """Read the committed results of a lab.
-
-    Args:
-        lab: which.
-
-    Returns:
-        One dictionary for each model; see
-        [`read_results`][minillm.labs.bench.read_results].
-    """
-    return read_results(IMAGES / "data" / f"lab-{lab.name}.json", lab)
 
 
 def _save(figure: "Figure", path: Path, title: str) -> None:

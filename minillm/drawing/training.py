@@ -1,7 +1,7 @@
 r"""The figures of the chapters on learning.
 
 They need no training: every point is computed by the chapters' own functions when the
-picture is drawn. The loss curve of the demo is in [`minillm.drawing.figures`][].
+picture is drawn. The loss curve of the demo is in [`minillm.drawing.kit`][].
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minillm.drawing.figures import BLUE, GREEN, INK, ORANGE, new_figure, save_figure
+from minillm.drawing.kit import BLUE, GREEN, INK, ORANGE, new_figure, save_figure
 from minillm.runs.demo import CONFIG
 from minillm.training.descent import adam, descend, gradient_descent, momentum, valley
 from minillm.training.optimizer import cosine_schedule

@@ -135,7 +135,12 @@ def tokenize_data() -> dict[str, Any]:
 def flops_data() -> dict[str, Any]:
     """The published shapes and the chips, from which all else is computed."""
     return {
-        "presets": {name: asdict(shape) for name, shape in PRESETS.items()},
+        # The widget has no slider for experts.
+        "presets": {
+            name: asdict(shape)
+            for name, shape in PRESETS.items()
+            if shape.n_experts == 1
+        },
         "chips": {name: chip._asdict() for name, chip in CHIPS.items()},
     }
 

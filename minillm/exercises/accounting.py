@@ -226,7 +226,7 @@ EXERCISES = (
     _number(
         "training_step",
         title="A step of training",
-        why="Whoever plans a run multiplies this by the number of steps.",
+        why="To plan a run, multiply this by the number of steps.",
         minutes=10,
         answer=(flops.training_flops, flops.forward_flops, flops.products),
         reference=_training_step,

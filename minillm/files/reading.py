@@ -20,7 +20,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["open_array", "parse_json", "read_json", "read_lines", "read_utf8"]
+__all__ = ["IMAGES", "open_array", "parse_json", "read_json", "read_lines", "read_utf8"]
+
+# An installed package carries the committed results of the labs inside, since chapters
+# quote them; in a checkout they lie beside the figures that are drawn from them.
+_INSIDE = Path(__file__).resolve().parents[1] / "images"
+IMAGES = _INSIDE if _INSIDE.is_dir() else _INSIDE.parents[1] / "images"
 
 # What NumPy writes for one row of integers.
 _HEADER = re.compile(

@@ -41,7 +41,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 import minillm
-from minillm.files.reading import read_json
+from minillm.files.reading import IMAGES, read_json
 from minillm.files.writing import atomic_write, locked
 from minillm.model import TransformerLM
 from minillm.train import AdamW, clip_gradients, cosine_schedule, cross_entropy
@@ -50,6 +50,7 @@ __all__ = [
     "Lab",
     "by_config",
     "change",
+    "committed",
     "learn",
     "plan",
     "read_results",
@@ -238,6 +239,19 @@ def read_results(path: str | PathLike[str], lab: Lab) -> list[dict[str, Any]]:
             "another file"
         )
     return points
+
+
+def committed(lab: Lab) -> list[dict[str, Any]]:
+    """Read the committed results of a lab.
+
+    Args:
+        lab: which.
+
+    Returns:
+        One dictionary for each model, as from
+        [`read_results`][minillm.labs.bench.read_results].
+    """
+    return read_results(IMAGES / "data" / f"lab-{lab.name}.json", lab)
 
 
 def _write(path: Path, lab: Lab, points: Sequence[dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import torch
 
-from minillm.drawing.figures import IMAGES
+from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
 from minillm.flops import param_count
 from minillm.hub import load_gguf, load_llama

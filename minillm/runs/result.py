@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from minillm.config import ModelConfig
-from minillm.drawing.figures import loss_curve, summarize
+from minillm.drawing.kit import loss_curve, summarize
 from minillm.flops import param_count, training_flops
 from minillm.training.baselines import KneserNey, uniform_loss, unigram_loss
 from minillm.training.loss import Tokens, bits_per_byte

@@ -33,7 +33,7 @@ from pathlib import Path
 import numpy as np
 
 from minillm.data import andersen, split
-from minillm.drawing.figures import IMAGES
+from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
 from minillm.formats.opening import Opened, open_model
 from minillm.generate import stream_text

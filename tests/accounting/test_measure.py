@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from minillm.accounting import measure as flops_measure
 from minillm.accounting.shapes import Recompute
 from minillm.config import ModelConfig
-from minillm.drawing.figures import IMAGES
+from minillm.files.reading import IMAGES
 from minillm.flops import forward_flops, opt_table, preset, training_flops
 
 CONFIG = ModelConfig(50, 16, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2)

@@ -364,7 +364,7 @@ def test_a_run_that_cannot_be_disclosed(
 
 def test_the_committed_disclosure_is_that_of_the_demo() -> None:
     """In what no machine changes; `drawing.figures --recompute` renews it."""
-    from minillm.drawing.figures import IMAGES
+    from minillm.files.reading import IMAGES
     from minillm.runs.demo import CONFIG as c
     from minillm.runs.demo import SHAPE
 

@@ -11,7 +11,9 @@ from fixtures import fixture
 from minillm.bpe import BPETokenizer
 from minillm.drawing.attention import learn_to_repeat, measure
 from minillm.drawing.compression import compression_points
-from minillm.drawing.figures import IMAGES, INK, draw_all, summarize
+from minillm.drawing.figures import draw_all
+from minillm.drawing.kit import INK, summarize
+from minillm.files.reading import IMAGES
 
 
 @pytest.fixture(scope="module")

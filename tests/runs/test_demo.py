@@ -12,8 +12,9 @@ from rich.console import Console
 import minillm
 from minillm.config import ModelConfig
 from minillm.data import andersen
-from minillm.drawing.figures import IMAGES, summarize
+from minillm.drawing.kit import summarize
 from minillm.drawing.widgets import read, sampling_data
+from minillm.files.reading import IMAGES
 from minillm.generate import generate
 from minillm.runs import demo
 from minillm.runs.demo import SHAPE, known_words, read_log, run_demo

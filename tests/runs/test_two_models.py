@@ -8,7 +8,7 @@ from fixtures import fixture
 
 from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
-from minillm.drawing.figures import IMAGES
+from minillm.files.reading import IMAGES
 from minillm.flops import param_count
 from minillm.formats.opening import Opened, open_model
 from minillm.hub import save_llama
