@@ -260,6 +260,12 @@ def assemble(
 
     Raises:
         ValueError: if a weight is missing, has another shape, or has no place.
+
+    Examples:
+        >>> model = TransformerLM(ModelConfig(10, 4, 8, 1, 2))
+        >>> again = assemble(model.state_dict(), model.config, "a model and itself")
+        >>> again.training, torch.equal(again.lm_head.weight, model.lm_head.weight)
+        (False, True)
     """
     check_size(tensors, config, where)
     # On the device "meta" tensors have shapes but no numbers: there is no point in

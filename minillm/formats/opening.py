@@ -207,7 +207,8 @@ def read_stop_ids(folder: Path, tokenizer: BPETokenizer) -> list[int]:
         tokenizer: that tokenizer.
 
     Returns:
-        The ids, in order; if no file says it, that of `<|endoftext|>`, if there is one.
+        The ids, in order. If no file says it they are the tokenizer's own, or else that
+        of `<|endoftext|>`, if there is one.
 
     Raises:
         ValueError: if a file is damaged, or names a token that there is not.
@@ -235,6 +236,8 @@ def read_stop_ids(folder: Path, tokenizer: BPETokenizer) -> list[int]:
     settings = read_json(path) if path.is_file() else {}
     if settings.get("eos_token"):
         return [_special_id(_text(settings["eos_token"]), tokenizer, path)]
+    if tokenizer.stop_ids:
+        return tokenizer.stop_ids
     end_of_text = tokenizer.special_tokens.get("<|endoftext|>")
     return [] if end_of_text is None else [end_of_text]
 

@@ -192,6 +192,8 @@ def test_without_a_file_that_says_it_the_usual_end_counts(folder):
     assert around(folder) == ((), (277,))
     tokenizer = BPETokenizer.train(TEXT, 280)
     assert read_stop_ids(folder, tokenizer) == []
+    tokenizer.stop_ids = [9, 8]
+    assert read_stop_ids(folder, tokenizer) == [9, 8]
 
 
 def test_the_beginning(folder):
