@@ -466,12 +466,13 @@ def stream_text(
     Args:
         model: the model.
         tokenizer: the one that the model was trained with.
-        prompt: the beginning. Before a text the model reads the tokenizer's
-            `begin_ids`; ids are read as they are. If nothing is left to read, the model
-            reads `<|endoftext|>`, where the tokenizer has that.
+        prompt: the beginning. Before a text the model reads `begin_ids`; ids are read
+            as they are. If nothing is left to read, the model reads `<|endoftext|>`,
+            where the tokenizer has that.
         max_new_tokens: when to stop at the latest.
-        **settings: those of [`stream`][minillm.generate.stream]. `stop_ids` are the
-            tokenizer's unless they are given, or else `<|endoftext|>`.
+        **settings: those of [`stream`][minillm.generate.stream], and `begin_ids`. Those
+            and the `stop_ids` are the tokenizer's unless they are given; the end, where
+            nothing says it, is `<|endoftext|>`.
 
     Returns:
         An iterator over strings, none of them empty.
@@ -489,8 +490,9 @@ def stream_text(
         True
     """
     end_of_text = tokenizer.special_tokens.get("<|endoftext|>")
+    begin_ids = settings.pop("begin_ids", tokenizer.begin_ids)
     if isinstance(prompt, str):
-        prompt = [*tokenizer.begin_ids, *tokenizer.encode(prompt)]
+        prompt = [*begin_ids, *tokenizer.encode(prompt)]
     usual = [] if end_of_text is None else [end_of_text]
     settings.setdefault("stop_ids", tokenizer.stop_ids or usual)
     without_token = set(range(model.config.vocab_size)).difference(tokenizer.vocab)
