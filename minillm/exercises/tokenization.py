@@ -198,7 +198,7 @@ def _call_stream(function: Callable[..., Iterator[int]], chunks: list[str]) -> A
     for id_ in function(feed(), encode):
         log.append("id")
         result.append(id_)
-    # With this many blanks between words, something is ready before the end.
+    # With this many spaces between words, something is ready before the end.
     ready = sum(" " in chunk for chunk in chunks[:-1]) > 3
     early = "id" in log[: len(log) - log[::-1].index("chunk")] if chunks else True
     return result, "in time" if early or not ready else "only at the end"
@@ -213,12 +213,18 @@ Encode = Callable[[str], list[int]]
 
 
 def _stream(
-    chunks: Iterable[str], encode: Encode, *, after: bool = False, flush: bool = True
+    chunks: Iterable[str],
+    encode: Encode,
+    *,
+    after: bool = False,
+    flush: bool = True,
+    inside: bool = False,
 ) -> Iterator[int]:
     rest = ""
+    cut_at = re.compile(r"\s(?=\s)" if inside else r"\S(?=\s)")
     for chunk in chunks:
         rest += chunk
-        cuts = [m.start() + 1 for m in re.finditer(r"\S(?=\s)", rest)]
+        cuts = [m.start() + 1 for m in cut_at.finditer(rest)]
         cut = (cuts[-1] if cuts else 0) + (after and bool(cuts))
         yield from encode(rest[:cut])
         rest = rest[cut:]
@@ -642,9 +648,15 @@ EXERCISES = (
                 lambda chunks, encode: _stream(chunks, encode, flush=False),
             ),
             Mistake(
-                "cut behind the blank",
-                "The blank belongs to the word behind it: cut before it.",
+                "cut behind the space",
+                "The space belongs to the word after it: cut before it.",
                 lambda chunks, encode: _stream(chunks, encode, after=True),
+            ),
+            Mistake(
+                "cuts inside a run of spaces",
+                "Two spaces may be one pre-token, or their last may belong to a word: "
+                "cut between a letter and a space only.",
+                lambda chunks, encode: _stream(chunks, encode, inside=True),
             ),
             Mistake(
                 "waits for the end",
@@ -654,9 +666,9 @@ EXERCISES = (
         ),
         hints=(
             "Keep a string `rest` of what cannot be encoded yet; each part is added.",
-            "In `rest`, find the last place where a blank follows something that is no "
-            "blank. Left of it everything is ready.",
-            "After the loop, encode `rest`. A blank at the very start is no place to "
+            "In `rest`, find the last place where a space follows something that is no "
+            "space. Left of it everything is ready.",
+            "After the loop, encode `rest`. A space at the very start is no place to "
             "cut: there is nothing left of it.",
         ),
     ),
