@@ -1,15 +1,16 @@
-r"""The Transformer: from a row of token ids to a score for every possible next token.
+r"""The Transformer: from token ids to logits for every possible next token.
 
 **The question.** [`minillm.bpe`][] has turned text into integers. An integer has no
 meaning a machine could add or compare: id 300 is not "a little more" than id 299. How
-does a model turn a row of such ids into a guess about the next one, and how can the
+does a model turn a sequence of ids into a guess about the next one, and how can the
 guess about one position depend on *all* the positions before it?
 
 **The plan.** Each id becomes a vector of $d$ numbers
 ([`Embedding`][minillm.model.Embedding]). The vectors then pass through $L$ equal
 blocks. In each, [attention][minillm.attention] lets a position gather from the
-positions before it, and a *feed-forward network* lets each position think by itself.
-A last product turns each vector into $V$ scores, the *logits*. That is all:
+positions before it, and a *feed-forward network* processes each position independently.
+A last product turns each vector into $V$ numbers, the *logits*, one for each possible
+next token. That is all:
 
 >>> from minillm.config import ModelConfig
 >>> config = ModelConfig(
@@ -18,12 +19,12 @@ A last product turns each vector into $V$ scores, the *logits*. That is all:
 >>> model = TransformerLM(config)
 >>> ids = torch.tensor([[7, 3, 9]])  # one sequence of three tokens
 >>> logits = model(ids)
->>> logits.shape  # for each of the three, a score for each of 100 possible next tokens
+>>> logits.shape  # for each of the three, a logit for each of 100 possible next tokens
 torch.Size([1, 3, 100])
 
-**The one rule.** The scores at position $t$ may depend on the ids up to $t$ and on
+**The one rule.** The logits at position $t$ may depend on the ids up to $t$ and on
 nothing after it: otherwise the model would read the answer instead of guessing it.
-Change the last id, and the scores before it stay the same to the bit:
+Change the last id, and the logits before it stay the same to the bit:
 
 >>> changed = model(torch.tensor([[7, 3, 42]]))
 >>> torch.equal(logits[:, :2], changed[:, :2]), torch.equal(logits, changed)
@@ -189,7 +190,7 @@ def silu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 class SwiGLU(nn.Module):
-    r"""The feed-forward network: each position thinks by itself.
+    r"""The feed-forward network: each position is processed independently.
 
     $$\operatorname{SwiGLU}(x) =
     W_2\, \bigl(\operatorname{silu}(W_1 x) \odot W_3 x\bigr)$$
@@ -222,7 +223,7 @@ class SwiGLU(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    r"""One layer: gather from the past, then think; each *added* to what was there.
+    r"""One layer: gather from the past, then process; each *added* to what was there.
 
     $$x \leftarrow x + \operatorname{Attention}(\operatorname{RMSNorm}(x)) \qquad
     x \leftarrow x + \operatorname{SwiGLU}(\operatorname{RMSNorm}(x))$$
@@ -300,7 +301,7 @@ class KVCache:
         layers: one [`LayerCache`][minillm.attention.LayerCache] for each block.
 
     Examples:
-        Reading three tokens at once, or one and then two, gives the same scores:
+        Reading three tokens at once, or one and then two, gives the same logits:
 
         >>> config = ModelConfig(100, 16, d_model=32, n_layers=2, n_heads=4)
         >>> model, ids = TransformerLM(config).double(), torch.tensor([[7, 3, 9]])
@@ -418,7 +419,7 @@ class TransformerLM(nn.Module):
     def forward(
         self, ids: Int[Tensor, "batch seq"], cache: KVCache | None = None
     ) -> Float[Tensor, "batch seq vocab"]:
-        """Score every token of the vocabulary as the successor of each id."""
+        """Compute, for each id, the logits of every possible next token."""
         start = cache.length if cache is not None else 0
         if start + ids.shape[1] > self.config.context_length:
             raise ValueError(

@@ -31,9 +31,14 @@ package `gguf`, by the makers of the format, unpacks them all, and from there on
 weights are ordinary numbers.
 
 **Which rotation?** [`minillm.hub`][] explains the two conventions, neighbours and
-halves. llama.cpp turns neighbours, as we do, and whoever converts a model to GGUF puts
-the rows of queries and keys into that order. So here, for once, nothing is to be done;
-a program of the other convention has to undo it.
+halves. llama.cpp turns neighbours, as we do, and its converter puts the rows of queries
+and keys into that order. So there is nothing to do here; a program of the other
+convention has to undo it.
+
+**As llama.cpp reads it.** Some facts are not in the table and follow from others. With
+Llama 3's pre-tokenizer, every text begins with the token that the table calls `bos`,
+unless it says otherwise; a factor for the rotary positions without a kind is a linear
+one; and a turn ends at any token with a well-known name, such as `<|eot_id|>`.
 """
 
 from os import PathLike

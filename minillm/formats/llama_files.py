@@ -6,7 +6,7 @@ A folder comes from elsewhere, so nothing in it is believed.
 
 Whatever the configuration asks for and our model cannot do (biases, a rotation
 stretched in another way than that of Llama 3, another architecture) is refused by its
-name. A model that is nearly right still writes, only worse, and nobody would know why.
+name. A model that is nearly right still writes, only worse, and gives no hint why.
 
 # More than one file
 
