@@ -8,7 +8,8 @@ second for it. Where does the time go?
 **Call overhead.** The model is written for reading, and for many rows at once. Each
 matrix is a product of its own, each part a module that Python has to enter and leave,
 and PyTorch is called for every small step in between. With a thousand rows the calls do
-not matter; with one row they cost more than the work. How often is PyTorch called, for one token?
+not matter; with one row they cost more than the work. How often is PyTorch called for
+one token?
 
 >>> from minillm.config import ModelConfig
 >>> config = ModelConfig(2048, 128, d_model=128, n_layers=4, n_heads=4)
