@@ -13,7 +13,7 @@ positions in [`minillm.rope`][], the residual stream and the rest in
 import math
 from dataclasses import dataclass, fields
 
-__all__ = ["VOCAB_SIZE", "ModelConfig", "RopeScaling"]
+__all__ = ["VOCAB_SIZE", "LinearScaling", "ModelConfig", "RopeScaling"]
 
 VOCAB_SIZE = 2048
 """How many tokens a vocabulary has unless you say otherwise; the demo's has as many."""
@@ -68,7 +68,7 @@ class ModelConfig:
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
     tie_embeddings: bool = False
-    rope_scaling: "RopeScaling | None" = None
+    rope_scaling: "LinearScaling | RopeScaling | None" = None
 
     def __post_init__(self) -> None:
         # The dataclass is frozen for its users, so the two defaults that depend on
@@ -147,11 +147,7 @@ class RopeScaling:
     original_context_length: int
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not 0 < getattr(self, field.name) < math.inf:
-                raise ValueError(
-                    f"{field.name} must be positive; got {getattr(self, field.name)!r}"
-                )
+        _check_positive(self)
         if self.low_freq_factor >= self.high_freq_factor:
             raise ValueError(
                 f"low_freq_factor={self.low_freq_factor} must be less than "
@@ -174,3 +170,47 @@ class RopeScaling:
         )
         kept = min(max(kept, 0.0), 1.0)
         return kept * speed + (1 - kept) * speed / self.factor
+
+
+@dataclass(frozen=True)
+class LinearScaling:
+    r"""Rotary positions, all stretched alike: position 8 is turned as 1 was.
+
+    The older way to a longer context, called `linear` in a configuration ("position
+    interpolation", Chen et al. 2023, arXiv:2306.15595, section 2.3). Every pair meets
+    only angles that it knows, but neighbours become harder to tell apart, so a model
+    has to be trained a little more.
+
+    Args:
+        factor: by what every angle is divided.
+
+    Raises:
+        ValueError: if the factor is not positive.
+
+    Examples:
+        >>> LinearScaling(8.0).slow(1.0)
+        0.125
+    """
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        _check_positive(self)
+
+    def slow(self, speed: float) -> float:
+        r"""Slow one pair down.
+
+        Args:
+            speed: $\theta_j$, the angle from one position to the next.
+
+        Returns:
+            The new angle.
+        """
+        return speed / self.factor
+
+
+def _check_positive(scaling: LinearScaling | RopeScaling) -> None:
+    for field in fields(scaling):
+        value = getattr(scaling, field.name)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{field.name} must be positive; got {value!r}")

@@ -496,7 +496,7 @@ def llama(folder: Path) -> None:
 
     opened = open_model(folder)
     check_model(opened.model)
-    ids = *opened.begin_ids, *opened.stop_ids
+    ids = *opened.tokenizer.begin_ids, *opened.tokenizer.stop_ids
     assert all(type(id_) is int and id_ >= 0 for id_ in ids)
 
 
@@ -576,7 +576,7 @@ def gguf(folder: Path) -> None:
 
     opened = open_model(folder / "model.gguf")
     check_model(opened.model)
-    ids = *opened.begin_ids, *opened.stop_ids
+    ids = *opened.tokenizer.begin_ids, *opened.tokenizer.stop_ids
     assert all(type(id_) is int and id_ >= 0 for id_ in ids)
 
 
@@ -607,7 +607,7 @@ def chat_seeds() -> list[tuple[bytes, ...]]:
         save_llama(model, folder, tokenizer)
         (folder / SMALL_FILES[1]).write_bytes(b'{"eos_token_id": [269, 268]}')
         (folder / SMALL_FILES[2]).write_bytes(
-            b'{"eos_token": "<|im_end|>", "chat_template": "{{ messages }}"}'
+            b'{"eos_token": "<|im_end|>", "add_bos_token": false}'
         )
         names = TARGETS["chat"].files[2:]
         return [
@@ -634,9 +634,10 @@ def chat(folder: Path) -> None:
     said = [line.strip() for line in io.StringIO(typed, newline=None)]
     conversations = []
 
-    def listened(tokenizer: Any, turns: Any) -> list[int]:
-        ids = encode_chat(tokenizer, turns)
-        assert take_apart(tokenizer, ids) == [*turns, ("assistant", None)]
+    def listened(tokenizer: Any, turns: Any, template: Any = None) -> list[int]:
+        ids = encode_chat(tokenizer, turns, template)
+        if template is None:
+            assert take_apart(tokenizer, ids) == [*turns, ("assistant", None)]
         conversations.append(list(turns))
         return ids
 

@@ -9,7 +9,8 @@ A run is a folder. From its first moment other programs can load it
 
 | file | what it holds |
 | --- | --- |
-| `config.json`, `tokenizer.json` | the shape of the model, the tokenizer |
+| `config.json` | the shape of the model |
+| `tokenizer.json`, `tokenizer_config.json` | the tokenizer |
 | `model.safetensors` | the weights that did best on the validation text |
 | `last.safetensors` | the newest checkpoint: weights, optimizer, random states, step |
 | `best.safetensors` | the checkpoint that did best |

@@ -99,7 +99,7 @@ def compare_models(sources: list[str | PathLike[str]], names: list[str]) -> str:
     samples = ""
     for name, source in zip(names, sources, strict=True):
         opened = open_model(source)
-        model, tokenizer, begin_ids, stop_ids = opened
+        model, tokenizer, _ = opened
         c = model.config
         cells = [
             f"{sum(weight.numel() for weight in model.parameters()):,}",
@@ -116,8 +116,6 @@ def compare_models(sources: list[str | PathLike[str]], names: list[str]) -> str:
             tokenizer,
             PROMPT,
             80,
-            begin_ids=begin_ids,
-            stop_ids=stop_ids,
             **SAMPLING,
             seed=0,
         )

@@ -259,7 +259,7 @@ def runs_that_go_on(folder: Path, version: int) -> None:
     run = a_run(folder, version)
     run.write_settings()
     run.best = 2.0 - version
-    save_llama(run.trainer.model, run.folder)
+    save_llama(run.trainer.model, run.folder, run.corpus.tokenizer)
     run.save("best.safetensors")
     run.save("last.safetensors")
 

@@ -53,6 +53,7 @@ def test_leaves_everything_behind(run):
         "loss.svg",
         "model.safetensors",
         "tokenizer.json",
+        "tokenizer_config.json",
     ]
     assert "</svg>" in (folder / "loss.svg").read_text(encoding="utf-8")
 

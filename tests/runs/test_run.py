@@ -140,11 +140,17 @@ def test_the_folder_of_a_run(finished: Path, data: Path) -> None:
         "loss.svg",
         "model.safetensors",
         "tokenizer.json",
+        "tokenizer_config.json",
         "train.toml",
     ]
     model, tokenizer = minillm.load(finished)
     assert model.config == ModelConfig(300, 16, d_model=16, n_layers=1, n_heads=2)
     assert tokenizer.vocab_size == 300
+    # The end of a text outlives the look at the validation text.
+    end = tokenizer.special_tokens["<|endoftext|>"]
+    entries = json.loads((finished / "config.json").read_text(encoding="utf-8"))
+    assert entries["eos_token_id"] == entries["bos_token_id"] == end
+    assert tokenizer.stop_ids == [end]
     saved = read_toml(finished / "train.toml")["train"]
     assert TrainConfig(**saved) == TrainConfig(
         steps=12, batch_size=2, eval_every=4, eval_tokens=50, warmup_steps=2
@@ -247,6 +253,14 @@ def stopped(call: Any, data: Path, tmp_path: Path) -> Path:
         patch.setattr(Trainer, "step", limited)
         assert call(words(data, tmp_path / "run"))[0] == 2
     return tmp_path / "run"
+
+
+def test_the_demo_overwrites_no_run(call: Any, stopped: Path) -> None:
+    before = {p.name: p.read_bytes() for p in stopped.iterdir()}
+    code, _, err = call(["demo", "--out", str(stopped), "--steps", "1"])
+    assert code == 2
+    assert "holds a run of `minillm train`, which the demo would overwrite" in err
+    assert {p.name: p.read_bytes() for p in stopped.iterdir()} == before
 
 
 def test_a_run_is_not_overwritten(call: Any, data: Path, stopped: Path) -> None:
