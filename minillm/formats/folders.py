@@ -30,10 +30,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from minillm.accounting.shapes import param_count
 from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
 from minillm.files.writing import atomic_write
-from minillm.flops import param_count
 from minillm.formats.llama_files import (
     describe,
     describe_tokenizer,
