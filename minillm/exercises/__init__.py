@@ -45,6 +45,7 @@ from typing import Any, TypeVar, overload
 from minillm.exercises.exercise import CHAPTERS, Exercise
 from minillm.exercises import (
     accounting,
+    differentiating,
     predicting,
     sampling,
     tokenization,
@@ -61,6 +62,7 @@ EXERCISES: dict[str, Exercise] = {
     for chapter in (
         tokenization,
         transformer,
+        differentiating,
         training,
         sampling,
         accounting,

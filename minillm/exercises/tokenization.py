@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from minillm import bpe
 from minillm.bpe import GPT2_PATTERN
 from minillm.exercises.exercise import Draw, Exercise, Mistake
-from minillm.tokenizer import cuts as bpe_cuts
+from minillm.tokenizer import streams
 from minillm.tokenizer.patterns import pretokenize
 
 __all__ = ["EXERCISES"]
@@ -562,8 +562,8 @@ EXERCISES = (
         minutes=15,
         why="`<|end|>` stands for something that is no text. Cut wrongly, it is "
         "spelled out in bytes, or a longer token is taken for a shorter one.",
-        answer=(bpe_cuts.split_specials, bpe_cuts.special_splitter),
-        reference=bpe_cuts.split_specials,
+        answer=(streams.split_specials, streams.special_splitter),
+        reference=streams.split_specials,
         inputs=st.tuples(
             st.text("ax|", max_size=8),
             st.lists(
@@ -629,7 +629,7 @@ EXERCISES = (
         minutes=30,
         why="A file that does not fit into memory, or a text that is still being "
         "written, comes in parts, and a part may end in the middle of a word.",
-        answer=(bpe.BPETokenizer, bpe_cuts.safe_pieces, bpe_cuts.last_safe_cut),
+        answer=(bpe.BPETokenizer, streams.safe_pieces, streams.last_safe_cut),
         reference=_stream,
         call=_call_stream,
         inputs=st.tuples(st.lists(st.text("ab ", max_size=4), max_size=5)),

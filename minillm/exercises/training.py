@@ -14,7 +14,8 @@ from torch import Tensor
 
 from minillm import train
 from minillm.exercises.exercise import FLOATS, Draw, Exercise, Mistake, stacked, tensors
-from minillm.training import batches, descent, loss_fast, optimizer
+from minillm.training import batches, descent, optimizer
+from minillm.training.loss import cross_entropy_fast
 
 __all__ = ["EXERCISES"]
 
@@ -211,7 +212,7 @@ def _after(gradients: list[Tensor], max_norm: float) -> tuple[list[Tensor], floa
 def _reference_batch(
     tokens: Any, starts: list[int], context_length: int
 ) -> tuple[Tensor, Tensor]:
-    return batches.cut_pieces(tokens, torch.tensor(starts), context_length)
+    return batches.cut_sequences(tokens, torch.tensor(starts), context_length)
 
 
 def _batch(
@@ -292,7 +293,7 @@ EXERCISES = (
         title="Surprise",
         minutes=15,
         why="This number is what training makes small; everything else serves it.",
-        answer=(train.cross_entropy, loss_fast.cross_entropy_fast),
+        answer=(train.cross_entropy, cross_entropy_fast),
         reference=train.cross_entropy,
         forbidden=frozenset({"cross_entropy_loss", "nll_loss_nd"}),
         inputs=_scored(),
@@ -585,7 +586,7 @@ EXERCISES = (
         minutes=15,
         why="Inputs and targets that are equal give a loss of zero and a model that "
         "has learned to copy.",
-        answer=(batches.cut_pieces, train.get_batch),
+        answer=(batches.cut_sequences, train.get_batch),
         reference=_reference_batch,
         inputs=_batch_inputs(),
         examples=((_TEXT, [0, 2], 3),),

@@ -65,7 +65,7 @@ def test_the_answer_itself_is_noticed(exercise):
 
 def test_a_second_form_of_the_answer_is_noticed_too():
     from minillm import attention
-    from minillm.training import descent, loss_fast
+    from minillm.training import descent, loss
 
     def step(w, g, m, v, step, lr, betas, eps, weight_decay):
         memory = {"step": step - 1.0, "exp_avg": m, "exp_avg_sq": v}
@@ -77,7 +77,7 @@ def test_a_second_form_of_the_answer_is_noticed_too():
 
     for name, candidate in {
         "train.adamw_step": step,
-        "train.cross_entropy": lambda x, y: loss_fast.cross_entropy_fast(x, y),
+        "train.cross_entropy": lambda x, y: loss.cross_entropy_fast(x, y),
         "model.multi_head": several,
     }.items():
         (exercise,) = find_exercises([name])
