@@ -137,7 +137,7 @@ def _steps(record: Record, tokenizer: BPETokenizer, text: str) -> dict[str, floa
 
 
 def long(record: Record) -> None:
-    """Encode a megabyte without a blank, or of nothing else.
+    """Encode a megabyte without a space, or of nothing else.
 
     Merging such a word pair by pair takes time that grows with the square of its
     length, unless the next pair is kept in a queue.

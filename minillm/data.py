@@ -68,7 +68,7 @@ def andersen() -> list[str]:
 
 
 def read_documents(path: str | PathLike[str]) -> list[str]:
-    r"""Read a text file, and cut it where two or more lines in a row are blank.
+    r"""Read a text file, and cut it where two or more empty lines follow each other.
 
     Args:
         path: a file of UTF-8 text.
@@ -107,7 +107,7 @@ def stream_documents(
         field: under which name a JSON object holds its document.
 
     Returns:
-        Each document that is not blank, as it is asked for.
+        Each document that is not empty, as it is asked for.
 
     Raises:
         FileNotFoundError: if there is no such file.

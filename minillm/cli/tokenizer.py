@@ -182,7 +182,7 @@ def decode(
         data = ours.decode_bytes(open_array(file))
     else:
         data = ours.decode_bytes(map(_id, ids or "".join(_stdin()).split()))
-    # Bytes, because a row of ids need not end where a character does.
+    # Bytes, because a sequence of ids need not end where a character does.
     sys.stdout.buffer.write(data)
     if sys.stdout.isatty():
         sys.stdout.buffer.write(b"\n")
@@ -262,7 +262,7 @@ def _coloured(tokens: list[bytes], plain: bool, in_text: bool = True) -> "Text":
 def _visible(token: bytes, in_text: bool = False) -> str:
     r"""Write a token so that it can neither vanish nor command the terminal."""
     # Halves of characters and control characters are shown as escapes. In a text its
-    # lines stay lines; in a row of tokens a space is a dot.
+    # lines stay lines; among tokens a space is a dot.
     special = {"\n": "\\n\n"} if in_text else {" ": "·"}
 
     def shown(character: str) -> str:

@@ -210,7 +210,7 @@ def script(name: str, data: Any) -> str:
 
 
 def shown(token: str) -> str:
-    """Write a token for a table in Markdown, blanks made visible.
+    """Write a token for a table in Markdown, spaces made visible.
 
     Args:
         token: a token, as a text of its bytes.

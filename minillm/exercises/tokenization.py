@@ -491,12 +491,12 @@ EXERCISES = (
             ),
         ),
         hints=(
-            "Keep three things: the rows of ids (one for each pre-token), the bytes of "
-            "each id, and the list of merges.",
-            "One round: count the pairs of all rows, choose, append the two byte "
-            "strings to the merges, give the pair the next id, merge in all rows.",
-            "Two ends: enough merges, vocab_size - 256 of them; or no pair is left in "
-            "any row, because every word is one token.",
+            "Keep three things: the lists of ids (one for each pre-token), the bytes of
+            " "each id, and the list of merges.", "One round: count the pairs of all
+            rows, choose, append the two byte " "strings to the merges, give the pair
+            the next id, merge in all rows.", "Two ends: enough merges, vocab_size - 256
+            of them; or no pair is left in " "any row, because every word is one
+            token.",
         ),
     ),
     Exercise(
@@ -552,7 +552,7 @@ EXERCISES = (
         ),
         hints=(
             "You need the way back: from the bytes of a token to its id.",
-            "Begin with one row of ids for each pre-token, one id for each byte.",
+            "Begin with one list of ids for each pre-token, one id for each byte.",
             "For each merge, in order: replace its pair in every row, as `merge` does.",
         ),
     ),

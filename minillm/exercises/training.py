@@ -345,7 +345,7 @@ EXERCISES = (
             ),
         ),
         hints=(
-            "The surprise at a token is minus the logarithm of its probability.",
+            "The loss of one token is minus the logarithm of its probability.",
             "logits.log_softmax(-1) has these logarithms for every token; gather one.",
             "gather wants an index with as many axes: targets.unsqueeze(-1). Then the "
             "mean, and the sign.",
@@ -408,8 +408,8 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 "weight decay inside Adam",
-                "Added to the gradient, the pull is divided by the root of v like "
-                "everything else. AdamW takes it off the weight directly.",
+                "Added to the gradient, the decay is divided by the root of v like "
+                "everything else. AdamW subtracts it from the weight directly.",
                 lambda *args: _adamw(*args, inside=True),
             ),
             Mistake(
@@ -430,7 +430,7 @@ EXERCISES = (
             ),
             Mistake(
                 "weight decay without the learning rate",
-                "The pull is lr times weight_decay, so that a schedule moves both.",
+                "The decay is lr times weight_decay, so that a schedule moves both.",
                 lambda *args: _adamw(*args, decay_rate=False),
             ),
             Mistake(

@@ -1,6 +1,6 @@
 r"""Read files with suspicion.
 
-Whoever wrote a file may have been interrupted, mistaken or hostile. A reader of this
+The author of a file may have been interrupted, mistaken or hostile. A reader of this
 course either understands a file, or says in one line which file it does not understand.
 It never takes more time or memory than a fixed multiple of what lies on the disk,
 whatever numbers stand in the file, and never runs anything that stands there.
@@ -35,7 +35,7 @@ __all__ = [
 _INSIDE = Path(__file__).resolve().parents[1] / "images"
 IMAGES = _INSIDE if _INSIDE.is_dir() else _INSIDE.parents[1] / "images"
 
-# What NumPy writes for one row of integers.
+# What NumPy writes for a one-dimensional array of integers.
 _HEADER = re.compile(
     r"\{'descr': '([<>|][ui][1248])', 'fortran_order': (?:False|True), "
     r"'shape': \((\d{1,18}),\), \} *\n"
@@ -228,7 +228,7 @@ def read_lines(
 
 
 def open_array(path: str | os.PathLike[str]) -> Any:
-    r"""Open a row of integers in a `.npy` file, without reading it.
+    r"""Open an array of integers in a `.npy` file, without reading it.
 
     `numpy.load` would do it too. It reads many kinds of files, and asks Python what
     their headers mean; here it is one kind.
@@ -260,7 +260,9 @@ def open_array(path: str | os.PathLike[str]) -> Any:
         n_bytes = os.fstat(file.fileno()).st_size - len(start) - size
     found = _HEADER.fullmatch(header)
     if start[:8] != b"\x93NUMPY\x01\x00" or found is None:
-        raise ValueError(f"{path} is not a .npy file with one row of integers")
+        raise ValueError(
+            f"{path} is not a .npy file with a one-dimensional array of integers"
+        )
     dtype, n = np.dtype(found[1]), int(found[2])
     if n_bytes != n * dtype.itemsize:
         raise ValueError(

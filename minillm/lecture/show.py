@@ -170,7 +170,7 @@ class Lecture:
 
     @staticmethod
     def _folded(text: str, width: int) -> str:
-        """Break lines that are too long, at a blank if there is one, with a sign."""
+        """Break lines that are too long, at a space if there is one, with a sign."""
         lines = []
         for line in text.expandtabs(4).splitlines():
             indent = " " * (len(line) - len(line.lstrip()) + 2)

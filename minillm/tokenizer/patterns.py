@@ -109,7 +109,7 @@ GPT2_PATTERN: Final = (
 _CONTRACTION: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _BLANKS: Final = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 
-# tiktoken writes the end of the text as `\s++$`. Here it is "blanks with nothing
+# tiktoken writes the end of the text as `\s++$`. Here it is "whitespace with nothing
 # behind", which no engine can misread.
 GPT4_PATTERN: Final = (
     _CONTRACTION + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"

@@ -123,7 +123,7 @@ def split_specials(text: str, specials: tuple[str, ...]) -> list[str]:
 # Cutting a stream.
 
 # The 25 characters that Unicode calls white space. Neither `str.isspace` nor the `\s`
-# of `re` will do: they add the four separators U+001C to U+001F, which are no blanks
+# of `re` will do: they add the four separators U+001C to U+001F, which are not whitespace
 # for `regex`.
 WHITESPACE: Final = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
@@ -148,22 +148,22 @@ Two things have to hold. No match may go across the cut, and what is left of it 
 cut into the same pre-tokens whether or not anything follows. (What is right of it takes
 care of itself: no pattern here looks back.)
 
-*GPT-2 and SmolLM2:* between a character that is no blank and a blank. Their
-alternatives are blanks alone, or at most one space and then no blank, so no match goes
-from the one to the other. The only ones that look ahead, `(?!\S)` and
-`(?![^\s\p{N}])`, do so at the end of a run of blanks; left of the cut each run is
+*GPT-2 and SmolLM2:* between a character that is not whitespace and one that is. Their
+alternatives are whitespace alone, or at most one space and then no whitespace, so no
+match goes from the one to the other. The only ones that look ahead, `(?!\S)` and
+`(?![^\s\p{N}])`, do so at the end of a run of whitespace; left of the cut each run is
 followed by a character that is still in sight.
 
-*GPT-4, Llama 3 and GPT-4o,* first, in the same place if the blank is no line end. Their
-alternatives may begin with one sign, which may be a blank, and go on without; and
-punctuation may take line ends (GPT-4o's also slashes) behind it, but no other blank.
-They look ahead as above; GPT-4's `(?![\s\S])`, the end of the text, is asked for by
-blanks only, and left of the cut there are none at the end.
+*GPT-4, Llama 3 and GPT-4o,* first, in the same place if the whitespace is no line end.
+Their alternatives may begin with one sign, which may be whitespace, and go on without;
+and punctuation may take line ends (GPT-4o's also slashes) behind it, but no other
+whitespace. They look ahead as above; GPT-4's `(?![\s\S])`, the end of the text, is
+asked for by whitespace only, and left of the cut there are none at the end.
 
-Second, between a line end and a character that is neither blank nor slash. What ends a
-match there is a line end: `\s*[\r\n]+` stops at the last one, and so does
+Second, between a line end and a character that is neither whitespace nor slash. What
+ends a match there is a line end: `\s*[\r\n]+` stops at the last one, and so does
 punctuation with its line ends (and slashes: hence the exception). Left of the cut,
-GPT-4's "blanks up to the end of the text" would match too, but exactly as far as
+GPT-4's "whitespace up to the end of the text" would match too, but exactly as far as
 `\s*[\r\n]+` does.
 
 *All,* between a letter or digit and a sign that is no apostrophe, all in ASCII. Behind
@@ -194,7 +194,7 @@ def last_safe_cut(text: str, pattern: str, specials: tuple[str, ...] = ()) -> in
         in any text that begins with `text`; 0 if there is none.
 
     Examples:
-        The last word may go on, and the run of blanks before it may not be over:
+        The last word may go on, and the run of whitespace before it may not be over:
 
         >>> last_safe_cut("the cat  s", GPT2_PATTERN)
         7
@@ -234,7 +234,7 @@ def next_safe_cut(text: str, pattern: str, start: int, end: int) -> int:
     Examples:
         >>> next_safe_cut("one two three four", GPT2_PATTERN, 5, 18)
         7
-        >>> next_safe_cut("f(x)", GPT2_PATTERN, 0, 4)  # not only at blanks
+        >>> next_safe_cut("f(x)", GPT2_PATTERN, 0, 4)  # not only at whitespace
         1
     """
     cut = re.compile(SAFE_CUT[pattern]).search(text, start, end)
@@ -252,7 +252,7 @@ def safe_pieces(
     Args:
         stream: the parts of one text, cut anywhere.
         pattern: the pre-tokenizer. For one of this package, a piece is held back until
-            a blank, a line end or a sign shows where it may be cut; for any other,
+            a space, a line end or a sign shows where it may be cut; for any other,
             until a special token or the end of the stream.
         specials: the special tokens to look for.
         at_least: the number of characters to wait for before a cut is looked for.

@@ -346,9 +346,9 @@ class BPETokenizer:
 
         Yields:
             The tokens of all parts joined. What may still change is held back: for the
-            patterns of this package the last run of text without a blank (or, for those
-            of GPT-4 and later, at worst the last line), for another pattern everything
-            since the last special token.
+            patterns of this package the last run of text without whitespace (or, for
+            those of GPT-4 and later, at worst the last line), for another pattern
+            everything since the last special token.
 
         Examples:
             Encoding part by part is something else, since a cut may go through a word:

@@ -71,11 +71,11 @@ def choose_pair(counts: Mapping[Pair, int], vocab: Mapping[int, bytes]) -> Pair:
 def train(texts: list[str], vocab_size: int) -> list[tuple[bytes, bytes]]:
     r"""Learn the merges of a byte-pair encoding.
 
-    Cut each text into pre-tokens with `pretokenize(text, GPT2_PATTERN)`; a row of bytes
-    for each is the start, and no merge goes across two of them. Then, until there are
-    `vocab_size` tokens (256 of them are the bytes) or no pair is left: count the pairs
-    of all rows together, choose as in `choose_pair`, merge everywhere. The functions
-    above may be used.
+    Cut each text into pre-tokens with `pretokenize(text, GPT2_PATTERN)`; a list of
+    bytes for each is the start, and no merge goes across two of them. Then, until there
+    are `vocab_size` tokens (256 of them are the bytes) or no pair is left: count the
+    pairs of all rows together, choose as in `choose_pair`, merge everywhere. The
+    functions above may be used.
 
     >>> train(["the cat in the hat"], 258)
     [(b't', b'h'), (b'th', b'e')]
@@ -118,8 +118,8 @@ def encode_stream(
 ) -> Iterator[int]:
     r"""Encode a text that comes in parts, as if it had come whole.
 
-    `encode` turns text into ids. Its pre-tokens are words with the blank *before* them,
-    so nothing goes across the place between a letter and a blank that follows it: what
+    `encode` turns text into ids. Its pre-tokens are words with the space *before* them,
+    so nothing goes across the place between a letter and a space that follows it: what
     stands left of it may be encoded at once, and the rest must wait. Encode what is
     ready before you ask for the next part, and encode nothing twice.
 
