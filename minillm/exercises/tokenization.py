@@ -491,12 +491,12 @@ EXERCISES = (
             ),
         ),
         hints=(
-            "Keep three things: the lists of ids (one for each pre-token), the bytes of
-            " "each id, and the list of merges.", "One round: count the pairs of all
-            rows, choose, append the two byte " "strings to the merges, give the pair
-            the next id, merge in all rows.", "Two ends: enough merges, vocab_size - 256
-            of them; or no pair is left in " "any row, because every word is one
-            token.",
+            "Keep three things: the lists of ids (one for each pre-token), the bytes "
+            "of each id, and the list of merges.",
+            "One round: count the pairs of all lists, choose, append the two byte "
+            "strings to the merges, give the pair the next id, merge in all lists.",
+            "Two ends: enough merges, vocab_size - 256 of them; or no pair is left in "
+            "any list, because every word is one token.",
         ),
     ),
     Exercise(

@@ -123,7 +123,7 @@ def split_specials(text: str, specials: tuple[str, ...]) -> list[str]:
 # Cutting a stream.
 
 # The 25 characters that Unicode calls white space. Neither `str.isspace` nor the `\s`
-# of `re` will do: they add the four separators U+001C to U+001F, which are not whitespace
+# of `re` will do: they add the four separators U+001C to U+001F, not whitespace
 # for `regex`.
 WHITESPACE: Final = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007"
