@@ -1,0 +1,1 @@
+"""Depth behind [`minillm.generate`][]: faster ways to sample."""
