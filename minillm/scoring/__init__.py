@@ -1,0 +1,1 @@
+"""Depth behind [`minillm.evaluation`][]: intervals, and choices."""
