@@ -9,7 +9,8 @@ and sampling, is the same [`Learner`][minillm.lab_learners.Learner].
 **Used by** [`minillm.lab_posttraining`][], which names the entries of a configuration.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sized
 from functools import cache
 from typing import Any
 
@@ -53,6 +54,8 @@ __all__ = [
 
 BATCH = 64
 """Demonstrations, or pairs, in a step."""
+SILENT = 20
+"""After so many rounds without any gradient there is a warning."""
 Config = dict[str, Any]
 
 
@@ -195,7 +198,7 @@ def policy(learner: Learner, reference: TransformerLM) -> list[list[float]]:
         of right answers, nats of entropy per token, KL divergence from the reference in
         nats per answer, share of groups whose rewards are all equal.
     """
-    c, curve = learner.config, []
+    c, curve, silent = learner.config, [], 0
     for done in range(1, c["rounds"] + 1):
         problems = draw_problems(c["task"], c["prompts"], learner.chance)
         samples, answers = learner.sample(problems)
@@ -207,6 +210,14 @@ def policy(learner: Learner, reference: TransformerLM) -> list[list[float]]:
             for name in ("exact", c["reward"])
         )
         advantages = _advantages(rewards + c["shift"], c["baseline"]).flatten()
+        silent = 0 if advantages.any() else silent + 1
+        if silent == SILENT:
+            warnings.warn(
+                f"in {SILENT} rounds no two answers to one prompt had different rewards, "
+                f"all of the last were {rewards.flatten()[0]:g}: nothing is learned. "
+                "Start from more demonstrations, or give a reward for parts",
+                stacklevel=2,
+            )
         ids, mask, old = samples.ids, samples.mask[:, 1:], samples.log_probs[:, 1:]
         looks = done == 1 or done % max(1, c["rounds"] // 40) == 0
         if looks or c["kl"]:
@@ -265,6 +276,7 @@ def own(learner: Learner, reference: TransformerLM) -> list[list[float]]:
     c, curve = learner.config, []
     for done in range(1, c["rounds"] + 1):
         pairs = [(p, a) for p, right, _ in _collect(learner) for a in right]
+        _need(pairs)
         share = len(pairs) / (c["prompts"] * c["samples"])
         curve.append([done, round(share, 4)])
         learner.imitate(pairs, c["updates"], c["lr"], c["rounds"] * c["updates"])
@@ -291,6 +303,7 @@ def pairs(learner: Learner, reference: TransformerLM) -> list[list[float]]:
             for p, right, wrong in _collect(learner)
             for a, b in zip(right, wrong, strict=False)
         ]
+        _need(triples)
         sides = [pack(c["task"], [(t[0], t[i]) for t in triples]) for i in (1, 2)]
         with torch.no_grad():
             refs = [_whole(start, *side) for side in sides]
@@ -305,6 +318,14 @@ def pairs(learner: Learner, reference: TransformerLM) -> list[list[float]]:
                 curve.append([at, *(round(x.item(), 4) for x in row)])
             learner.step(loss, c["lr"], c["rounds"] * c["updates"])
     return curve
+
+
+def _need(found: Sized) -> None:
+    if not found:
+        raise ValueError(
+            "no sample that can be learned from: where every answer to a prompt is wrong "
+            "(or, for pairs, right), start from more demonstrations"
+        )
 
 
 def _whole(
