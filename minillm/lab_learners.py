@@ -213,9 +213,9 @@ def policy(learner: Learner, reference: TransformerLM) -> list[list[float]]:
         silent = 0 if advantages.any() else silent + 1
         if silent == SILENT:
             warnings.warn(
-                f"in {SILENT} rounds no two answers to one prompt had different rewards, "
-                f"all of the last were {rewards.flatten()[0]:g}: nothing is learned. "
-                "Start from more demonstrations, or give a reward for parts",
+                f"in {SILENT} rounds all answers to a prompt had equal rewards (the last "
+                f"{rewards.flatten()[0]:g}), so nothing is learned: start from more "
+                "demonstrations, or give a reward for parts",
                 stacklevel=2,
             )
         ids, mask, old = samples.ids, samples.mask[:, 1:], samples.log_probs[:, 1:]
@@ -323,8 +323,8 @@ def pairs(learner: Learner, reference: TransformerLM) -> list[list[float]]:
 def _need(found: Sized) -> None:
     if not found:
         raise ValueError(
-            "no sample that can be learned from: where every answer to a prompt is wrong "
-            "(or, for pairs, right), start from more demonstrations"
+            "no sample can be learned from: all are wrong (or, for pairs, all answers "
+            "to a prompt are alike): start from more demonstrations"
         )
 
 

@@ -72,7 +72,7 @@ SPLIT = {"task": "split", "demonstrations": 1000, "sft_steps": 400, "lr": 1e-3}
 BOOKED = {"task": "book", "demonstrations": 6400, "sft_steps": 900}
 OWN = {"method": "own", "lr": 1e-3, "rounds": 8, "prompts": 3200, "updates": 400}
 ONCE = {"rounds": 1, "prompts": 25600}
-PAIRS = ONCE | {"method": "pairs", "updates": 800, "lr": 1e-3}
+PAIRS = ONCE | {"method": "pairs", "updates": 800, "lr": 3e-4}
 FREE = {"baseline": "none"}
 HACKED = {"rounds": 200, "reward": "in order"}
 
