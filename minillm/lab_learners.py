@@ -213,7 +213,7 @@ def policy(learner: Learner, reference: TransformerLM) -> list[list[float]]:
         silent = 0 if advantages.any() else silent + 1
         if silent == SILENT:
             warnings.warn(
-                f"in {SILENT} rounds all answers to a prompt had equal rewards (the last "
+                f"in {SILENT} rounds all answers to a prompt had equal rewards (last: "
                 f"{rewards.flatten()[0]:g}), so nothing is learned: start from more "
                 "demonstrations, or give a reward for parts",
                 stacklevel=2,

@@ -1,0 +1,1 @@
+"""Depth behind [`minillm.posttraining`][]: preferences, and the distance to a start."""
