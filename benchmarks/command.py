@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.measure import Part, Record
-from minillm.files import atomic_write
+from minillm.files.writing import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 # What was measured, one file for each benchmark; the page of the site is made of it.

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.peer_gpt import GPT, PeerConfig, make_optimizer, training_step
+from minillm.accounting.shapes import Architecture
 from minillm.config import ModelConfig
-from minillm.demo import CONFIG, SHAPE
 from minillm.flops import training_flops
-from minillm.flops_shapes import Architecture
 from minillm.model import Linear, TransformerLM
+from minillm.runs.demo import CONFIG, SHAPE
 from minillm.train import TrainConfig, Trainer
 
 

@@ -65,7 +65,9 @@ def commands(record: Record) -> None:
 def doctests(record: Record) -> None:
     """Run the doctests of chapters that need no PyTorch, as a reader would."""
     chapters = (
-        ("flops_shapes",) if record.quick else ("bpe", "bpe_tokenizer", "flops_shapes")
+        ("accounting/shapes",)
+        if record.quick
+        else ("bpe", "tokenizer/tokenizer", "accounting/shapes")
     )
     for chapter in chapters:
         found = record.take_turns(

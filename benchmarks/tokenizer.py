@@ -16,8 +16,8 @@ from benchmarks.command import main
 from benchmarks.measure import Part, Record
 from benchmarks.peer_bpe import HUGGING_FACE
 from benchmarks.texts import MB, both, code, grow, noted
-from minillm import bpe_arrays
 from minillm.bpe import BPETokenizer
+from minillm.tokenizer import arrays as bpe_arrays
 
 # Which part of the speed of tiktoken it shall reach.
 WARM = {"documentation": 1.0, "code": 0.7}

@@ -21,8 +21,8 @@ from benchmarks.command import ROOT, main
 from benchmarks.measure import Part, Record
 from benchmarks.shapes import QUICK, SIZES, trainer
 from minillm.model import TransformerLM
-from minillm.optimizer import AdamW
 from minillm.train import Trainer
+from minillm.training.optimizer import AdamW
 
 
 def _sizes(record: Record) -> dict:

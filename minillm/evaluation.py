@@ -73,7 +73,7 @@ points, ask which of the two was varied. [`spread`][minillm.evaluation.spread] s
 them, here for three seeds of a run of the last chapter, each asked the same 300
 problems 64 times before it was trained by rewards, and after:
 
->>> from minillm.lab_posttraining import rates
+>>> from minillm.labs.posttraining import rates
 >>> for when in ("before", "after"):
 ...     s = spread(rates("no baseline, 0 and 1", when))
 ...     print(f"{when}: {s.mean:.3f}, seeds {s.seeds:.3f}, questions {s.questions:.3f}")

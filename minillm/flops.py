@@ -30,8 +30,8 @@ Here are the same two models, counted product by product as this chapter will do
 The direction is the same, but the FFN gains fifteen points where it gained
 thirty-six. One of the two counts must be wrong about something. To say which, we build
 the count from its smallest piece (here), let a program that knows nothing of our
-formulas check the sum ([`minillm.flops_measure`][]), and then go back to the table
-([`minillm.flops_opt`][]).
+formulas check the sum ([`minillm.accounting.measure`][]), and then go back to the table
+([`minillm.accounting.opt`][]).
 
 # What is counted
 
@@ -51,9 +51,10 @@ and those have hundreds or thousands. PyTorch's own counter leaves out the same.
 | $L$ | layers | $N$ | parameters |
 | $H, H_{kv}$ | query heads, key/value heads | $D$ | tokens of training |
 
-**Next:** the two pages named above, then [`minillm.flops_shapes`][] (models by name,
-parameters), [`minillm.flops_memory`][] (bytes), [`minillm.flops_cost`][] (hours and
-dollars) and [`minillm.industrialization`][] (what the rumours imply). In a terminal,
+**Next:** the two pages named above, then [`minillm.accounting.shapes`][] (models by
+name, parameters), [`minillm.accounting.memory`][] (bytes),
+[`minillm.accounting.cost`][] (hours and dollars) and
+[`minillm.accounting.industrialization`][] (what the rumours imply). In a terminal,
 `minillm flops gpt2` prints what this page counts.
 """
 
@@ -61,11 +62,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from minillm.config import ModelConfig
-from minillm.flops_cost import CHIPS, mfu, roofline, training_cost
-from minillm.flops_memory import bytes_moved, inference_memory, training_memory
-from minillm.flops_opt import OptRow, opt_table
-from minillm.flops_shapes import (
+from minillm.accounting.cost import CHIPS, mfu, roofline, training_cost
+from minillm.accounting.memory import bytes_moved, inference_memory, training_memory
+from minillm.accounting.opt import OptRow, opt_table
+from minillm.accounting.shapes import (
     PRESETS,
     Architecture,
     Recompute,
@@ -75,6 +75,7 @@ from minillm.flops_shapes import (
     param_count,
     preset,
 )
+from minillm.config import ModelConfig
 
 __all__ = [
     "CHIPS",
@@ -350,8 +351,8 @@ def forward_flops(
     + 2BTdV$$
 
     for the model of this course. PyTorch's counter, run over that model, gives the same
-    integer for any configuration; [`minillm.flops_measure`][] lets it, and names the
-    cases in which a counter is silently wrong.
+    integer for any configuration; [`minillm.accounting.measure`][] lets it, and names
+    the cases in which a counter is silently wrong.
 
     What a longer context changes: the scores grow with $T^2$, all else with $T$. GPT-2
     XL was trained with 1024 tokens, and the FFN has more than half of the work. At

@@ -6,15 +6,15 @@ with what is likely. How do we make it *answer*, and answer well?
 
 **Before this:** [`minillm.train`][] and [`minillm.generate`][]. That a chat is one text
 with marks in it, which the model merely continues, is told in
-[`minillm.chat`][]. **Next:** [`minillm.evaluation`][], how sure such
+[`minillm.inference.chat`][]. **Next:** [`minillm.evaluation`][], how sure such
 scores are.
 
-All experiments are on one bench ([`minillm.lab_posttraining`][]): a model of 0.1
-million weights, tasks whose answers a program can check ([`minillm.lab_answers`][]),
+All experiments are on one bench ([`minillm.labs.posttraining`][]): a model of 0.1
+million weights, tasks whose answers a program can check ([`minillm.labs.answers`][]),
 three seeds each, held-out problems only. Numbers below are shares of right answers,
 one for each seed:
 
->>> from minillm.lab_posttraining import compute, runs, VARIANTS
+>>> from minillm.labs.posttraining import compute, runs, VARIANTS
 >>> def scores(name, when="after", k=1):
 ...     return [round(r[when]["pass"][str(k)], 2) for r in runs(name)]
 

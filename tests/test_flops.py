@@ -16,6 +16,29 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+from minillm.accounting.cost import (
+    CHIPS,
+    PUBLISHED_RUNS,
+    compute_optimal,
+    mfu,
+    palm_flops_per_token,
+    roofline,
+    training_cost,
+)
+from minillm.accounting.industrialization import (
+    CLAIMS,
+    GPT4_REPORT,
+    claim,
+    disclosure_table,
+)
+from minillm.accounting.memory import (
+    bytes_moved,
+    inference_memory,
+    saved_activations,
+    training_memory,
+)
+from minillm.accounting.opt import _OPT_RUNS, PRINTED_OPT_TABLE
+from minillm.accounting.shapes import PRESETS, Architecture, param_count, preset
 from minillm.config import ModelConfig
 from minillm.flops import (
     Product,
@@ -28,27 +51,9 @@ from minillm.flops import (
     six_nd,
     training_flops,
 )
-from minillm.flops_cost import (
-    CHIPS,
-    PUBLISHED_RUNS,
-    compute_optimal,
-    mfu,
-    palm_flops_per_token,
-    roofline,
-    training_cost,
-)
-from minillm.flops_memory import (
-    bytes_moved,
-    inference_memory,
-    saved_activations,
-    training_memory,
-)
-from minillm.flops_opt import _OPT_RUNS, PRINTED_OPT_TABLE
-from minillm.flops_shapes import PRESETS, Architecture, param_count, preset
-from minillm.industrialization import CLAIMS, GPT4_REPORT, claim, disclosure_table
 from minillm.model import KVCache, TransformerLM
-from minillm.optimizer import AdamW, clip_gradients
 from minillm.train import cross_entropy
+from minillm.training.optimizer import AdamW, clip_gradients
 
 
 def random_case(seed: int) -> tuple[ModelConfig, int, int]:
@@ -152,7 +157,7 @@ def published_cells(
     """How many printed figures come from MHA a d² + b T d, FFN c d², attn e T d."""
     same, T = 0, 2048
     printed = [line.split()[1:] for line in PRINTED_OPT_TABLE.splitlines()]
-    for (_, n_layers, d, _, batch), cells in zip(_OPT_RUNS, printed, strict=True):
+    for (_, n_layers, d, batch), cells in zip(_OPT_RUNS, printed, strict=True):
         per_layer = [a * d * d + b * T * d, c * d * d, e * T * d]
         mha, ffn, attn = (factor * n_layers * flops for flops in per_layer)
         logit = 2 * d * vocab
@@ -726,14 +731,14 @@ def test_other_words_are_refused(
 
 
 def test_demo_preset_is_the_demo() -> None:
-    demo = pytest.importorskip("minillm.demo")
+    demo = pytest.importorskip("minillm.runs.demo")
     assert param_count(demo.SHAPE) == param_count(preset("demo"))
     assert forward_flops(demo.SHAPE, 1, 9) == forward_flops(preset("demo"), 1, 9)
 
 
 def test_import_needs_neither_torch_nor_numpy() -> None:
     code = (
-        "import sys; import minillm.flops, minillm.industrialization; "
+        "import sys; import minillm.flops, minillm.accounting.industrialization; "
         "print([name for name in ('torch', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run(

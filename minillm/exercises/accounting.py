@@ -9,9 +9,9 @@ from collections.abc import Callable
 from hypothesis import strategies as st
 
 from minillm import flops
+from minillm.accounting.cost import TrainingCost
 from minillm.exercises.exercise import Exercise, Mistake
 from minillm.flops import preset
-from minillm.flops_cost import TrainingCost
 
 __all__ = ["EXERCISES"]
 

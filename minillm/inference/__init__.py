@@ -1,1 +1,3 @@
-"""Depth behind [`minillm.generate`][]: faster ways to sample."""
+"""The depth of chapter 6: the fast decoder, chats, and what a model attends to."""
+
+__all__: list[str] = []

@@ -1,1 +1,3 @@
-"""Depth behind [`minillm.evaluation`][]: intervals, and choices."""
+"""The depth of chapter 12: intervals, and choices."""
+
+__all__: list[str] = []

@@ -1,1 +1,3 @@
-"""Depth behind [`minillm.posttraining`][]: preferences, and the distance to a start."""
+"""The depth of chapter 11: preferences, and the distance from a start."""
+
+__all__: list[str] = []

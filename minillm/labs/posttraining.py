@@ -1,0 +1,267 @@
+r"""Lab 4: from demonstrations to rewards.
+
+**The question.** [`minillm.posttraining`][] explains how a model learns from
+demonstrations, from rewards and from preferences. Which of these does what, on the same
+model, the same task and the same compute? Every run of this lab starts from a fresh
+model of about 100,000 weights, fine-tunes it on a few demonstrations of a task
+([`minillm.labs.answers`][]), and then trains it in one of three ways:
+
+- *policy*: sample several answers to each prompt, score them, and follow the policy
+  gradient ([`policy_loss`][minillm.posttraining.policy_loss]);
+- *own*: keep the sampled answers that are right, and fine-tune on them;
+- *pairs*: put a right and a wrong answer to the same prompt side by side
+  ([`dpo_loss`][minillm.posttraining.dpo_loss]).
+
+All three are one loop: `rounds` times, sample `samples` answers to `prompts` problems,
+then take `updates` steps on them. The configuration has all that differs
+([`BASE`][minillm.labs.posttraining.BASE]), and what it costs can be counted before it
+runs, sampling and training apart:
+
+>>> cost = compute(BASE)
+>>> f"{cost.sampling:.2e} FLOPs of sampling, {cost.training:.2e} of training"
+'3.09e+11 FLOPs of sampling, 1.77e+12 of training'
+>>> own = BASE | {"method": "own", "rounds": 8, "prompts": 3200, "updates": 400}
+>>> compute(own) == cost  # 8 x 3,200 prompts are 400 x 64
+True
+
+**What is measured.** Many answers are sampled to problems that no training has seen.
+From the number of right ones per problem comes
+[`pass_at_k`][minillm.evaluation.pass_at_k], the probability that one of $k$ answers is
+right; `before` is the model after its demonstrations, `after` the model in the end.
+
+**Told in** [`minillm.posttraining`][], on the bench of [`minillm.labs.bench`][].
+"""
+
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from minillm.evaluation import pass_at_k
+from minillm.flops import aligned, forward_flops, training_flops
+from minillm.labs.answers import TASKS, held_out
+from minillm.labs.bench import Config, Lab, Point, by_config, committed, plan
+from minillm.labs.learners import BATCH, METHODS, Learner, fine_tuned, shape
+
+__all__ = ["BASE", "LAB", "VARIANTS", "Compute", "compute", "rates", "runs"]
+
+BASE: Config = {
+    "task": "sort",
+    "demonstrations": 150,
+    "sft_steps": 150,
+    "learn": "answer",  # what of a demonstration is learned
+    "method": "policy",
+    "rounds": 400,
+    "prompts": 64,
+    "samples": 8,
+    "updates": 1,
+    "lr": 7e-4,
+    "reward": "exact",
+    "shift": 0.0,  # added to every reward
+    "baseline": "scaled",  # or group (no division), batch, none
+    "clip": 0.2,
+    "mean": "tokens",  # or sequences
+    "temperature": 1.0,  # of the sampling
+    "scored_at": 1.0,  # and of the log-probabilities in the loss
+    "kl": 0.0,
+    "beta": 0.1,
+    "k": 64,  # samples of each held-out problem
+}
+"""The configuration from which the others differ in a few entries."""
+
+SPLIT = {"task": "split", "demonstrations": 1000, "sft_steps": 400, "lr": 1e-3}
+BOOKED = {"task": "book", "demonstrations": 6400, "sft_steps": 900}
+OWN = {"method": "own", "lr": 1e-3, "rounds": 8, "prompts": 3200, "updates": 400}
+ONCE = {"rounds": 1, "prompts": 25600}
+PAIRS = ONCE | {"method": "pairs", "updates": 800, "lr": 3e-4}
+FREE = {"baseline": "none"}
+HACKED = {"rounds": 200, "reward": "in order"}
+
+VARIANTS: dict[str, Config] = {
+    name: BASE | changes
+    for name, changes in {
+        "policy, sort": {"k": 256},
+        "policy, split": SPLIT | {"k": 256},
+        "no baseline, 0 and 1": FREE,
+        "no baseline, -1 and 0": FREE | {"shift": -1.0},
+        "no baseline, 1 and 2": FREE | {"shift": 1.0},
+        "in order": HACKED,
+        "own, one round": OWN | ONCE | {"updates": 3200},
+        "own, eight rounds": OWN,
+        "100 rounds": {"rounds": 100},
+        "four updates": {"rounds": 100, "updates": 4},
+        "four updates, no clip": {"rounds": 100, "updates": 4, "clip": None},
+        "pairs": PAIRS,
+        "in order, KL 0.1": HACKED | {"kl": 0.1},
+        "each position": {"reward": "each position"},
+        "policy, book": BOOKED | {"k": 256},
+        "baseline of the group": {"baseline": "group"},
+        "baseline of the batch": {"baseline": "batch"},
+        "mean over sequences": {"mean": "sequences"},
+        "sampled at 0.5": {"temperature": 0.5},
+        "sampled and scored at 0.5": {"temperature": 0.5, "scored_at": 0.5},
+        "demonstrations, unended": {"rounds": 0, "learn": "unended"},
+        **{
+            f"{n} demonstrations, {learn}": {
+                "rounds": 0,
+                "demonstrations": n,
+                "sft_steps": 600,
+                "learn": learn,
+            }
+            for n in (50, 150, 500, 1500, 5000)
+            for learn in ("answer", "all")
+        },
+    }.items()
+}
+"""The runs by name; with no rounds, only the demonstrations are learned."""
+
+
+class Compute(NamedTuple):
+    """The FLOPs of a run, by what they are spent on.
+
+    Attributes:
+        demonstrations: learning from these.
+        sampling: as if every answer had the greatest length.
+        training: all that comes after, the forward passes of a reference included.
+    """
+
+    demonstrations: int
+    sampling: int
+    training: int
+
+
+def compute(config: Config) -> Compute:
+    """Count the FLOPs of a run before it starts.
+
+    Args:
+        config: the run.
+
+    Returns:
+        The FLOPs.
+    """
+    model, task = shape(config["task"]), TASKS[config["task"]]
+    prompts, rounds, updates = (config[k] for k in ("prompts", "rounds", "updates"))
+    batch, width = prompts * config["samples"], task.prompt + task.answer - 1
+    sampling = forward_flops(model, prompts, task.prompt).total + sum(
+        forward_flops(model, batch, 1, past=past).total
+        for past in range(task.prompt, width)
+    )
+    shown = config["sft_steps"] * training_flops(model, BATCH, width)
+    if config["method"] == "policy":
+        step = training_flops(model, batch, width)
+        if config["kl"]:
+            step += forward_flops(model, batch, width).total
+        return Compute(shown, rounds * sampling, rounds * updates * step)
+    sequences = BATCH if config["method"] == "own" else 2 * BATCH
+    training = updates * training_flops(model, sequences, width)
+    if config["method"] == "pairs":  # at most half of the samples are right ones
+        training += forward_flops(model, batch, width).total
+    return Compute(shown, rounds * sampling, rounds * training)
+
+
+def _examine(learner: Learner) -> tuple[dict[str, Any], list[int], list[list[str]]]:
+    """Answer the held-out problems: scores, right answers of each, and the texts."""
+    c = learner.config
+    quiz = Learner(c | {"samples": c["k"], "temperature": 1.0}, seed=0)
+    quiz.model, problems = learner.model, list(held_out(c["task"]))
+    samples, texts = quiz.sample(problems)
+    counts = [
+        sum(TASKS[c["task"]].right(p, a) for a in row)
+        for p, row in zip(problems, texts, strict=True)
+    ]
+    ended = [a.endswith(".") for row in texts for a in row]
+    at = {k: fmean(pass_at_k(c["k"], n, k) for n in counts) for k in _powers(c["k"])}
+    scores = {
+        "pass": {str(k): round(p, 4) for k, p in at.items()},
+        "entropy": round(-samples.log_probs[samples.mask].mean().item(), 4),
+        "distinct": round(fmean(len(set(row)) for row in texts), 2),
+        "ended": round(fmean(ended), 4),
+    }
+    return scores, counts, texts
+
+
+def _powers(most: int) -> list[int]:
+    return [4**i for i in range(most.bit_length()) if 4**i <= most]
+
+
+def _run(config: Config, seed: int) -> dict[str, Any]:
+    learner = fine_tuned(config, seed)
+    reference = fine_tuned(config, seed).model
+    before, counts_before, texts_before = _examine(learner)
+    curve = METHODS[config["method"]](learner, reference)
+    after, counts_after, texts_after = _examine(learner)
+    cost = compute(config)
+    some = list(held_out(config["task"]))[:4]
+    return {
+        "sampling_flops": cost.sampling,
+        "training_flops": cost.training,
+        "before": before,
+        "after": after,
+        "counts": [counts_before, counts_after],
+        "curve": curve,
+        "texts": [
+            [p, texts_before[i][:4], texts_after[i][:4]] for i, p in enumerate(some)
+        ],
+    }
+
+
+def _points(quick: bool) -> list[Point]:
+    if quick:
+        names = ("policy, sort", "no baseline, 1 and 2", "in order")
+        return plan([VARIANTS[name] | {"k": 64, "rounds": 150} for name in names], 1)
+    return plan(VARIANTS.values(), seeds=3)
+
+
+def _report(results: list[dict[str, Any]]) -> str:
+    rows = [["run", "FLOPs", "seeds", "before", "after", "pass@k before", "after"]]
+    for config, same in by_config(results):
+        names = [n for n, known in VARIANTS.items() if known == config]
+        changed = {k: v for k, v in config.items() if v != BASE[k]}
+        k = str(config["k"])
+        scores = [
+            f"{fmean(r[when]['pass'][at] for r in same):.3f}"
+            for at in ("1", k)
+            for when in ("before", "after")
+        ]
+        name = names[0] if names else str(changed)
+        rows.append([name, f"{same[0]['flops']:.1e}", str(len(same)), *scores])
+    return aligned(rows)
+
+
+LAB = Lab(
+    "posttraining", 1, _points, _run, lambda config: sum(compute(config)), _report
+)
+
+
+def runs(name: str) -> list[dict[str, Any]]:
+    """Read the committed results of a variant.
+
+    Args:
+        name: one of [`VARIANTS`][minillm.labs.posttraining.VARIANTS].
+
+    Returns:
+        One dictionary for each seed.
+
+    Raises:
+        ValueError: if nothing is committed for it.
+
+    Examples:
+        >>> [r["seed"] for r in runs("policy, sort")]
+        [0, 1, 2]
+    """
+    found = [r for r in committed(LAB) if r["config"] == VARIANTS[name]]
+    if not found:
+        raise ValueError(f"no results of {name!r}: minillm lab posttraining makes them")
+    return sorted(found, key=lambda r: r["seed"])
+
+
+def rates(name: str, when: str) -> list[list[float]]:
+    """Read how often each held-out problem was solved.
+
+    Args:
+        name: the variant.
+        when: `before` or `after`.
+
+    Returns:
+        (seeds, problems): the share of right answers.
+    """
+    i = ("before", "after").index(when)
+    return [[c / r["config"]["k"] for c in r["counts"][i]] for r in runs(name)]
