@@ -62,8 +62,8 @@ pairs thrown away:
 The same answers of the same models: the first interval excludes zero and the second
 does not. (How much it helps depends on how alike the models are; here they share even
 their luck. Two versions of one model usually are alike.) The interval itself comes from
-[`bootstrap_interval`][minillm.scoring.intervals.bootstrap_interval], which needs no formula
-for the metric at hand.
+[`bootstrap_interval`][minillm.scoring.intervals.bootstrap_interval], which needs no
+formula for the metric at hand.
 
 # 4. Questions are not the only chance
 
@@ -88,10 +88,10 @@ many questions, would have claimed a precision that does not exist.
 
 *Exact match* lets the model write and compares. *Likelihood of choices* never lets it
 write: it computes $\ln p(\text{choice} \mid \text{prompt})$ for each of the choices and
-takes the greatest ([`score_choices`][minillm.scoring.choices.score_choices]). It needs no
-parsing, and a model that cannot follow a format can still be asked. But longer choices
-are less likely, whatever they say. So people divide: by the number of tokens, or of
-bytes. Or they subtract what the choice has *without* the question, its *prior*
+takes the greatest ([`score_choices`][minillm.scoring.choices.score_choices]). It needs
+no parsing, and a model that cannot follow a format can still be asked. But longer
+choices are less likely, whatever they say. So people divide: by the number of tokens,
+or of bytes. Or they subtract what the choice has *without* the question, its *prior*
 (Holtzman et al. 2021, arXiv:2104.08315, "surface form competition"). One model, one
 question, three winners:
 

@@ -22,8 +22,8 @@ little to do with those of the next:
 [True, True, False]
 
 *book*: three digits; the answer stands in a book of random numbers
-([`BOOK`][minillm.labs.answers.BOOK]). Each problem has one right answer, and there is no
-rule whatever:
+([`BOOK`][minillm.labs.answers.BOOK]). Each problem has one right answer, and there is
+no rule whatever:
 
 >>> TASKS["book"].right("042:", f"{BOOK[42]:03d}.")
 True

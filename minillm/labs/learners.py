@@ -229,10 +229,17 @@ def policy(learner: Learner, reference: TransformerLM) -> list[list[float]]:
             kl = ((old - there) * mask).sum(1).mean()
             row = (rewards.mean(), truth.mean(), entropy, kl, flat)
             curve.append([done, *(round(x.item(), 4) for x in row)])
+        # Where the advantage is zero, so is the gradient, and nothing need be computed;
+        # the loss is still the mean over all tokens, or all sequences, that there are.
+        kept = (advantages != 0) | bool(c["kl"])
+        each = c["mean"] == "sequences"
+        share = kept.double().mean() if each else mask[kept].sum() / mask.sum()
+        if not kept.any():
+            continue
         for _ in range(c["updates"]):
-            new = log_probs(learner.model, ids, c["scored_at"])
-            loss = policy_loss(
-                new, old, advantages, mask, c["clip"], c["mean"] == "sequences"
+            new = log_probs(learner.model, ids[kept], c["scored_at"])
+            loss = share * policy_loss(
+                new, old[kept], advantages[kept], mask[kept], c["clip"], each
             )
             if c["kl"]:
                 k3 = kl_estimates(new, there)[1]

@@ -120,7 +120,9 @@ class Compute(NamedTuple):
     Attributes:
         demonstrations: learning from these.
         sampling: as if every answer had the greatest length.
-        training: all that comes after, the forward passes of a reference included.
+        training: all that comes after, the forward passes of a reference included. What
+            [`policy`][minillm.labs.learners.policy] saves where no answer stands out is
+            not taken off.
     """
 
     demonstrations: int

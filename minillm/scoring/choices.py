@@ -138,8 +138,8 @@ def choice_log_likelihoods(
     r"""Compute $\ln p(\text{choice} \mid \text{prompt})$ for each choice.
 
     Args:
-        model: see [`score_choices`][minillm.scoring.choices.score_choices], also for the
-            rest.
+        model: see [`score_choices`][minillm.scoring.choices.score_choices], also for
+            the rest.
         tokenizer: its tokenizer.
         prompt: what comes before.
         choices: the choices.
