@@ -37,7 +37,7 @@ def hacked(path: Path) -> None:
     save_light(
         figure,
         path,
-        "Reward and share of right answers: with a verifier that has a hole, the reward "
+        "Reward and share of right answers: where the verifier has a hole, the reward "
         "rises to one and the right answers fall to zero",
     )
 
