@@ -13,7 +13,9 @@ __all__ = ["lab"]
 
 
 def lab(
-    name: Annotated[str, typer.Argument(help="context, digits, scaling or posttraining.")],
+    name: Annotated[
+        str, typer.Argument(help="context, digits, scaling or posttraining.")
+    ],
     quick: Annotated[
         bool, typer.Option("--quick", help="A reduced version, of a few minutes.")
     ] = False,

@@ -67,6 +67,7 @@ def score_choices(
     prompt: str,
     choices: Sequence[str],
     without: str | None = None,
+    begin_ids: Sequence[int] = (),
 ) -> Choices:
     r"""Ask a model how likely each choice is after a prompt.
 
@@ -82,6 +83,7 @@ def score_choices(
         prompt: what comes before. Not empty; spaces belong to the choices (`" Paris"`).
         choices: at least one, none of them empty.
         without: a neutral prompt, such as `"Answer:"`, for the priors.
+        begin_ids: ids that stand before every text, if the model wants them.
 
     Returns:
         The scores.
@@ -103,8 +105,8 @@ def score_choices(
     """
     if not choices or not all(choices) or not prompt:
         raise ValueError("a prompt and at least one choice are needed, none of them ''")
-    head = tokenizer.encode(prompt)
-    wholes = [tokenizer.encode(prompt + choice) for choice in choices]
+    head = [*begin_ids, *tokenizer.encode(prompt)]
+    wholes = [[*begin_ids, *tokenizer.encode(prompt + choice)] for choice in choices]
     start = min(_shared(head, whole) for whole in wholes)
     if start == 0:
         raise ValueError(
@@ -121,7 +123,8 @@ def score_choices(
         counts.append(len(whole) - start)
     priors = None
     if without is not None:
-        priors = score_choices(model, tokenizer, without, choices).log_likelihoods
+        neutral = score_choices(model, tokenizer, without, choices, begin_ids=begin_ids)
+        priors = neutral.log_likelihoods
     n_bytes = np.array([len(choice.encode()) for choice in choices])
     return Choices(np.array(totals), np.array(counts), n_bytes, priors)
 
