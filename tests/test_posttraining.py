@@ -87,9 +87,7 @@ def test_log_probs_agree_with_the_distribution_that_was_sampled_from():
     # The bug that looks like learning: ids shifted by one against their scores. Scored
     # rightly, samples are as likely as the entropy says; shifted, far less.
     model = opinionated()
-    out = sample_batch(
-        model, [[1]], 7, n=400, random=torch.Generator().manual_seed(0)
-    )
+    out = sample_batch(model, [[1]], 7, n=400, random=torch.Generator().manual_seed(0))
     right = log_probs(model, out.ids)
     torch.testing.assert_close(right, out.log_probs[:, 1:])
     logits = model(out.ids[:, :-1]).log_softmax(-1)

@@ -85,6 +85,13 @@ class Learner:
 
     Attributes:
         model: the model.
+
+    Examples:
+        >>> config = {"task": "sort", "samples": 3, "temperature": 1.0}
+        >>> learner = Learner(config, seed=0)
+        >>> samples, answers = learner.sample(["593214:", "000001:"])
+        >>> [len(row) for row in answers], samples.ids.shape[0]
+        ([3, 3], 6)
     """
 
     def __init__(self, config: Config, seed: int) -> None:
@@ -178,6 +185,13 @@ def fine_tuned(config: Config, seed: int) -> Learner:
 
     Returns:
         The learner, with a fresh optimizer.
+
+    Examples:
+        >>> from minillm.labs.posttraining import BASE
+        >>> quick = BASE | {"demonstrations": 64, "sft_steps": 2}
+        >>> one, two = fine_tuned(quick, seed=0), fine_tuned(quick, seed=0)
+        >>> all(torch.equal(a, b) for a, b in zip(one.weights, two.weights))
+        True
     """
     keys = ("task", "demonstrations", "sft_steps", "learn")
     learner = Learner(config, seed)

@@ -145,6 +145,23 @@ def answer_questions(
         ValueError: if the log belongs to another model or other settings, or a question
             does not fit into the context.
         BlockingIOError: if another process writes the same log.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> from minillm.config import ModelConfig
+        >>> tokenizer = BPETokenizer.train(["the cat sat on the mat"], 260)
+        >>> _ = torch.manual_seed(0)
+        >>> model = TransformerLM(ModelConfig(260, 32, 16, 1, 2))
+        >>> questions = [Question("the cat sat on the", (" cat", " mat"), 1)]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     log = folder + "/log.jsonl"
+        ...     (one,) = answer_questions(model, tokenizer, questions, log)
+        ...     (two,) = answer_questions(model, tokenizer, questions, log)  # read
+        ...     len(Path(log).read_text(encoding="utf-8").splitlines())
+        2
+        >>> bool((one.choices.log_likelihoods == two.choices.log_likelihoods).all())
+        True
     """
     head = {"weights": _fingerprint(model), "without": without}
     log = Path(log)
