@@ -1,71 +1,76 @@
 r"""Post-training: from completing to answering.
 
-**The question.** A model that was trained to continue texts is asked: `593214:`. It has
-read such lines, some followed by the sorted digits, some by anything else, and continues
-with what is likely. How do we make it *answer*, and answer well?
+**The question.** A model that was trained to continue texts is given `593214:`. It
+continues with whatever is likely there, another problem perhaps, or a line of prose.
+How do we make it *answer*, and answer well?
 
 **Before this:** [`minillm.train`][] and [`minillm.generate`][]. That a chat is one text
 with marks in it, which the model merely continues, is told in
-[`minillm.inference.chat`][]. **Next:** [`minillm.evaluation`][], how sure such
-scores are.
+[`minillm.inference.chat`][]. **Next:** [`minillm.evaluation`][]: how sure are such
+scores?
 
-All experiments are on one bench ([`minillm.labs.posttraining`][]): a model of 0.1
-million weights, tasks whose answers a program can check ([`minillm.labs.answers`][]),
-three seeds each, held-out problems only. Numbers below are shares of right answers,
-one for each seed:
+All experiments are on one bench ([`minillm.labs.posttraining`][]): a model of 100,000
+weights, tasks whose answers a program can check ([`minillm.labs.answers`][]), three
+seeds each. A score below is the share of right answers to problems that no training has
+seen, one number for each seed:
 
->>> from minillm.labs.posttraining import compute, runs, VARIANTS
+>>> from minillm.labs.posttraining import runs
 >>> def scores(name, when="after", k=1):
 ...     return [round(r[when]["pass"][str(k)], 2) for r in runs(name)]
 
 # 1. Show it what to do
 
-Write a few problems with their answers, and train on them as on any text:
-*supervised fine-tuning*, SFT. One thing is new. The problem is given, so its tokens
-need not be predicted; a mask leaves them out of the loss
-([`sft_loss`][minillm.posttraining.sft_loss]). Does the mask matter? Sorting, with 50
-to 5,000 demonstrations, the loss on the answer, and on everything:
+Write down problems with their answers, and train on them as on any text: *supervised
+fine-tuning*, SFT. One thing is new. The problem is given, so its tokens need not be
+predicted; a mask leaves them out of the loss
+([`sft_loss`][minillm.tuning.imitation.sft_loss]). Does that matter? To sort six digits,
+with 50, 500 and 5,000 demonstrations, 300 steps, and the loss on the answer, or on
+everything:
 
->>> for n in (50, 150, 500, 1500, 5000):
-...     print(n, *(scores(f"{n} demonstrations, {w}") for w in ("answer", "all")))
+>>> for n in (50, 500, 5000):
+...     print(n, *(scores(f"{n} demonstrations, {of}") for of in ("answer", "all")))
 
-The mask helps where demonstrations are few. And the end of the answer has to be under
-it. Without, the model never learns to stop:
+DEMOS
+
+The token that ends an answer belongs under the mask. Left out, it is never learned. The
+share of answers that end by themselves, and the same with it:
 
 >>> [round(r["after"]["ended"], 2) for r in runs("demonstrations, unended")]
+>>> [round(r["before"]["ended"], 2) for r in runs("short")]
 
-A checker that cuts the answer at the right length would not have noticed.
+A checker that cuts each answer at the right length would not have noticed.
 
 # 2. Let it try
 
-With 150 demonstrations in 150 steps, a third of its answers are right, and no more
-demonstrations are to be had. But the model can be asked several times, and a program
-can tell which answers are right. Of 64 tries, one was right more often:
+Suppose that 150 demonstrations are all there is. After 150 steps a third of the answers
+is right. But the model can be asked again, and a program can tell which answers are
+right. How often is one of 64 tries right?
 
->>> scores("policy, sort", "before"), scores("policy, sort", "before", k=64)
+>>> scores("short", "before"), scores("short", "before", k=64)
 
-So sample, keep what is right, and train on that: *rejection sampling*. At the same
-number of FLOPs, sampling included, in one round, and in eight, each of which samples
-from the model of the round before:
+So sample, keep what is right, and train on that: *rejection sampling*. Once, from
+51,200 samples; and in eight rounds of 6,400, each of which samples from the model of
+the round before, at the same number of FLOPs:
 
 >>> scores("own, one round"), scores("own, eight rounds")
 
-Nobody showed it a further answer.
+Nobody has shown it another answer.
 
 # 3. Follow the reward
 
-Rejection sampling throws wrong answers away. But a wrong answer says something, too,
-and a reward may lie between right and wrong. What do we want? The greatest mean reward
-$J = \sum_y \pi(y)\, R(y)$. Its gradient, since
-$\nabla \pi = \pi \nabla \ln \pi$, is a mean over samples of the model itself:
+Rejection sampling throws wrong answers away, though they say something, too; and a
+reward may lie between right and wrong. What do we want? A great mean reward
+$J = \sum_y \pi(y)\, R(y)$, where the *policy* $\pi$ is the model's distribution over
+answers $y$ to a prompt. Since $\nabla \pi = \pi \nabla \ln \pi$, the gradient of $J$ is
+a mean over samples of the model itself:
 
-$$\nabla J = \sum_y \pi(y)\, R(y)\, \nabla \ln \pi(y).$$
+$$\nabla J = \sum_y \pi(y)\, R(y)\, \nabla \ln \pi(y)$$
 
 Sample, weight the gradient of each sample's log-probability by its reward, take a step
-(REINFORCE, Williams 1992). With rewards of 0 and 1 this is rejection sampling, one step
-a round. Now add a constant to all rewards. The mean of the gradient stays, since
-$\sum_y \pi \nabla \ln \pi = \nabla 1 = 0$. Its variance does not. Three answers, the
-first is right:
+(REINFORCE, Williams 1992). With rewards of 0 and 1 this *is* rejection sampling, with
+one step a round. Now add a constant to all rewards. The mean of the gradient stays, for
+$\sum_y \pi \nabla \ln \pi = \sum_y \nabla \pi = \nabla 1 = 0$. Its variance does not.
+Three answers, the first is right:
 
 >>> p = torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64)
 >>> grad_log_p = torch.eye(3) - p  # of each answer, by the three logits
@@ -75,87 +80,95 @@ first is right:
 ...     variance = (p @ (g - mean) ** 2).sum()
 ...     print(shift, [round(x, 2) for x in mean.tolist()], round(variance.item(), 2))
 
-On the bench, without any *baseline* (what is subtracted), rewards of 0 and 1, of −1 and
-0, and of 1 and 2. In expectation, these are the same training:
+On the bench, a hundred rounds of 512 samples: rewards of 0 and 1, of −1 and 0, of 1 and
+2. In expectation the three are one and the same training:
 
 >>> for name in ("0 and 1", "-1 and 0", "1 and 2"):
 ...     print(name, scores(f"no baseline, {name}"))
 
-The first has the least variance of the three, and it is the one in which wrong answers
-weigh nothing. A baseline makes the choice of zero irrelevant. The cheapest one is the
-mean of several answers to the *same* prompt
-([`group_advantages`][minillm.posttraining.group_advantages]); this is GRPO (Shao et al.
-2024, arXiv:2402.03300):
+SHIFTS
 
->>> scores("policy, sort")
+What is subtracted is called a *baseline*, and with one it no longer matters which two
+numbers somebody chose. The simplest is the mean reward of several answers to the *same*
+prompt; divided by their standard deviation, these are the *advantages* of GRPO (Shao et
+al. 2024, arXiv:2402.03300),
+[`group_advantages`][minillm.tuning.policy.group_advantages]:
 
-It is no better here than 0 and 1 without any. What it buys is that it does not matter
-which two numbers somebody chose.
+>>> scores("short")
 
-**The loss is no guide.** Advantages of a group have a sum of zero, so the loss is zero
-at every first step, and its gradient is not (see
-[`policy_loss`][minillm.posttraining.policy_loss]). Watch the reward. **Groups that
-agree teach nothing**: where all answers are right, or all wrong, all advantages are
-zero. Their share, early and late in training:
+GRPO
+
+**Groups that agree teach nothing.** Where all answers to a prompt are right, or all
+wrong, all advantages are zero. The share of such groups, in the first and the last
+rounds of a run four times as long:
 
 >>> flat = [[row[5] for row in r["curve"]] for r in runs("policy, sort")]
 >>> [(round(sum(f[:5]) / 5, 2), round(sum(f[-5:]) / 5, 2)) for f in flat]
+>>> scores("policy, sort")
 
-**Entropy falls.** What is rewarded becomes likely, and the rest is forgotten. Nats per
+**The loss is no guide.** Advantages of a group have a sum of zero, so the loss is zero
+at every first step, and its gradient is not
+([`policy_loss`][minillm.tuning.policy.policy_loss] shows both). Watch the reward.
+
+**Entropy falls.** What was rewarded becomes likely, the rest disappears. In nats per
 token, before and after:
 
 >>> [(r["before"]["entropy"], r["after"]["entropy"]) for r in runs("policy, sort")]
 
 # 4. Use each sample more than once
 
-Sampling is slow, so take four steps on each batch of samples. After the first, they are
-samples of an *older* model. The ratio of the new probability to the old one corrects
-the mean, and PPO's clipping (Schulman et al. 2017, arXiv:1707.06347, equation 7) takes
-the gradient away from samples whose ratio has already gone far in the direction of
-their advantage. A hundred rounds with one step each, with four, and with four unclipped:
+Sampling takes time, so take four steps on the samples of each round. After the first
+step they are samples of an *older* model. The ratio of new and old probability corrects
+the mean, as long as it is near one; and *clipping* it takes away the gradient of
+samples that have gone far enough (PPO: Schulman et al. 2017, arXiv:1707.06347). A
+hundred rounds with one step each, with four, and with four unclipped:
 
->>> for name in ("100 rounds", "four updates", "four updates, no clip"):
-...     print(name, scores(name))
+>>> scores("short"), scores("four updates"), scores("four updates, no clip")
 
-# 5. What does it add?
+STALE
 
-With 256 tries, does the trained model solve more than it did before, or does it merely
-find at once what it found sometimes? By
-[`pass_at_k`][minillm.evaluation.pass_at_k], on two tasks:
+# 5. Does it learn anything new?
 
->>> for task in ("sort", "split"):
-...     for k in (1, 16, 256):
-...         before, after = (scores(f"policy, {task}", w, k) for w in ("before", "after"))
-...         print(task, k, before, after)
+With 256 tries, does the model solve more than before, or does it merely find at once
+what it used to find sometimes? By [`pass_at_k`][minillm.scoring.tries.pass_at_k], on
+two tasks, before and after four hundred rounds:
 
-Two answers. To sort is one rule for all problems; what is learned on those that are
-solved sometimes carries over to those that never were. Take the problems with no right
-answer in 256 before, and see how often they are solved after:
+<div class="figure" markdown>
+
+--8<-- "images/lab-posttraining-tries.svg"
+
+</div>
+
+>>> for name in ("policy, sort", "policy, split"):
+...     print(name, scores(name, "before", 256), scores(name, "after", 256))
+
+Two tasks, two answers. To *sort* is one rule for all problems, and what is learned
+where the model was right sometimes carries over to where it never was. Take the
+problems of which it solved none in 256 tries. How many are there, and how often is it
+right now?
 
 >>> for r in runs("policy, sort"):
-...     after = [b / 256 for a, b in zip(*r["counts"]) if a == 0]
-...     print(len(after), "never solved; after:", round(sum(after) / len(after), 2))
+...     never = [after / 256 for before, after in zip(*r["counts"]) if not before]
+...     print(len(never), round(sum(never) / len(never), 2))
 
-To split a number has many right answers for each problem, and nothing that holds for
-all. Reinforcement learning picks one of them and forgets the others: `pass@1` rises,
-`pass@256` falls. (Yue et al. 2025, arXiv:2504.13837, found the second in large models,
-and asked whether there is anything but.) If that is the reason, then a task without any
-rule, where every problem is a fact by itself, must leave the unsolved ones unsolved.
-The third task is a book of random numbers:
+To *split* a number, each problem has many right answers, and nothing holds for all.
+Training picks one of them and forgets the others: `pass@1` rises, `pass@256` falls. (In
+large models, Yue et al. 2025, arXiv:2504.13837, found the second and asked whether
+there is ever anything else.)
 
->>> for r in runs("policy, book"):
-...     before, after = ([round(r[w]["pass"][k], 2) for k in ("1", "256")] for w in ("before", "after"))
-...     new = [b / 256 for a, b in zip(*r["counts"]) if a == 0]
-...     print(before, after, len(new), round(sum(new) / len(new), 2))
+>>> scores("policy, split", "before"), scores("policy, split")
+>>> [(r["before"]["distinct"], r["after"]["distinct"]) for r in runs("policy, split")]
+
+If that is the reason, a task without any rule must leave unsolved what was unsolved.
+The third task is a book of random numbers to be known by heart:
+
+BOOK
 
 # 6. You get what you reward
 
 Somebody wrote the verifier in haste: an answer is right if its digits are in order. All
-right answers pass. Mean reward and share of right answers, from the samples of training:
-
->>> for r in runs("in order"):
-...     at = {row[0]: row for row in r["curve"]}
-...     print(*(f"{at[i][1]:.2f} {at[i][2]:.2f};" for i in (1, 50, 100, 200)), r["texts"][0])
+right answers pass. The mean reward and the share of right answers, over a hundred
+rounds:
 
 <div class="figure" markdown>
 
@@ -163,56 +176,74 @@ right answers pass. Mean reward and share of right answers, from the samples of 
 
 </div>
 
-The reward is perfect and the answers are worthless. Nothing in the curves of training
-tells, since all of them are of the reward: only a number that is *not* trained on does.
-Two repairs. A KL penalty ([`minillm.tuning.divergence`][]) keeps the model near its
-start, so that it cannot go astray, and cannot get better either. A verifier that gives
-credit for each right position is as good as the exact one:
+>>> for r in runs("in order"):
+...     rounds = {row[0]: row for row in r["curve"]}
+...     print([tuple(round(x, 2) for x in rounds[i][1:3]) for i in (1, 10, 100)])
+>>> [(problem, after[0]) for problem, _, after in runs("in order")[0]["texts"][:2]]
 
->>> scores("in order"), scores("in order, KL 0.1"), scores("each position")
+The reward is perfect and the answers are worthless. No curve of the training shows it,
+because all of them show the reward. Only a number that is *not* trained on does. Two
+repairs: a KL penalty, which keeps the model near its start
+([`minillm.tuning.divergence`][]), and a better verifier, here one that gives credit for
+each position:
+
+>>> for name in ("in order", "in order, KL 0.1", "each position"):
+...     print(name, scores(name))
+
+REPAIRS
 
 # 7. Prefer
 
-Often there is no verifier, only someone who says which of two answers is better. From
-such pairs, [`minillm.tuning.preferences`][] derives a loss that needs no reward
-and no sampling while it trains, [`dpo_loss`][minillm.tuning.preferences.dpo_loss]. With
-pairs of a right and a wrong answer from the same samples as above:
+Often nobody can say what an answer is worth, only which of two is better. From such
+pairs, [`minillm.tuning.preferences`][] derives a loss that needs neither a reward nor
+samples while it trains: [`dpo_loss`][minillm.tuning.preferences.dpo_loss]. With pairs
+of a right and a wrong answer to the same problem, out of 51,200 samples:
 
 >>> scores("pairs")
 
-Better than the demonstrations, and not as good as the answers that the pairs are made
-of. What happens on the way has puzzled many. Mean log-probability of the chosen answers
-and of the rejected ones:
+DPO
+
+On the way, something happens that has puzzled many. The mean log-probability of the
+chosen answers and of the rejected ones, at three steps:
 
 >>> for r in runs("pairs"):
-...     at = {row[0]: row for row in r["curve"]}
-...     print(*(f"{i}: {at[i][2]:.1f} {at[i][3]:.1f};" for i in (1, 50, 800)))
+...     steps = {row[0]: row for row in r["curve"]}
+...     print([tuple(round(x, 1) for x in steps[i][2:4]) for i in (1, 50, 200)])
 
-*Both* fall at first. The loss asks for a difference, and the rejected answers give way
-more easily.
+*Both* fall at first. The loss asks for a difference, and that can be had by making the
+rejected answers impossible.
 
-# 8. Estimators, and what they are worth
+# 8. Small differences between estimators
 
-Published variants differ in small things. Each is an experiment of one entry:
+Published recipes differ in details. Each is one entry of the configuration here, and a
+hundred rounds:
 
->>> for name in ("policy, sort", "baseline of the group", "baseline of the batch", "mean over sequences"):
-...     print(name, scores(name, k=1))
+>>> for name in ("short", "baseline of the group", "baseline of the batch"):
+...     print(name, scores(name))
+>>> for name in ("split, short", "split, mean over sequences"):
+...     print(name, scores(name))
 >>> for name in ("sampled at 0.5", "sampled and scored at 0.5"):
-...     print(name, scores(name, k=1))
+...     print(name, scores(name))
+
+ESTIMATORS
 
 # What we leave out
 
+A learned reward model, which a policy can hack like any other; a value network (PPO's
+own baseline); rewards for steps on the way; tools. The models are small and the tasks
+are made up; what carries over to large ones is a question of chapter 10's kind.
+
 # References
 
+Liu et al. 2025, arXiv:2503.20783. Rafailov et al. 2023, arXiv:2305.18290. Schulman et
+al. 2017, arXiv:1707.06347. Shao et al. 2024, arXiv:2402.03300. Williams 1992, *Simple
+statistical gradient-following algorithms*, Machine Learning 8. Yue et al. 2025,
+arXiv:2504.13837.
 """
 
-import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
-
-from minillm.model import TransformerLM
-from minillm.train import cross_entropy
 from minillm.tuning.divergence import kl_estimates
+from minillm.tuning.imitation import sft_loss
+from minillm.tuning.policy import group_advantages, log_probs, policy_loss
 from minillm.tuning.preferences import dpo_loss
 
 __all__ = [
@@ -223,196 +254,3 @@ __all__ = [
     "policy_loss",
     "sft_loss",
 ]
-
-
-def sft_loss(
-    logits: Float[Tensor, "batch seq vocab"],
-    targets: Int[Tensor, "batch seq"],
-    mask: Bool[Tensor, "batch seq"],
-) -> Float[Tensor, ""]:
-    r"""Cross-entropy over the tokens that are learned, and no others.
-
-    Args:
-        logits: the model's, for each position.
-        targets: the token that comes next at each position.
-        mask: True where the *target* is to be learned: the answer and the token that
-            ends it. It is shifted like the targets, `mask[:, 1:]` for `ids[:, 1:]`.
-
-    Returns:
-        The mean over all learned tokens of the batch: a long answer weighs more than a
-        short one.
-
-    Raises:
-        ValueError: if no token is learned.
-
-    Examples:
-        What stands outside the mask does not count, right or wrong:
-
-        >>> logits, mask = torch.randn(2, 3, 5), torch.tensor([[0, 1, 1], [0, 0, 1]])
-        >>> a = sft_loss(logits, torch.tensor([[4, 1, 2], [0, 0, 3]]), mask.bool())
-        >>> b = sft_loss(logits, torch.tensor([[0, 1, 2], [1, 2, 3]]), mask.bool())
-        >>> torch.equal(a, b)
-        True
-
-        A batch in which all answers were cut off has nothing to learn. The mean over
-        nothing is not a number, and one step with it would ruin every weight:
-
-        >>> torch.tensor([]).mean().item()
-        nan
-        >>> sft_loss(logits, torch.zeros(2, 3).long(), torch.zeros(2, 3).bool())
-        Traceback (most recent call last):
-        ValueError: no token of the batch is learned: leave the batch out
-    """
-    _need_tokens(mask)
-    return cross_entropy(logits[mask], targets[mask])
-
-
-def _need_tokens(mask: Bool[Tensor, "batch seq"]) -> None:
-    if not mask.any():
-        raise ValueError("no token of the batch is learned: leave the batch out")
-
-
-def log_probs(
-    model: TransformerLM, ids: Int[Tensor, "batch seq"], temperature: float = 1.0
-) -> Float[Tensor, "batch seq-1"]:
-    r"""How likely was each token, given those before it?
-
-    Args:
-        model: the model.
-        ids: the sequences. Padding at the end changes nothing before it.
-        temperature: the one that was sampled with. With another one, these are the
-            log-probabilities of a distribution that nobody sampled from.
-
-    Returns:
-        $\ln \pi(y_t \mid y_{<t})$ for every token but the first, which follows nothing.
-
-    Examples:
-        Entry $t$ belongs to token $t + 1$. Their sum is the log-probability of the
-        whole, and over all sequences of two tokens after a first one, the
-        probabilities add up to one:
-
-        >>> from minillm.config import ModelConfig
-        >>> model = TransformerLM(ModelConfig(3, 8, 8, 1, 2)).double()
-        >>> ids = torch.tensor([[0, a, b] for a in range(3) for b in range(3)])
-        >>> round(log_probs(model, ids).sum(1).exp().sum().item(), 6)
-        1.0
-    """
-    logits = model(ids[:, :-1]) / temperature
-    return logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
-
-
-def group_advantages(
-    rewards: Float[Tensor, "groups size"], scale: bool = True
-) -> Float[Tensor, "groups size"]:
-    r"""Compare each answer with the others to the same prompt.
-
-    $$A_i = \frac{R_i - \operatorname{mean}(R)}{\operatorname{std}(R)}$$
-
-    (Shao et al. 2024, section 4.1.2.) The deviation is that of a sample, with $n - 1$.
-
-    Args:
-        rewards: one row for each prompt, at least two answers in each.
-        scale: whether to divide by the standard deviation. Without (Liu et al. 2025,
-            *Dr. GRPO*, arXiv:2503.20783), prompts on which the answers disagree weigh
-            more.
-
-    Returns:
-        The advantages, each row with a sum of zero; all zero where all are equal.
-
-    Raises:
-        ValueError: if a group has fewer than two answers, or a reward is not a number.
-
-    Examples:
-        One right answer of four, and none:
-
-        >>> advantages = group_advantages(torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0]]))
-        >>> [[round(a, 2) for a in row] for row in advantages.tolist()]
-        [[1.5, -0.5, -0.5, -0.5], [0.0, 0.0, 0.0, 0.0]]
-
-        Neither the zero of the rewards nor their unit matters:
-
-        >>> r = torch.tensor([[0.0, 1.0, 3.0]])
-        >>> group_advantages(r).allclose(group_advantages(10 * r - 7), atol=1e-4)
-        True
-    """
-    if rewards.shape[1] < 2:
-        raise ValueError(
-            f"a group needs at least two answers; got {rewards.shape[1]}: alone, an "
-            "answer is its own mean"
-        )
-    if not rewards.isfinite().all():
-        raise ValueError("a reward is not a finite number: look at the verifier")
-    advantages = rewards - rewards.mean(1, keepdim=True)
-    if scale:
-        advantages = advantages / (rewards.std(1, keepdim=True) + 1e-6)
-    # The mean of equal numbers can be off by a rounding error, which the division would
-    # then make as large as an advantage.
-    equal = (rewards == rewards[:, :1]).all(1, keepdim=True)
-    return advantages.masked_fill(equal, 0.0)
-
-
-def policy_loss(
-    log_probs: Float[Tensor, "batch seq"],
-    old_log_probs: Float[Tensor, "batch seq"],
-    advantages: Float[Tensor, " batch"],
-    mask: Bool[Tensor, "batch seq"],
-    clip: float | None = 0.2,
-    per_sequence: bool = False,
-) -> Float[Tensor, ""]:
-    r"""Make samples with a positive advantage more likely, and the others less.
-
-    With $\rho_t = \pi(y_t) / \pi_\text{old}(y_t)$, the ratio of what the model gives to
-    a token now to what it gave when the token was sampled (Schulman et al. 2017,
-    equation 7, as a loss):
-
-    $$-\operatorname{mean}_t\, \min\bigl(\rho_t A,\;
-    \operatorname{clip}(\rho_t, 1 - \epsilon, 1 + \epsilon)\, A\bigr)$$
-
-    Args:
-        log_probs: of the sampled tokens, from the model that learns.
-        old_log_probs: of the same, from the model that sampled; without gradient.
-        advantages: $A$, one for each sequence; without gradient.
-        mask: True on the tokens that were sampled: neither prompt nor padding.
-        clip: $\epsilon$; `None` does not clip.
-        per_sequence: take the mean of each sequence first, then of all. A token of a
-            long answer then weighs less than one of a short answer.
-
-    Returns:
-        The loss: the mean over all masked tokens.
-
-    Raises:
-        ValueError: if no token was sampled.
-
-    Examples:
-        At the first step the model is the one that sampled. All ratios are one, and the
-        loss of a group is the mean of advantages whose sum is zero. Its gradient is that
-        of $-A \ln \pi$, as in REINFORCE:
-
-        >>> lp = torch.tensor([[-1.0], [-2.0], [-0.5], [-1.5]], requires_grad=True)
-        >>> a = group_advantages(torch.tensor([[1.0, 0.0, 0.0, 1.0]]))[0]
-        >>> mask = torch.ones(4, 1, dtype=torch.bool)
-        >>> loss = policy_loss(lp, lp.detach(), a, mask)
-        >>> loss.backward()
-        >>> round(loss.item(), 6) + 0.0, [round(g, 2) for g in lp.grad[:, 0].tolist()]
-        (0.0, [-0.22, 0.22, 0.22, -0.22])
-
-        Later, a good sample whose ratio is above 1.2 is left alone; a bad one that has
-        become more likely is not:
-
-        >>> new = torch.tensor([[0.5], [0.5]], requires_grad=True)
-        >>> a = torch.tensor([1.0, -1.0])
-        >>> policy_loss(new, torch.zeros(2, 1), a, mask[:2]).backward()
-        >>> [round(g, 2) for g in new.grad[:, 0].tolist()]  # the second: exp(0.5) / 2
-        [0.0, 0.82]
-    """
-    _need_tokens(mask)
-    # Under the mask anything may stand, even minus infinity, and must not reach `exp`.
-    ratio = (log_probs - old_log_probs).masked_fill(~mask, 0.0).exp()
-    gain = ratio * advantages[:, None]
-    if clip is not None:
-        clipped = ratio.clamp(1 - clip, 1 + clip) * advantages[:, None]
-        gain = torch.minimum(gain, clipped)
-    gain = gain.masked_fill(~mask, 0.0)
-    if per_sequence:
-        return -(gain.sum(1) / mask.sum(1).clamp_min(1)).mean()
-    return -gain.sum() / mask.sum()

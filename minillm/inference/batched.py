@@ -34,7 +34,7 @@ torch.Size([4, 7])
 True
 
 **The log-probabilities** of the sampled tokens cost nothing here, and
-[`policy_loss`][minillm.posttraining.policy_loss] needs them. They are those of the
+[`policy_loss`][minillm.tuning.policy.policy_loss] needs them. They are those of the
 distribution that was sampled from, temperature included.
 
 **Before this:** [`minillm.generate`][]. **Used by** the lab of

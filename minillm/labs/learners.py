@@ -31,15 +31,11 @@ from minillm.labs.answers import (
     reward,
 )
 from minillm.model import TransformerLM
-from minillm.posttraining import (
-    dpo_loss,
-    group_advantages,
-    kl_estimates,
-    log_probs,
-    policy_loss,
-    sft_loss,
-)
 from minillm.train import AdamW, clip_gradients, cosine_schedule
+from minillm.tuning.divergence import kl_estimates
+from minillm.tuning.imitation import sft_loss
+from minillm.tuning.policy import group_advantages, log_probs, policy_loss
+from minillm.tuning.preferences import dpo_loss
 
 __all__ = [
     "BATCH",

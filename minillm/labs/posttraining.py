@@ -7,10 +7,10 @@ model of about 100,000 weights, fine-tunes it on a few demonstrations of a task
 ([`minillm.labs.answers`][]), and then trains it in one of three ways:
 
 - *policy*: sample several answers to each prompt, score them, and follow the policy
-  gradient ([`policy_loss`][minillm.posttraining.policy_loss]);
+  gradient ([`policy_loss`][minillm.tuning.policy.policy_loss]);
 - *own*: keep the sampled answers that are right, and fine-tune on them;
 - *pairs*: put a right and a wrong answer to the same prompt side by side
-  ([`dpo_loss`][minillm.posttraining.dpo_loss]).
+  ([`dpo_loss`][minillm.tuning.preferences.dpo_loss]).
 
 All three are one loop: `rounds` times, sample `samples` answers to `prompts` problems,
 then take `updates` steps on them. The configuration has all that differs
@@ -25,8 +25,8 @@ True
 
 **What is measured.** Many answers are sampled to problems that no training has seen.
 From the number of right ones per problem comes
-[`pass_at_k`][minillm.evaluation.pass_at_k], the probability that one of $k$ answers is
-right; `before` is the model after its demonstrations, `after` the model in the end.
+[`pass_at_k`][minillm.scoring.tries.pass_at_k], the probability that one of $k$ answers
+is right; `before` is the model after its demonstrations, `after` the model in the end.
 
 **Told in** [`minillm.posttraining`][], on the bench of [`minillm.labs.bench`][].
 """
@@ -34,11 +34,11 @@ right; `before` is the model after its demonstrations, `after` the model in the 
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from minillm.evaluation import pass_at_k
 from minillm.flops import aligned, forward_flops, training_flops
 from minillm.labs.answers import TASKS, held_out
 from minillm.labs.bench import Config, Lab, Point, by_config, committed, plan
 from minillm.labs.learners import BATCH, METHODS, Learner, fine_tuned, shape
+from minillm.scoring.tries import pass_at_k
 
 __all__ = ["BASE", "LAB", "VARIANTS", "Compute", "compute", "rates", "runs"]
 

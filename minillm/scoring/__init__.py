@@ -1,3 +1,3 @@
-"""The depth of chapter 12: intervals, and choices."""
+"""The depth of chapter 12: tries, intervals, choices, and questions in a file."""
 
 __all__: list[str] = []

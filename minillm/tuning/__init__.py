@@ -1,3 +1,3 @@
-"""The depth of chapter 11: preferences, and the distance from a start."""
+"""The depth of chapter 11: its losses, and the distance from a start."""
 
 __all__: list[str] = []
