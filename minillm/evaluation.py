@@ -36,13 +36,14 @@ takes ([`questions_needed`][minillm.scoring.intervals.questions_needed])
 >>> questions_needed(0.40, 0.45)
 1531
 
-questions to each model. Half the difference takes four times as many: the width shrinks
-with $\sqrt n$. Most famous benchmarks have fewer.
+questions for each model. Half the difference takes four times as many, for the width
+shrinks with $\sqrt n$. HumanEval, on which models of code have been compared for years,
+has 164 (Chen et al. 2021).
 
 # 3. Ask both the same questions
 
-A large part of the noise is common to both models: some questions are hard, for
-everyone. Asked the *same* questions, they can be compared question by question, and
+A large part of the noise is common to both models: some questions are hard for every
+model. If both get the *same* questions, they can be compared question by question, and
 what is common cancels. Below, each of 300 questions has a difficulty; model B is better
 by a little everywhere. The interval of the difference, with the pairs kept and with the
 pairs thrown away:
@@ -65,13 +66,14 @@ their luck. Two versions of one model usually are alike.) The interval itself co
 [`bootstrap_interval`][minillm.scoring.intervals.bootstrap_interval], which needs no
 formula for the metric at hand.
 
-# 4. Questions are not the only chance
+# 4. Seeds are a sample, too
 
-A model that was trained with another seed scores differently on the *same* questions.
-No interval over questions knows of that. When a paper says that method X beats Y by two
-points, ask which of the two was varied. [`spread`][minillm.evaluation.spread] separates
-them, here for three seeds of a run of the last chapter, each asked the same 300
-problems 64 times before it was trained by rewards, and after:
+A model that was trained with another seed scores differently on the *same* questions,
+and no interval over questions accounts for that. When a paper says that method X beats
+Y by two points, ask what was varied: questions, or seeds, too?
+[`spread`][minillm.evaluation.spread] separates the two. Here it is given three seeds of
+a run of the last chapter. Each was asked the same 300 problems 64 times, before it was
+trained by rewards, and after:
 
 >>> from minillm.labs.posttraining import rates
 >>> for when in ("before", "after"):
@@ -144,13 +146,14 @@ B wins 86%; in truth 48%
 
 A narrow interval around 86 % would have been no help: an interval knows the error of
 chance, never that of the question. The same holds for questions whose answers stood in
-the training text; chapter 9 measures that
-([`contaminated`][minillm.curation.contaminated]).
+the training text; chapter 9 measures how many do.
 
 # What we leave out
 
-Correction for many comparisons: the best of twenty runs is better by luck alone.
-Ratings from many pairs (Elo, Bradley and Terry). Calibration. Evaluation by people.
+The wording of a prompt and the order of examples in it: another wording is another
+test, and several wordings are a sample like several seeds. Correction for many
+comparisons: the best of twenty runs is better by luck alone. Ratings from many pairs
+(Elo). Calibration. Evaluation by people.
 
 # References
 
