@@ -14,6 +14,7 @@ weights, tasks whose answers a program can check ([`minillm.labs.answers`][]), t
 seeds each. A score below is the share of right answers to problems that no training has
 seen, one number for each seed:
 
+>>> import torch
 >>> from minillm.labs.posttraining import runs
 >>> def scores(name, when="after", k=1):
 ...     return [round(r[when]["pass"][str(k)], 2) for r in runs(name)]
@@ -66,19 +67,37 @@ a mean over samples of the model itself:
 
 $$\nabla J = \sum_y \pi(y)\, R(y)\, \nabla \ln \pi(y)$$
 
-Sample, weight the gradient of each sample's log-probability by its reward, take a step
-(REINFORCE, Williams 1992). With rewards of 0 and 1 this *is* rejection sampling, with
-one step a round. Now add a constant to all rewards. The mean of the gradient stays, for
-$\sum_y \pi \nabla \ln \pi = \sum_y \nabla \pi = \nabla 1 = 0$. Its variance does not.
-Three answers, the first is right:
+Sample, weight the gradient of each sample's log-probability by its reward, take a step:
+that is REINFORCE (Williams 1992). In five lines, for a policy of three logits:
 
->>> p = torch.tensor([0.3, 0.5, 0.2], dtype=torch.float64)
+>>> random = torch.Generator().manual_seed(0)
+>>> reward = torch.tensor([1.0, 0.0, 0.0])  # the first answer is right
+>>> logits = torch.tensor([0.0, 1.0, 0.0], requires_grad=True)
+>>> for _ in range(100):
+...     log_p = logits.log_softmax(0)
+...     y = torch.multinomial(log_p.detach().exp(), 64, True, generator=random)
+...     loss = -(reward[y] * log_p[y]).mean()
+...     (gradient,) = torch.autograd.grad(loss, logits)
+...     logits = (logits - 0.5 * gradient).detach().requires_grad_()
+>>> [round(p, 2) for p in logits.softmax(0).tolist()]
+[0.98, 0.01, 0.01]
+
+With rewards of 0 and 1 this *is* rejection sampling, with one step a round. Now add a
+constant to all rewards. The mean of the gradient stays, for
+$\sum_y \pi \nabla \ln \pi = \sum_y \nabla \pi = \nabla 1 = 0$. Its variance does
+not. Over all three answers, each with its probability:
+
+>>> p = torch.tensor([0.3, 0.5, 0.2])
 >>> grad_log_p = torch.eye(3) - p  # of each answer, by the three logits
 >>> for shift in (0.0, -0.3, -1.0, 1.0):
-...     g = (torch.tensor([1.0, 0.0, 0.0]) + shift)[:, None] * grad_log_p
+...     g = (reward + shift)[:, None] * grad_log_p
 ...     mean = p @ g
 ...     variance = (p @ (g - mean) ** 2).sum()
 ...     print(shift, [round(x, 2) for x in mean.tolist()], round(variance.item(), 2))
+0.0 [0.21, -0.15, -0.06] 0.16
+-0.3 [0.21, -0.15, -0.06] 0.08
+-1.0 [0.21, -0.15, -0.06] 0.32
+1.0 [0.21, -0.15, -0.06] 1.25
 
 On the bench, a hundred rounds of 512 samples: rewards of 0 and 1, of −1 and 0, of 1 and
 2. In expectation the three are one and the same training:
@@ -107,8 +126,16 @@ rounds of a run four times as long:
 >>> scores("policy, sort")
 
 **The loss is no guide.** Advantages of a group have a sum of zero, so the loss is zero
-at every first step, and its gradient is not
-([`policy_loss`][minillm.tuning.policy.policy_loss] shows both). Watch the reward.
+at the first step on new samples, and with one step a round that is every step. Its
+gradient is not zero ([`policy_loss`][minillm.tuning.policy.policy_loss]). Watch the
+reward.
+
+>>> advantages = group_advantages(torch.tensor([[1.0, 0.0, 0.0, 1.0]]))[0]
+>>> log_p = torch.tensor([[-1.0], [-2.0], [-0.5], [-1.5]], requires_grad=True)
+>>> loss = policy_loss(log_p, log_p.detach(), advantages, log_p < 0)
+>>> loss.backward()
+>>> round(loss.item(), 6) + 0.0, [round(g, 2) for g in log_p.grad[:, 0].tolist()]
+(0.0, [-0.22, 0.22, 0.22, -0.22])
 
 **Entropy falls.** What was rewarded becomes likely, the rest disappears. In nats per
 token, before and after:
@@ -203,12 +230,14 @@ of a right and a wrong answer to the same problem, out of 51,200 samples:
 
 DPO
 
-On the way, something happens that has puzzled many. The mean log-probability of the
-chosen answers and of the rejected ones, at three steps:
+Two things puzzle many. The loss starts at $\ln 2 = 0.69$, whatever the pairs are: model
+and reference are still the same, and each pair is a coin toss. And here are the mean
+log-probabilities of the chosen answers and of the rejected ones, at three steps:
 
 >>> for r in runs("pairs"):
 ...     steps = {row[0]: row for row in r["curve"]}
-...     print([tuple(round(x, 1) for x in steps[i][2:4]) for i in (1, 50, 200)])
+...     sides = [tuple(round(x, 1) for x in steps[i][2:4]) for i in (1, 50, 200)]
+...     print(round(steps[1][1], 2), sides)
 
 *Both* fall at first. The loss asks for a difference, and that can be had by making the
 rejected answers impossible.
