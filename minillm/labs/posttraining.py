@@ -31,6 +31,7 @@ is right; `before` is the model after its demonstrations, `after` the model in t
 **Told in** [`minillm.posttraining`][], on the bench of [`minillm.labs.bench`][].
 """
 
+from functools import cache
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -156,7 +157,11 @@ def compute(config: Config) -> Compute:
     return Compute(shown, rounds * sampling, rounds * training)
 
 
-def _examine(learner: Learner) -> tuple[dict[str, Any], list[int], list[list[str]]]:
+Examined = tuple[dict[str, Any], list[int], list[list[str]]]
+START = ("task", "demonstrations", "sft_steps", "learn", "k")
+
+
+def _examine(learner: Learner) -> Examined:
     """Answer the held-out problems: scores, right answers of each, and the texts."""
     c = learner.config
     quiz = Learner(c | {"samples": c["k"], "temperature": 1.0}, seed=0)
@@ -181,10 +186,17 @@ def _powers(most: int) -> list[int]:
     return [4**i for i in range(most.bit_length()) if 4**i <= most]
 
 
+@cache
+def _before(start: tuple[tuple[str, Any], ...], seed: int) -> Examined:
+    # Runs that differ in what comes later start from the same model.
+    return _examine(fine_tuned(BASE | dict(start), seed))
+
+
 def _run(config: Config, seed: int) -> dict[str, Any]:
     learner = fine_tuned(config, seed)
     reference = fine_tuned(config, seed).model
-    before, counts_before, texts_before = _examine(learner)
+    start = {key: config[key] for key in START}
+    before, counts_before, texts_before = _before(tuple(start.items()), seed)
     curve = METHODS[config["method"]](learner, reference)
     after, counts_after, texts_after = _examine(learner)
     cost = compute(config)
