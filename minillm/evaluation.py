@@ -77,7 +77,7 @@ trained by rewards, and after:
 
 >>> from minillm.labs.posttraining import rates
 >>> for when in ("before", "after"):
-...     s = spread(rates("no baseline, 0 and 1", when))
+...     s = spread(rates("policy, sort", when))
 ...     print(f"{when}: {s.mean:.3f}, seeds {s.seeds:.3f}, questions {s.questions:.3f}")
 before: 0.324, seeds 0.035, questions 0.018
 after: 0.961, seeds 0.006, questions 0.004

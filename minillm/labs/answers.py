@@ -4,7 +4,7 @@ r"""Questions whose answers a program can check.
 person cannot; a second model could, and would be wrong sometimes. Is there anything
 that a machine can check without doubt?
 
-Plenty: sums, proofs, programs with tests. Here are three tasks that a model of a
+Plenty: sums, proofs, programs with tests. Here are two tasks that a model of a
 hundred thousand weights learns in a minute, each a short text. The prompt ends with a
 colon, the answer with a full stop, and the answer is worth 1 or 0.
 
@@ -20,13 +20,6 @@ little to do with those of the next:
 
 >>> [TASKS["split"].right("31-47:", answer) for answer in ("9859.", "99913.", "9967.")]
 [True, True, False]
-
-*book*: three digits; the answer stands in a book of random numbers
-([`BOOK`][minillm.labs.answers.BOOK]). Each problem has one right answer, and there is
-no rule whatever:
-
->>> TASKS["book"].right("042:", f"{BOOK[42]:03d}.")
-True
 
 **A verifier is a program, and has the mistakes of programs.** The two below check less
 than they should. What a model makes of that is told in [`minillm.posttraining`][].
@@ -48,7 +41,6 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 __all__ = [
-    "BOOK",
     "END",
     "SIGNS",
     "TASKS",
@@ -65,10 +57,6 @@ SIGNS = "0123456789:-."
 """The characters; the id of each is its index."""
 END = SIGNS.index(".")
 """The id that ends an answer."""
-BOOK: list[int] = torch.randint(
-    1000, (1000,), generator=torch.Generator().manual_seed(11)
-).tolist()
-"""The book of the third task: the entry of problem $i$ is number $i$."""
 Chance = torch.Generator
 
 
@@ -135,10 +123,6 @@ def _is_split(problem: str, answer: str) -> bool:
     )
 
 
-def _entry(problem: str) -> str:
-    return f"{BOOK[int(problem[:-1])]:03d}."
-
-
 TASKS = {
     "sort": Task(
         prompt=7,
@@ -155,14 +139,6 @@ TASKS = {
         problem=_new_split,
         solve=_split,
         right=_is_split,
-    ),
-    "book": Task(
-        prompt=4,
-        answer=4,
-        held_out=200,
-        problem=lambda chance: f"{_below(1000, chance):03d}:",
-        solve=lambda problem, chance: _entry(problem),
-        right=lambda problem, answer: answer == _entry(problem),
     ),
 }
 """The tasks by name."""
@@ -188,16 +164,13 @@ def held_out(task: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def draw_problems(
-    task: str, n: int, chance: torch.Generator, everything: bool = False
-) -> list[str]:
+def draw_problems(task: str, n: int, chance: torch.Generator) -> list[str]:
     """Make problems for training.
 
     Args:
         task: the name of the task.
         n: how many; the same may occur twice.
         chance: the random number generator.
-        everything: whether those that are held out may be among them.
 
     Returns:
         The problems.
@@ -207,7 +180,7 @@ def draw_problems(
         >>> len(made), set(made).isdisjoint(held_out("split"))
         (2000, True)
     """
-    kept, found = set() if everything else set(held_out(task)), list[str]()
+    kept, found = set(held_out(task)), list[str]()
     while len(found) < n:
         if (problem := TASKS[task].problem(chance)) not in kept:
             found.append(problem)
