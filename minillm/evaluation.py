@@ -79,8 +79,8 @@ trained by rewards, and after:
 >>> for when in ("before", "after"):
 ...     s = spread(rates("policy, sort", when))
 ...     print(f"{when}: {s.mean:.3f}, seeds {s.seeds:.3f}, questions {s.questions:.3f}")
-before: 0.324, seeds 0.035, questions 0.018
-after: 0.961, seeds 0.006, questions 0.004
+before: 0.359, seeds 0.068, questions 0.017
+after: 0.596, seeds 0.101, questions 0.018
 
 Both are standard deviations of one score, and add up as squares. A handful of
 demonstrations makes very different models; an interval from one of them, over however
