@@ -50,7 +50,7 @@ def tries(path: Path) -> None:
     """
     figure, axes = new_panels(2)
     for panel, task in zip(axes, ("sort", "split"), strict=True):
-        same = runs(f"policy, {task}")
+        same = runs(f"policy, {task}, 400 rounds")
         k = [int(at) for at in same[0]["after"]["pass"]]
         for when, colour, style in (("before", PURPLE, DASHED), ("after", GREEN, "-")):
             curves = [list(r[when]["pass"].values()) for r in same]
