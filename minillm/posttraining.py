@@ -96,18 +96,19 @@ not. Over all three answers, each with its probability:
 -1.0 [0.21, -0.15, -0.06] 0.32
 1.0 [0.21, -0.15, -0.06] 1.25
 
-On the bench, a hundred rounds of 512 samples, with rewards of 0 and 1, and of 1 and 2.
-In expectation the two are one and the same training:
+On the bench, a hundred rounds of 512 samples, with rewards of 0 and 1, of −1 and 0, and
+of 1 and 2. In expectation the three are one and the same training:
 
->>> for name in ("0 and 1", "1 and 2"):
+>>> for name in ("0 and 1", "-1 and 0", "1 and 2"):
 ...     print(name, scores(f"no baseline, {name}"))
 0 and 1 [0.59, 0.57, 0.71]
+-1 and 0 [0.33, 0.45, 0.48]
 1 and 2 [0.28, 0.26, 0.4]
 
-The first is far above what the demonstrations gave, the second below it, in all seeds.
-With 0 and 1, wrong answers weigh nothing. With 1 and 2, every sample is made more
-likely, right or wrong, and what should be learned is a small difference between large
-gradients.
+In every seed their order is that of the variances above. The first is far above what
+the demonstrations gave (0.32, 0.32, 0.44), the last below it. With 0 and 1, wrong
+answers weigh nothing. With 1 and 2, every sample is made more likely, right or wrong,
+and what should be learned is a small difference between large gradients.
 
 What is subtracted is called a *baseline*, and with one it no longer matters which two
 numbers somebody chose. The simplest is the mean reward of several answers to the *same*
