@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # What was measured, one file for each benchmark; the page of the site is made of it.
 RESULTS = ROOT / "images" / "data" / "bench"
 # In the order of the page. The other modules help, or print something else than speed.
-NAMES = ("tokenizer", "model", "training", "start", "gpu")
+NAMES = ("tokenizer", "model", "gradients", "training", "start", "gpu")
 
 
 def run(
@@ -44,7 +44,7 @@ def run(
         print(f"   {took} s of {parts[part].seconds:.0f}", flush=True)
         if out is not None:
             about = inspect.getdoc(parts[part].run)
-            entry = {"about": about, "date": date, "seconds": took}
+            entry: dict[str, Any] = {"about": about, "date": date, "seconds": took}
             entry |= {"load": load, "others": others}
             if cpu:
                 entry["clock"] = "seconds of the processor, one thread"

@@ -46,7 +46,7 @@ def imports(record: Record) -> None:
     for name, taken in found.items():
         beyond = [max(a - b, 1e-6) for a, b in zip(taken, bare, strict=True)]
         goal = IMPORTS.get(name)
-        record.row(f"import {name}", beyond, target=goal and ("ours <=", goal))
+        record.row(f"import {name}", beyond, target=("ours <=", goal) if goal else None)
 
 
 def commands(record: Record) -> None:

@@ -4,7 +4,7 @@ python -m benchmarks.tokenizer [PART ...] [--turns N] [--quick] [--cpu]
 """
 
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +17,7 @@ from benchmarks.measure import Part, Record
 from benchmarks.peer_bpe import HUGGING_FACE
 from benchmarks.texts import MB, both, code, grow, noted
 from minillm.bpe import BPETokenizer
-from minillm.tokenizer import arrays as bpe_arrays
+from minillm.tokenizer import arrays, runs
 
 # Which part of the speed of tiktoken it shall reach.
 WARM = {"documentation": 1.0, "code": 0.7}
@@ -110,8 +110,8 @@ def steps(record: Record) -> None:
 
 def _steps(record: Record, tokenizer: BPETokenizer, text: str) -> dict[str, float]:
     peer_bpe.forget(tokenizer)
-    arrays = tokenizer._encoder.arrays
-    took: Counter[str] = Counter()
+    encoder = tokenizer._encoder.arrays
+    took: dict[str, float] = defaultdict(float)
 
     def timed(step: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -124,15 +124,15 @@ def _steps(record: Record, tokenizer: BPETokenizer, text: str) -> dict[str, floa
 
     with ExitStack() as stack:
         for step, (owner, function) in {
-            "finding runs": (bpe_arrays, "find_runs"),
-            "looking runs up": (arrays.runs, "find"),
-            "cutting new runs into words": (arrays, "cut"),
-            "merging new words": (bpe_arrays, "merge_in_step"),
+            "finding runs": (runs, "find_runs"),
+            "looking runs up": (encoder.runs.table, "find"),
+            "cutting new runs into words": (encoder, "cut"),
+            "merging new words": (arrays, "merge_in_step"),
         }.items():
             wrapped = timed(step, getattr(owner, function))
             stack.enter_context(patch.object(owner, function, wrapped))
         whole = record.seconds(tokenizer.encode, text)
-    took["the rest"] = whole - took.total()
+    took["the rest"] = whole - sum(took.values())
     return {step: 100 * seconds / whole for step, seconds in took.items()}
 
 

@@ -5,10 +5,9 @@ Everything else in the course is computed from them: the weights of
 programs read. They live in a module of their own, without PyTorch, because counting
 must not need the machinery that trains.
 
-Most of the words below are still strange here, and each has its chapter: vectors and
-heads in [`minillm.attention`][], rotary positions in [`minillm.rope`][], the residual
-stream and the rest in [`minillm.model`][]. Look at how few numbers there are, and come
-back to them.
+By now every letter has been met: vectors and heads in [`minillm.attention`][], rotary
+positions in [`minillm.rope`][], the residual stream and the rest in
+[`minillm.model`][]. Here they stand in one list.
 """
 
 import math
@@ -74,6 +73,8 @@ class ModelConfig:
         if self.n_kv_heads is None:
             object.__setattr__(self, "n_kv_heads", self.n_heads)
         if self.d_ff is None:
+            # $d_{ff} = 64 \lceil \frac{8}{3} d / 64 \rceil$; dividing the negative
+            # number rounds up, where `//` alone rounds down.
             object.__setattr__(self, "d_ff", -(-8 * self.d_model // (3 * 64)) * 64)
         for field in fields(self):
             value = getattr(self, field.name)

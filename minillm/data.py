@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minillm.bpe import BPETokenizer
-from minillm.tokenizer.source import read_text
+from minillm.tokenizer.streams import read_text
 
 __all__ = [
     "END_OF_TEXT",

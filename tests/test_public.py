@@ -41,27 +41,29 @@ UNSHOWN = {
     "draws: test_figures draws it again": (
         "drawing.attention.attention_grid drawing.attention.distance_curve "
         "drawing.compression.compression_curve drawing.figures.draw_all "
-        "drawing.kit.loss_curve drawing.kit.new_figure "
-        "drawing.kit.save_figure drawing.flops.context_curve drawing.labs.draw_band "
-        "drawing.labs.new_panels drawing.labs.save_light "
-        "drawing.flops.roofline_curve drawing.flops.shares_curve "
-        "drawing.training.descent_curve drawing.training.schedule_curve "
-        "runs.display.training_display runs.result.draw_loss"
+        "drawing.flops.context_curve drawing.flops.roofline_curve "
+        "drawing.flops.shares_curve drawing.gradients.depth_curve "
+        "drawing.gradients.error_curve drawing.kit.loss_curve drawing.kit.new_figure "
+        "drawing.kit.save_figure drawing.labs.draw_band drawing.labs.new_panels "
+        "drawing.labs.save_light drawing.training.descent_curve "
+        "drawing.training.schedule_curve runs.display.training_display "
+        "runs.result.draw_loss"
     ),
     "trains or measures for seconds or minutes: tests of its chapter run it": (
         "corpus.prepare.embedded_corpus drawing.attention.learn_to_repeat "
-        "drawing.compression.compression_points labs.bench.learn "
-        "labs.bench.read_results labs.bench.run_lab labs.learners.own "
-        "labs.learners.pairs labs.learners.policy runs.demo.run_demo "
-        "runs.milestones.Milestones runs.run.Run runs.two_models.compare_models "
-        "runs.two_models.measure train.measure_peak_flops"
+        "drawing.compression.compression_points drawing.gradients.measure_errors "
+        "labs.bench.learn labs.bench.read_results labs.bench.run_lab "
+        "labs.learners.own labs.learners.pairs labs.learners.policy "
+        "runs.demo.run_demo runs.milestones.Milestones runs.run.Run "
+        "runs.two_models.compare_models runs.two_models.measure "
+        "train.measure_peak_flops"
     ),
     "writes pages of the site, which are compared, or starts processes": (
         "drawing.widgets.fallbacks drawing.widgets.sampling_data "
         "drawing.widgets.tokenize_data drawing.widgets.write_all "
         "exercises.pages.chapter_page exercises.pages.write_pages "
         "exercises.runner.grade_folder exercises.workbook.place formats.opening.find "
-        "tokenizer.learning.processes"
+        "tokenizer.parallel.processes"
     ),
 }
 

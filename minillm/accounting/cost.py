@@ -1,6 +1,6 @@
 r"""Hours and dollars: what a number of FLOPs costs.
 
-**The question.** A chip has a peak, so many FLOP/s, printed in its data sheet. Divide
+**The question.** A chip has a peak in FLOP/s, printed in its data sheet. Divide
 the FLOPs of a training run by it and you have the time. Why does nobody ever train as
 fast as that, and how far off are the best?
 
@@ -66,7 +66,10 @@ CHIPS: dict[str, Chip] = {
     "a100": Chip(312e12, 2.039e12, 80e9, "NVIDIA A100 80GB SXM data sheet"),
     "h100": Chip(989.4e12, 3.35e12, 80e9, "NVIDIA Hopper white paper, H100 SXM sheet"),
     "h200": Chip(989.4e12, 4.8e12, 141e9, "the same peak, and NVIDIA H200 SXM sheet"),
+    "h800": Chip(989.4e12, 3.35e12, 80e9, "an H100 with slower links between chips"),
+    "b200": Chip(2.25e15, 8e12, 180e9, "NVIDIA HGX B200 data sheet, an eighth of it"),
     "tpu-v4": Chip(275e12, 1.228e12, 32e9, "Google Cloud TPU v4 documentation"),
+    "tpu7x": Chip(2.307e15, 7.38e12, 206e9, "Google Cloud TPU7x documentation"),
 }
 """Accelerators by name, as announced. Data sheets like to print twice these peaks, for
 matrices of which half the entries are zero; those of a language model are not."""
@@ -164,14 +167,15 @@ class PublishedRun(NamedTuple):
     """A training run for which the makers announced tokens and hours.
 
     Attributes:
-        model: the name of its preset.
+        model: the name of its preset, or of the model if there is none.
         tokens: how many tokens were read.
         chip_hours: chips times hours.
         chip: the name of the chip.
         source: where the figures stand.
+        active: parameters that each token meets, where no preset counts them.
 
     Examples:
-        What the announcements of Llama 2 and Llama 3.1 imply:
+        What the announcements imply:
 
         >>> for run in PUBLISHED_RUNS:
         ...     print(f"{run.model:12}{run.mfu:6.1%} of {run.chip}")
@@ -181,10 +185,14 @@ class PublishedRun(NamedTuple):
         llama3-8b    13.9% of h100
         llama3-70b   25.5% of h100
         llama3-405b  34.6% of h100
+        deepseek-v3  34.6% of h800
 
         Implied by the *total* of hours, that is: it holds restarts and whatever else
         was booked on the model. For the steady state of the largest, the paper gives 38
-        to 43 % (arXiv:2407.21783, section 3.3.2).
+        to 43 % (arXiv:2407.21783, section 3.3.2). DeepSeek-V3 is a mixture of experts:
+        of its 671 billion parameters, each token meets 37. It made most of its products
+        in 8 bits, of which the chip does twice as many in a second, so against *that*
+        peak it reached half of the figure (arXiv:2412.19437, section 3.3).
     """
 
     model: str
@@ -192,17 +200,20 @@ class PublishedRun(NamedTuple):
     chip_hours: float
     chip: str
     source: str
+    active: float | None = None
 
     @property
     def mfu(self) -> float:
         """What 6ND and the total of hours imply."""
-        flops = 6 * param_count(preset(self.model)).total * self.tokens
+        active = self.active or param_count(preset(self.model)).active
+        flops = 6 * active * self.tokens
         return mfu(flops, self.chip_hours * 3600, CHIPS[self.chip].peak_flops)
 
 
 _LLAMA2 = "announced: Llama 2 model card, hours and 2.0T tokens"
 _LLAMA3 = "announced: Llama 3.1 model card, hours and ~15T tokens"
 _LLAMA3_405B = "announced: hours, model card; 15.6T tokens, arXiv:2407.21783"
+_DEEPSEEK = "announced: pre-training alone, arXiv:2412.19437, table 1 and section 4"
 PUBLISHED_RUNS: tuple[PublishedRun, ...] = (
     PublishedRun("llama2-7b", 2e12, 184_320, "a100", _LLAMA2),
     PublishedRun("llama2-13b", 2e12, 368_640, "a100", _LLAMA2),
@@ -210,6 +221,7 @@ PUBLISHED_RUNS: tuple[PublishedRun, ...] = (
     PublishedRun("llama3-8b", 15e12, 1.46e6, "h100", _LLAMA3),
     PublishedRun("llama3-70b", 15e12, 7.0e6, "h100", _LLAMA3),
     PublishedRun("llama3-405b", 15.6e12, 30.84e6, "h100", _LLAMA3_405B),
+    PublishedRun("deepseek-v3", 14.8e12, 2.664e6, "h800", _DEEPSEEK, active=37e9),
 )
 """Training runs with announced tokens and hours."""
 

@@ -2,8 +2,8 @@ r"""Industrialization, as arithmetic: what the announcements and the rumours imp
 
 **The question.** Language models have become an industry that no longer says what it
 makes. What can someone outside still know? More than it seems. A few figures slip out,
-and figures about the same thing must agree. Whoever can count FLOPs can hold rumours
-against each other, and say what would have to be true.
+and figures about the same thing must agree. If you can count FLOPs, you can hold
+rumours against each other, and say what would have to be true.
 
 The GPT-4 report, to be fair, says this much: GPT-4 is "a Transformer-style model
 pre-trained to predict the next token in a document, using both publicly available data
@@ -30,6 +30,8 @@ repeated, and nobody who must know has confirmed it.
 ...     print(f"{claim.standing:10} {claim.what}: {claim.text}")
 announced  xAI Colossus: 200,000 GPUs
 announced  Stargate, over four years: 500,000,000,000 dollars
+announced  gpt-oss-120b, active: 5,100,000,000 parameters
+announced  gpt-oss-120b run: 2,100,000 H100-hours
 reported   GPT-4, at least: 100,000,000 dollars
 rumour     GPT-4, in all: 1,800,000,000,000 parameters
 rumour     GPT-4, active: 280,000,000,000 parameters
@@ -93,6 +95,8 @@ class Claim(NamedTuple):
 
 _SEMIANALYSIS = "SemiAnalysis, July 2023; behind a paywall, known from summaries"
 
+_GPT_OSS = "OpenAI, August 2025, arXiv:2508.10925, section 2"
+
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "xAI Colossus",
@@ -110,6 +114,17 @@ CLAIMS: tuple[Claim, ...] = (
         "dollars",
         "announced",
         "OpenAI and SoftBank, 21 January 2025: 'intends to invest $500 billion'",
+    ),
+    Claim(
+        "gpt-oss-120b, active",
+        5_100_000_000,
+        5_100_000_000,
+        "parameters",
+        "announced",
+        _GPT_OSS,
+    ),
+    Claim(
+        "gpt-oss-120b run", 2_100_000, 2_100_000, "H100-hours", "announced", _GPT_OSS
     ),
     Claim(
         "GPT-4, at least",
@@ -213,9 +228,9 @@ def cluster_flops(
     >>> 16 * 111 + 55, 2 * 111 + 55
     (1831, 277)
 
-    That makes the rumours consistent and not true; whoever invents one side can compute
-    the other. Two slips show that they passed through hands that did not count. They
-    have a token cost "560 TFLOPs"; two FLOPs for each active parameter are 560
+    That makes the rumours consistent and not true; anyone who invents one side can
+    compute the other. Two slips show that they passed through hands that did not count.
+    They have a token cost "560 TFLOPs"; two FLOPs for each active parameter are 560
     *giga*FLOPs, a thousand times less:
 
     >>> print(f"{2 * claim('GPT-4, active').low / 1e9:.0f} GFLOPs")
@@ -226,6 +241,23 @@ def cluster_flops(
 
     >>> round(claim("GPT-4 run, at 1 dollar an A100-hour").low / (n.low * 24))
     105
+
+    **What has changed since.** In August 2025 OpenAI published weights again, for the
+    first time since GPT-2, and with them the architecture and the hours: 2.1 million on
+    H100s for a mixture of experts that meets 5.1 billion parameters a token. How many
+    tokens it read stayed out, but for "trillions". Two of the three factors give
+    bounds on the third, over the utilizations that others have announced:
+
+    >>> hours = claim("gpt-oss-120b run").low
+    >>> for utilization in (0.14, 0.43):
+    ...     done = hours * 3600 * CHIPS["h100"].peak_flops * utilization
+    ...     tokens = done / (6 * claim("gpt-oss-120b, active").low)
+    ...     print(f"{utilization:.0%}: {tokens / 1e12:.0f} trillion tokens")
+    14%: 34 trillion tokens
+    43%: 105 trillion tokens
+
+    If the hours are those of pre-training, even the lower figure is twice the 15
+    trillion tokens of Llama 3.1. The report is silent about where the text came from.
 
     The 63 million are this one run, at the price that the rumour assumes. "Over $100
     million" is what stood in a magazine, which did not say what that includes.

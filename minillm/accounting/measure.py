@@ -1,8 +1,8 @@
 r"""Measured: what a counter and a clock say about the same model.
 
-**The question.** The count of [`minillm.flops`][] is a sum of formulas, and who makes a
-mistake in a formula will make it again in its test. Who can judge it that does not know
-the formulas?
+**The question.** The count of [`minillm.flops`][] is a sum of formulas, and anyone who
+gets a formula wrong will get it wrong in its test, too. Is there a judge that does not
+know the formulas?
 
 PyTorch can: it calls a function for every operation that a program runs, with the
 tensors it runs on. `FlopCounterMode` is such a function. It knows one rule, $2mnp$ for

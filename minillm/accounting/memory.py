@@ -18,8 +18,8 @@ values of the tokens read so far.
 1 2.9 GB, 32% activations
 64 61.7 GB, 97% activations
 
-So the answer to "out of memory" depends on who takes the space. If it is activations, a
-smaller batch or recomputation helps; if it is the parameters, neither does.
+So the answer to "out of memory" depends on what takes the space. If it is activations,
+a smaller batch or recomputation helps; if it is the parameters, neither does.
 
 **Before this:** [`minillm.accounting.shapes`][]. **Next:**
 [`minillm.accounting.cost`][].
@@ -91,11 +91,15 @@ def saved_activations(
     attention = 2 * c.d_model + 2 * c.d_kv + c.n_heads
     if not fused_attention:
         attention = 3 * c.d_model + c.n_heads * seq_len
+    # Of several experts, those that a token meets; and the router its scores.
+    hidden = (4 if c.mlp_matrices == 3 else 2) * c.d_ff * c.n_active
+    if c.n_experts > 1:
+        hidden += c.n_experts
     return {
         "norms": 2 * (2 * c.d_model + 1),
         "projections": 2 * c.d_model,
         "attention": attention,
-        "ffn": c.d_model + (4 if c.mlp_matrices == 3 else 2) * c.d_ff,
+        "ffn": c.d_model + hidden,
     }
 
 
@@ -302,7 +306,9 @@ def bytes_moved(
     A chip computes only on what it has fetched from its memory. However cleverly it
     goes about it, it must fetch every weight once for the batch, fetch the keys and
     values of the past of every sequence, and store those of the new tokens. Activations
-    are not counted: a good kernel keeps most of them close.
+    are not counted: a good kernel keeps most of them close. Of several experts, only
+    those are counted that one token meets: the least, which a batch of tokens that
+    disagree exceeds.
 
     Args:
         config: the shape of the model.

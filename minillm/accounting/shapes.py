@@ -14,6 +14,19 @@ that we can therefore check.
 A "7B" model has 6.7 billion parameters: names round, and a budget computed from a name
 is off by as much.
 
+**Total and active.** Most large models since 2024 are *mixtures of experts*: each layer
+has several feed-forward networks, the experts, and a small matrix, the *router*, picks
+a few of them for each token (Shazeer et al. 2017, arXiv:1701.06538). Such a model has
+two sizes. All its parameters need memory; only the *active* ones, those that one token
+meets, cost computation. Mixtral has 47 billion and uses 13 (Jiang et al. 2024,
+arXiv:2401.04088, section 1):
+
+>>> mixtral = param_count(preset("mixtral-8x7b"))
+>>> round(mixtral.total / 1e9, 1), round(mixtral.active / 1e9, 1)
+(46.7, 12.9)
+
+"8x7B" is neither: attention and embeddings exist once, not eight times.
+
 **Before this:** [`minillm.flops`][]. **Next:** [`minillm.accounting.memory`][].
 """
 
@@ -43,11 +56,11 @@ as [`training_flops`][minillm.flops.training_flops] says."""
 class Architecture:
     r"""The shape of a model to be counted, ours or another.
 
-    [`ModelConfig`][minillm.config.ModelConfig] describes the model of this course. The
-    models of the last years differ from it in little that costs: older ones have two
-    matrices in the feed-forward network instead of three, learn a vector for each
-    position instead of turning by an angle, and add biases. Whatever says `config` in
-    this chapter takes either kind.
+    [`ModelConfig`][minillm.config.ModelConfig] describes the model of this course.
+    Other models differ from it in little that costs: older ones have two matrices in
+    the feed-forward network instead of three, learn a vector for each position instead
+    of rotating by an angle, and add biases; newer ones have several experts in each
+    layer. Functions with an argument `config` take either kind.
 
     Args:
         vocab_size: $V$, the number of token ids.
@@ -58,10 +71,12 @@ class Architecture:
         n_kv_heads: $H_{kv}$, the number of key and value heads; `None` means $H$.
         d_ff: $d_{ff}$, the hidden width of the feed-forward network; `None` means $4d$
             with two matrices, and the default of `ModelConfig` with three.
-        mlp_matrices: 3 for SwiGLU, 2 for the classical widen, bend, narrow.
+        mlp_matrices: 3 for SwiGLU, 2 for the classical pair around a nonlinearity.
         tie_embeddings: whether the output head is the embedding matrix itself.
         biases: whether linear layers (but not the head) and norms add a bias.
         position_rows: how many positions have a learned vector; 0 for rotary ones.
+        n_experts: $E$, feed-forward networks in each layer, each of width `d_ff`.
+        n_active: $k$, how many of them each token meets; from 1 to $E$.
 
     Raises:
         ValueError: if a size is not positive, or does not divide as it must.
@@ -85,6 +100,8 @@ class Architecture:
     tie_embeddings: bool = False
     biases: bool = False
     position_rows: int = 0
+    n_experts: int = 1
+    n_active: int = 1
 
     def __post_init__(self) -> None:
         if self.mlp_matrices not in {2, 3}:
@@ -95,6 +112,12 @@ class Architecture:
         if type(self.position_rows) is not int or self.position_rows < 0:
             raise ValueError(
                 f"position_rows must be an int, 0 or more; got {self.position_rows!r}"
+            )
+        experts = self.n_active, self.n_experts
+        if set(map(type, experts)) != {int} or not 1 <= experts[0] <= experts[1]:
+            raise ValueError(
+                "a token meets n_active of n_experts experts, so they are ints with "
+                f"1 <= n_active <= n_experts; got {experts[0]!r} of {experts[1]!r}"
             )
         given: dict[str, Any] = {"n_kv_heads": self.n_kv_heads, "d_ff": self.d_ff}
         if self.d_ff is None and self.mlp_matrices == 2:
@@ -162,6 +185,8 @@ class ParamCount:
         norms: the factors of the norms.
         biases: everything that is added and not multiplied.
         head_product: the size of the matrix that the head multiplies by, tied or not.
+        router: the matrices that pick experts; 0 where there is nothing to pick.
+        idle: those of the experts that a token does not meet.
     """
 
     embedding: int
@@ -172,12 +197,19 @@ class ParamCount:
     norms: int
     biases: int
     head_product: int
+    router: int = 0
+    idle: int = 0
 
     @property
     def total(self) -> int:
         """All parameters, each once."""
         shown = self.embedding + self.positions + self.projections + self.ffn
-        return shown + self.head + self.norms + self.biases
+        return shown + self.head + self.norms + self.biases + self.router
+
+    @property
+    def active(self) -> int:
+        """Those that one token meets: all, unless there are several experts."""
+        return self.total - self.idle
 
     @property
     def non_embedding(self) -> int:
@@ -186,14 +218,15 @@ class ParamCount:
 
     @property
     def in_products(self) -> int:
-        """Those that enter a matrix product, and therefore cost FLOPs."""
-        return self.projections + self.ffn + self.head_product
+        """Those that enter a product for each token, and therefore cost FLOPs."""
+        ffn = self.ffn + self.router - self.idle
+        return self.projections + ffn + self.head_product
 
     def as_dict(self) -> dict[str, int]:
         """The parts and the sums, under their names."""
         sums = {
             name: getattr(self, name)
-            for name in ("total", "non_embedding", "in_products")
+            for name in ("total", "active", "non_embedding", "in_products")
         }
         return {**asdict(self), **sums}
 
@@ -207,6 +240,7 @@ def param_count(config: ModelConfig | Architecture) -> ParamCount:
     | queries and output, each layer | two of $d \times d$ | $2d^2$ |
     | keys and values, each layer | two of $d \times H_{kv} d_h$ | $2d\,H_{kv} d_h$ |
     | feed-forward, each layer | three of $d \times d_{ff}$ | $3d\,d_{ff}$ |
+    | with $E$ experts | $E$ times as many, and a router | $3E\,d\,d_{ff} + dE$ |
     | norms | two in each layer, one at the end | $(2L + 1)\,d$ |
     | head | $d \times V$, or none if tied | $Vd$ or 0 |
 
@@ -237,17 +271,20 @@ def param_count(config: ModelConfig | Architecture) -> ParamCount:
     """
     c = as_architecture(config)
     d, f, n_norms = c.d_model, c.d_ff, 2 * c.n_layers + 1
+    expert = c.mlp_matrices * d * f
     # One bias for each output of a linear layer, and one for each factor of a norm.
-    outputs = (2 * d + 2 * c.d_kv) + ((c.mlp_matrices - 1) * f + d)
+    outputs = (2 * d + 2 * c.d_kv) + c.n_experts * ((c.mlp_matrices - 1) * f + d)
     return ParamCount(
         embedding=c.vocab_size * d,
         positions=c.position_rows * d,
         projections=c.n_layers * (2 * d * d + 2 * d * c.d_kv),
-        ffn=c.n_layers * c.mlp_matrices * d * f,
+        ffn=c.n_layers * c.n_experts * expert,
         head=0 if c.tie_embeddings else c.vocab_size * d,
         norms=n_norms * d,
         biases=(c.n_layers * outputs + n_norms * d) if c.biases else 0,
         head_product=c.vocab_size * d,
+        router=c.n_layers * d * c.n_experts * (c.n_experts > 1),
+        idle=c.n_layers * (c.n_experts - c.n_active) * expert,
     )
 
 
@@ -297,6 +334,10 @@ PRESETS: dict[str, Architecture] = {
     "llama3-8b": Architecture(128256, 131072, 4096, 32, 32, 8, 14336),
     "llama3-70b": Architecture(128256, 131072, 8192, 80, 64, 8, 28672),
     "llama3-405b": Architecture(128256, 131072, 16384, 126, 128, 8, 53248),
+    # Jiang et al. 2024 (arXiv:2401.04088), table 1: two of eight experts a token.
+    "mixtral-8x7b": Architecture(
+        32000, 32768, 4096, 32, 32, 8, 14336, n_experts=8, n_active=2
+    ),
 }
 """Shapes of published models by name, to be counted, not to be trained here."""
 

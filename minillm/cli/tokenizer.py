@@ -113,8 +113,7 @@ def train(
 
 def _documents(files: list[Path], pattern: str, specials: list[str]) -> Iterable[str]:
     from minillm.data import andersen
-    from minillm.tokenizer.cuts import check_specials
-    from minillm.tokenizer.source import source_documents
+    from minillm.tokenizer.streams import check_specials, source_documents
 
     if not files:
         return andersen()
@@ -281,7 +280,7 @@ def _load(path: Path) -> "BPETokenizer":
 
 
 def _parts(text: str | None, file: Path | None) -> Iterable[str]:
-    from minillm.tokenizer.source import read_text
+    from minillm.tokenizer.streams import read_text
 
     if text is not None and file is not None:
         raise ValueError("give the text or --file, not both")
@@ -291,7 +290,7 @@ def _parts(text: str | None, file: Path | None) -> Iterable[str]:
 
 
 def _stdin() -> Iterator[str]:
-    from minillm.tokenizer.source import decode_blocks
+    from minillm.tokenizer.streams import decode_blocks
 
     return decode_blocks(sys.stdin.buffer.read, "standard input")
 

@@ -99,7 +99,7 @@ def save_figure(figure: "Figure", path: Path, title: str) -> None:
 
 
 def loss_curve(run: dict[str, Any], path: Path) -> None:
-    r"""Draw how a run learned, beside what counting alone achieves.
+    r"""Draw how a run learned, beside three baselines.
 
     Args:
         run: `bits` (pairs of step and bits per byte, on the training text, smoothed),

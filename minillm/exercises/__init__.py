@@ -47,6 +47,7 @@ from minillm.exercises import (
     accounting,
     aligning,
     judging,
+    differentiating,
     predicting,
     sampling,
     tokenization,
@@ -63,6 +64,7 @@ EXERCISES: dict[str, Exercise] = {
     for chapter in (
         tokenization,
         transformer,
+        differentiating,
         training,
         sampling,
         accounting,

@@ -12,32 +12,8 @@ This module is the whole course as one function,
 5. [`minillm.generate`][] writes.
 6. [`minillm.flops`][] says what it took.
 
-With the defaults it learns like this. The dashed lines are what counting achieves on
-the same text, the dots the examination of the model:
-
-<div class="figure" markdown>
-
---8<-- "images/demo-loss.svg"
-
-</div>
-
-# What got it
-
-A first version had twice the depth, batches twice as large, and needed the same time.
-It ended above the trigram, at 1.75 bits per byte: a model of that size has to read more
-than fits into two minutes. Half of it reads faster, a smaller batch makes more steps of
-the same text, and together they learn more. Each row of this table had the same share
-of the two minutes, on the same processor:
-
---8<-- "images/data/sweep.md"
-
-`python -m benchmarks.sweep` trains them again, or others. The demo is the last row. It
-takes three times as many steps as the first version, so each may be shorter; and it
-reads the same text several times over, so weight decay has to hold it back from
-learning the text by heart.
-
-What the user sees while it runs is drawn by the library `rich`, which the course does
-not explain.
+The page *The demo* tells what comes out, and why its settings are as they are. What is
+shown while it runs is drawn by the library `rich`.
 """
 
 import json

@@ -195,7 +195,10 @@ def test_the_beginning(folder):
             "type": "TemplateProcessing",
             "single": single,
             "pair": [],
-            "special_tokens": {},
+            "special_tokens": {
+                name: {"id": name, "ids": [id_], "tokens": [name]}
+                for name, id_ in (("<s>", 278), ("</s>", 279))
+            },
         }
         put(folder, "tokenizer.json", **document)
         return around(folder)[0]

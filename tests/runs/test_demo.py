@@ -12,6 +12,7 @@ from rich.console import Console
 import minillm
 from minillm.config import ModelConfig
 from minillm.data import andersen
+from minillm.drawing.first_page import first_page_data, settings_table
 from minillm.drawing.kit import summarize
 from minillm.drawing.widgets import read, sampling_data
 from minillm.files.reading import IMAGES
@@ -148,7 +149,9 @@ def test_the_committed_milestones_are_those_of_the_committed_run():
 def test_the_committed_sweep_is_drawn_from_its_numbers():
     sweep = pytest.importorskip("benchmarks.sweep")
     results = json.loads(sweep.RESULTS.read_text(encoding="utf-8"))
-    assert sweep.table(results) == sweep.TABLE.read_text(encoding="utf-8")
+    first = json.loads((IMAGES / "data" / "first_page.json").read_text("utf-8"))
+    shown = (IMAGES / "data" / "demo-settings.md").read_text(encoding="utf-8")
+    assert settings_table(results, first["result"]) + "\n" == shown
     assert {r["name"] for r in results} <= sweep.SETTINGS.keys()
     # The demo is the setting that the page says it is.
     shape, training = sweep.SETTINGS["the same, half the rate, more decay"]
@@ -186,6 +189,18 @@ def test_the_whole_demo_reaches_its_aim(tmp_path):
     old = json.loads((IMAGES / "data" / "demo.json").read_text(encoding="utf-8"))
     assert new["baselines"] == pytest.approx(old["baselines"], abs=1e-3)
     assert dict(new["validation"]) == pytest.approx(dict(old["validation"]), abs=0.03)
+    # The first page says what this model predicts, and how well.
+    first = json.loads((IMAGES / "data" / "first_page.json").read_text("utf-8"))
+    again = first_page_data(tmp_path / "demo")
+    for name in ("vocab_size", "steps", "parameters", "tokens", "tokens_per_byte"):
+        assert again["result"][name] == first["result"][name]
+    assert again["result"]["loss"] == pytest.approx(first["result"]["loss"], abs=0.07)
+    for prompt, tokens in first["prompts"].items():
+        # The same tokens lead, with about the same probability.
+        new_tokens = dict(again["prompts"][prompt])
+        assert len(new_tokens.keys() & dict(tokens).keys()) >= 3, prompt
+        for token, p in tokens:
+            assert new_tokens.get(token, p) == pytest.approx(p, abs=0.1), prompt
     # So do the probabilities that the site lets its readers draw from, if they are of
     # such a run: of each, at most a third is elsewhere.
     scores, committed = sampling_data(tmp_path / "demo"), read("sampling")
