@@ -12,6 +12,8 @@ Read the chapters in this order; each is a module, and each runs:
 6. [`minillm.generate`][]: sampling, from probabilities back to text
 7. [`minillm.flops`][]: accounting: where the FLOPs, the bytes and the hours go
 10. [`minillm.emergence`][]: more is different: what small models cannot tell
+11. [`minillm.posttraining`][]: from completing to answering
+12. [`minillm.evaluation`][]: how good is it, and how sure are we
 
 Around them stand [`minillm.data`][] (the corpus), [`minillm.hub`][] (folders that other
 programs read), the command line, the exercises, which grade themselves, and one package

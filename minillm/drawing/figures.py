@@ -23,6 +23,7 @@ from minillm.drawing.flops import context_curve, roofline_curve, shares_curve
 from minillm.drawing.gradients import depth_curve, error_curve
 from minillm.drawing.kit import loss_curve, summarize
 from minillm.drawing.labs import LAB_FIGURES
+from minillm.drawing.posttraining import POSTTRAINING_FIGURES
 from minillm.drawing.training import descent_curve, schedule_curve
 from minillm.drawing.widgets import write_all
 from minillm.files.reading import IMAGES
@@ -64,6 +65,7 @@ def draw_all(folder: Path) -> list[Path]:
         "flop-context.svg": context_curve,
         "roofline.svg": roofline_curve,
         **LAB_FIGURES,
+        **POSTTRAINING_FIGURES,
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in figures.items():

@@ -45,6 +45,8 @@ from typing import Any, TypeVar, overload
 from minillm.exercises.exercise import CHAPTERS, Exercise
 from minillm.exercises import (
     accounting,
+    aligning,
+    judging,
     differentiating,
     predicting,
     sampling,
@@ -67,6 +69,8 @@ EXERCISES: dict[str, Exercise] = {
         sampling,
         accounting,
         predicting,
+        aligning,
+        judging,
     )
     for exercise in chapter.EXERCISES
 }

@@ -33,6 +33,8 @@ CHAPTERS: dict[str, str] = {
     "generate": "Sampling",
     "flops": "Accounting",
     "emergence": "More is different",
+    "posttraining": "From completing to answering",
+    "evaluation": "How good, and how sure",
 }
 """The chapters that have exercises, in the order of the course."""
 
