@@ -1,0 +1,1 @@
+"""The corpus: Andersen's fairy tales, and how texts are made ready for training."""
