@@ -7,7 +7,7 @@ decision of a cleaner can be counted as right or wrong.
 
 >>> pages = crawl()
 >>> len(pages), sum(len(page.html) for page in pages) // 1_000_000
-(982, 5)
+(983, 6)
 
 **The dirt is made, and these are the rules.** The last tenth of the tales is the test
 split ([`minillm.data.split`][]); the rest is for training.
@@ -89,7 +89,8 @@ def _pages_of(tale: str) -> list[str]:
     """Cut a tale into texts of at most `LONGEST` characters, between paragraphs."""
     pages, held = [], ""
     for paragraph in tale.split("\n\n"):
-        if held and len(held) + len(paragraph) > LONGEST:
+        # A title alone makes no page, however long the first paragraph.
+        if len(held) > 100 and len(held) + len(paragraph) > LONGEST:
             pages.append(held)
             held = ""
         held = f"{held}\n\n{paragraph}" if held else paragraph
@@ -108,7 +109,9 @@ def _edit(random: Random, text: str, share: float) -> str:
 
 def _menu(random: Random, n: int) -> str:
     words = ("Home", "News", "Shop", "About", "Contact", "Forum", "Links", "Sitemap")
-    return "".join(f'<li><a href="/{w.lower()}">{w}</a>' for w in random.sample(words, n))
+    return "".join(
+        f'<li><a href="/{w.lower()}">{w}</a>' for w in random.sample(words, n)
+    )
 
 
 def _frame(random: Random, site: str, title: str, body: str, charset: str) -> str:
@@ -202,16 +205,17 @@ class _Builder:
         )
 
     def copies(self, text: str, source: int, original: int) -> None:
-        # With u even in (0, 1), u^(-0.7) - 1 is 0 for half of all pages, and 12 for few.
-        n = min(12, int(max(self.random.random(), 1e-9) ** -0.7) - 1)
+        # With u even in (0, 1), u^(-0.9) - 1 is below 1 for half of all pages, and 12 for a few.
+        n = min(12, int(max(self.random.random(), 1e-9) ** -0.9) - 1)
         for _ in range(n):
             if self.random.random() < 0.4:
                 self.add("mirror", text, source, original)
                 continue
             share = self.random.choice(EDITS)
             title, _, rest = text.partition("\n\n")
-            renamed = f"{title[:60].title()}, an old tale\n\n{rest or title}"
-            new = _edit(self.random, renamed, share)
+            if rest and len(title) < 100:
+                title = f"{title.title()}, an old tale"
+            new = _edit(self.random, f"{title}\n\n{rest}".rstrip(), share)
             self.add("near", new, source, original, share)
 
     def quote(self, kind: str, tale: str, source: int, n: int) -> None:

@@ -137,7 +137,8 @@ def _fill(random: Random, pattern: str) -> str:
 def _prose(random: Random, patterns: Sequence[str], paragraphs: int) -> str:
     return "\n\n".join(
         " ".join(
-            _fill(random, random.choice(patterns)) for _ in range(random.randrange(4, 8))
+            _fill(random, random.choice(patterns))
+            for _ in range(random.randrange(4, 8))
         )
         for _ in range(paragraphs)
     )

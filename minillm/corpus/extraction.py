@@ -30,7 +30,7 @@ __all__ = ["Block", "blocks", "decode", "extract_text", "strip_tags"]
 
 # Text inside these is never shown, or is what the page itself calls a frame.
 HIDDEN = frozenset("script style noscript template title button select svg".split())
-FRAME = frozenset("nav footer header aside form".split())
+FRAME = frozenset("nav footer header aside".split())
 # These begin a new line. Anything else, like <a> or <b>, stands inside one.
 LINES = frozenset(
     "address article blockquote body br center dd div dl dt fieldset figure footer form "
