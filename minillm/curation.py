@@ -24,9 +24,9 @@ from minillm.corpus.extraction import decode, extract_text, strip_tags
 from minillm.corpus.quality import RULES, Classifier, broken_rule
 
 __all__ = [
+    "RULES",
     "Classifier",
     "Index",
-    "RULES",
     "banding_curve",
     "broken_rule",
     "candidates",
@@ -174,7 +174,7 @@ def lsh_candidates(
     """
     n = signatures.shape[1]
     check_bands(n, bands)
-    pairs = set()
+    pairs: set[tuple[int, int]] = set()
     for start in range(0, n, n // bands):
         buckets: dict[bytes, list[int]] = {}
         for j, row in enumerate(signatures):
@@ -238,8 +238,8 @@ def mixture(tokens: Sequence[int], temperature: float) -> Float64[np.ndarray, " 
 
     $$p_i = \frac{n_i^{1 / T}}{\sum_j n_j^{1 / T}}$$
 
-    At $T = 1$ each domain is read in proportion to its size, and as $T$ grows all become
-    equal (Arivazhagan et al. 2019, arXiv:1907.05019, section 4.2).
+    At $T = 1$ each domain is read in proportion to its size, and as $T$ grows all
+    become equal (Arivazhagan et al. 2019, arXiv:1907.05019).
 
     Args:
         tokens: $n_i$, the tokens of each domain, positive.

@@ -7,18 +7,18 @@ decision of a cleaner can be counted as right or wrong.
 
 >>> pages = crawl()
 >>> len(pages), sum(len(page.html) for page in pages) // 1_000_000
-(983, 6)
+(985, 5)
 
 **The dirt is made, and these are the rules.** The last tenth of the tales is the test
 split ([`minillm.data.split`][]); the rest is for training.
 
 | kind | how it is made |
 | --- | --- |
-| `tale` | a tale for training; a long one takes several pages, of at most 12,000 characters |
+| `tale` | a tale for training, cut into pages of at most 12,000 characters |
 | `mirror` | the same text on another site, in another template |
-| `near` | the same text with one word replaced, or 0.5, 2, 5 or 10 % of them, and another title |
+| `near` | another title, and one word replaced, or 0.5, 2, 5 or 10 % |
 | `quote` | one paragraph of a tale among a reader's own words |
-| `leak` | five of the ten test tales whole, three times each, with up to 2 % of the words replaced |
+| `leak` | five of the ten test tales, three times, up to 2 % replaced |
 | `part` | two paragraphs of the same five tales, among a reader's own words |
 | `bulletin` | prose of another domain, from eight patterns of sentences |
 | the rest | what is not prose, by the rules of [`minillm.corpus.dirt`][] |
@@ -141,9 +141,10 @@ def _frame(random: Random, site: str, title: str, body: str, charset: str) -> st
     if site == "mirror":
         return f"{head}<table><tr><td>{body}<td><ul>{more}</ul></table><hr>{foot}"
     if site == "fireside":
+        praise = ("Lovely!", "Thanks for this.", "First!", "Again!")
         remarks = "".join(
             f"<div class=comment><b>guest{random.randrange(900)}</b> wrote:<p>"
-            f"{random.choice(('Lovely!', 'Thanks for this.', 'First!', 'Again!'))}</div>"
+            f"{random.choice(praise)}</div>"
             for _ in range(5)
         )
         return f"{head}<header><h2>Fireside</h2></header>{body}{remarks}{cookies}"
@@ -205,7 +206,7 @@ class _Builder:
         )
 
     def copies(self, text: str, source: int, original: int) -> None:
-        # With u even in (0, 1), u^(-0.9) - 1 is below 1 for half of all pages, and 12 for a few.
+        # For half of all u in (0, 1), u^(-0.9) - 1 is below 1; for few it is above 12.
         n = min(12, int(max(self.random.random(), 1e-9) ** -0.9) - 1)
         for _ in range(n):
             if self.random.random() < 0.4:

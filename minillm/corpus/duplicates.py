@@ -32,6 +32,7 @@ MurmurHash3).
 """
 
 import hashlib
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -42,6 +43,7 @@ __all__ = [
     "Index",
     "banding_curve",
     "candidates",
+    "gram_hashes",
     "hash_family",
     "signature",
     "stir",
@@ -51,6 +53,7 @@ __all__ = [
 # The base of the polynomial: odd, and otherwise any number without a pattern.
 BASE = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1
+_WORDS = re.compile(r"\w+")
 
 
 @lru_cache(maxsize=1 << 18)
@@ -65,7 +68,7 @@ def word_hash(word: str) -> int:
 
     Examples:
         >>> hex(word_hash("lamp"))
-        '0xf'
+        '0x6b04f701e315fc2a'
     """
     data = word.encode("utf-8", errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
@@ -82,7 +85,7 @@ def stir(x: UInt64[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
 
     Examples:
         >>> stir(np.array([0, 1, 2], np.uint64)).tolist()
-        [0]
+        [0, 12994781566227106604, 4233148493373801447]
     """
     x = (x ^ (x >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     x = (x ^ (x >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
@@ -136,16 +139,9 @@ def signature(text: str, k: int, n: int) -> UInt64[np.ndarray, " n"]:
     if k < 1:
         raise ValueError(f"a shingle has at least one word; got k = {k}")
     a, b = hash_family(n)
-    words = text.lower().split()
-    hashed = np.fromiter(map(word_hash, words), np.uint64, len(words))
-    k = min(k, len(words))
-    if not k:
+    x = np.unique(_polynomials(text.lower().split(), k, shorten=True))
+    if not len(x):
         return np.full(n, MASK, np.uint64)
-    # x = Σ_j h(w_j) c^(k - 1 - j), by Horner's rule over all shingles at once
-    x = np.zeros(len(words) - k + 1, np.uint64)
-    for j in range(k):
-        x = x * np.uint64(BASE) + hashed[j : len(words) - k + 1 + j]
-    x = np.unique(stir(x))
     least = np.empty(n, np.uint64)
     # One function at a time: what it computes stays in the cache of the processor.
     held = np.empty_like(x)
@@ -154,6 +150,38 @@ def signature(text: str, k: int, n: int) -> UInt64[np.ndarray, " n"]:
         np.add(held, b[i], out=held)
         least[i] = held.min()
     return least
+
+
+def _polynomials(words: list[str], k: int, *, shorten: bool) -> NDArray[np.uint64]:
+    """Hash each run of k words, or, of fewer words, all if `shorten` says so."""
+    k = min(k, len(words)) if shorten else k
+    if not 0 < k <= len(words):
+        return np.empty(0, np.uint64)
+    hashed = np.fromiter(map(word_hash, words), np.uint64, len(words))
+    # x = Σ_j h(w_j) c^(k - 1 - j), by Horner's rule over all runs at once
+    x = np.zeros(len(words) - k + 1, np.uint64)
+    for j in range(k):
+        x = x * np.uint64(BASE) + hashed[j : len(words) - k + 1 + j]
+    return stir(x)
+
+
+def gram_hashes(text: str, n: int) -> UInt64[np.ndarray, " grams"]:
+    r"""Hash the n-grams of words that `contaminated` compares.
+
+    Args:
+        text: the text; capitals and punctuation make no difference.
+        n: words in an n-gram.
+
+    Returns:
+        The different hashes, in ascending order. A text of fewer words has none.
+
+    Examples:
+        >>> a = gram_hashes("He went out, they say.", 3)
+        >>> b = gram_hashes("went out they", 3)
+        >>> len(a), np.isin(b, a).all()
+        (3, np.True_)
+    """
+    return np.unique(_polynomials(_WORDS.findall(text.lower()), n, shorten=False))
 
 
 def candidates(
@@ -220,7 +248,7 @@ def banding_curve(s: float, bands: int, rows: int) -> float:
 
     Examples:
         >>> [round(banding_curve(s, 16, 8), 3) for s in (0.3, 0.5, 0.7, 0.9)]
-        [0.001, 0.061, 0.614, 1.0]
+        [0.001, 0.061, 0.613, 1.0]
     """
     return 1 - (1 - s**rows) ** bands
 

@@ -28,17 +28,20 @@ from html.parser import HTMLParser
 
 __all__ = ["Block", "blocks", "decode", "extract_text", "strip_tags"]
 
+
+def _names(line: str) -> frozenset[str]:
+    return frozenset(line.split())
+
+
 # Text inside these is never shown, or is what the page itself calls a frame.
-HIDDEN = frozenset("script style noscript template title button select svg".split())
-FRAME = frozenset("nav footer header aside".split())
+HIDDEN = _names("script style noscript template title button select svg")
+FRAME = _names("nav footer header aside")
 # These begin a new line. Anything else, like <a> or <b>, stands inside one.
-LINES = frozenset(
-    "address article blockquote body br center dd div dl dt fieldset figure footer form "
-    "h1 h2 h3 h4 h5 h6 header hr html li main nav aside ol p pre section table tbody td "
-    "th thead tr ul".split()
+LINES = _names(
+    "address article aside blockquote body br center dd div dl dt fieldset figure "
+    "footer form h1 h2 h3 h4 h5 h6 header hr html li main nav ol p pre section table tbody "
+    "td th thead tr ul"
 )
-KEEP_LINES = frozenset({"pre"})
-VOID = frozenset("area base br col embed hr img input link meta source wbr".split())
 MANY_WORDS, MOSTLY_LINKS = 10, 1 / 3
 
 
@@ -103,10 +106,8 @@ class _Reader(HTMLParser):
 
     def end_block(self) -> None:
         text = "".join(self.parts)
-        if self.tag in KEEP_LINES:
-            text = text.strip("\n")
-        else:
-            text = " ".join(text.split())
+        # The lines of a program are its own; all others are the browser's business.
+        text = text.strip("\n") if self.tag == "pre" else " ".join(text.split())
         if text.strip():
             n = len(text.split())
             block = Block(self.tag, text, n, min(self.linked, n), self.frame > 0)
@@ -139,7 +140,7 @@ def blocks(html: str) -> list[Block]:
 
 
 def strip_tags(html: str) -> str:
-    """Take the tags away and keep all text: the naive way.
+    r"""Take the tags away and keep all text: the naive way.
 
     Args:
         html: the page.
@@ -149,7 +150,7 @@ def strip_tags(html: str) -> str:
 
     Examples:
         >>> strip_tags("<nav><a href=/>Home</a></nav><p>It rained.")
-        'Home\\nIt rained.'
+        'Home\nIt rained.'
     """
     return "\n".join(block.text for block in blocks(html))
 
