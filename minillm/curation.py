@@ -139,8 +139,8 @@ def minhash(shingles: set[str], n: int) -> UInt64[np.ndarray, " n"]:
         >>> abs((a == b).mean() - 0.5) < 3 * (0.5 * 0.5 / 512) ** 0.5
         np.True_
     """
-    least = np.full(n, MASK, np.uint64)
     a, b = hash_family(n)
+    least = np.full(n, MASK, np.uint64)
     for shingle in shingles:
         x = 0
         for word in shingle.split():

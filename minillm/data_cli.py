@@ -1,7 +1,7 @@
-r"""The command `minillm data prepare`.
+r"""The commands `minillm data clean` and `minillm data prepare`.
 
-The course does not explain this module: it brings [`minillm.data_prepare`][] to a
-terminal.
+The course does not explain this module: it brings [`minillm.corpus.clean`][] and
+[`minillm.data_prepare`][] to a terminal.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["app", "prepare"]
+__all__ = ["app", "clean", "prepare"]
 
 app = typer.Typer(
     name="data", help="Make token files of your own text.", no_args_is_help=True
@@ -75,3 +75,49 @@ def prepare(
             f"{facts['bytes'][part] / n:.2f} bytes on average"
         )
     print(f"kept in {out}: train on it with minillm train --data {out}")
+
+
+@app.command()
+def clean(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE",
+            help="Files named .warc, .warc.gz, .html or .jsonl; others are text.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    apart: Annotated[
+        list[Path] | None,
+        typer.Option(help="Test texts: what shares 13 words in a row is dropped."),
+    ] = None,
+    field: Annotated[
+        str, typer.Option(help="Where a JSON object has its text.")
+    ] = "text",
+    workers: Annotated[
+        int | None, typer.Option(help="How many processes work.")
+    ] = None,
+) -> None:
+    """Extract, filter and deduplicate texts. What is dropped is listed, with a reason.
+
+    To continue a run that was stopped, start it again.
+    """
+    from minillm.corpus.clean import Settings
+    from minillm.corpus.clean import clean as clean_files
+
+    report = clean_files(
+        files,
+        out,
+        apart=apart or [],
+        settings=Settings(field=field),
+        workers=workers,
+        say=print,
+    )
+    for reason, group in sorted(
+        report["dropped"].items(), key=lambda item: -item[1]["count"]
+    ):
+        sample = group["samples"][0]["name"]
+        print(f"dropped {group['count']:,}: {reason}, like {sample}")
+    for note, count in sorted(report["encodings"].items()):
+        print(f"{count:,} pages {note}")
+    print(f"kept in {out}: minillm data prepare {out / 'texts.jsonl'} --out FOLDER")

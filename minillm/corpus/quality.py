@@ -39,7 +39,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -212,7 +212,7 @@ class Classifier:
         steps: int = 300,
         lr: float = 20.0,
         decay: float = 1e-4,
-    ) -> Self:
+    ) -> "Classifier":
         r"""Train on texts that are wanted and texts that are not.
 
         Gradient descent on the mean of $-y \ln p - (1 - y) \ln (1 - p)$, both classes
@@ -285,6 +285,6 @@ class Classifier:
         return np.array([self.score(text) for text in texts], np.float64)
 
 
-def _sigmoid(z: NDArray[np.float64] | float) -> NDArray[np.float64]:
+def _sigmoid(z: Any) -> Any:
     # Where e^-z would overflow the result is 0 to all digits.
     return 1 / (1 + np.exp(-np.clip(z, -60, 60)))

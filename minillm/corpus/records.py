@@ -160,20 +160,27 @@ def _warc(path: Path) -> Iterator[Record]:
         ValueError,
         AttributeError,
     )
-    number = 0
+    number, end = 0, 0
     with path.open("rb") as file:
-        records = iter(open_archive(file))
+        records = open_archive(file)
         while True:
             number += 1
+            name = f"{path.name}:{number}"
             try:
                 record = next(records)
-                yield _page(record, f"{path.name}:{number}")
+                page = _page(record, name)
+                records.read_to_end(record)
+                end = records.get_record_offset() + records.get_record_length()
             except StopIteration:
-                return
+                break
             except damage:
-                name = f"{path.name}:{number}"
                 yield Record(name, problem="damaged WARC, unread from here")
                 return
+            yield page
+        # To the library a file that ends within a header looks like one that is over.
+        file.seek(end)
+        if file.read(LONGEST).strip():
+            yield Record(name, problem="a truncated WARC record")
 
 
 def _page(record: Any, place: str) -> Record:
@@ -218,6 +225,7 @@ def write_warc(pages: Iterable[Page], path: str | PathLike[str]) -> None:
                 page.url,
                 "response",
                 payload=BytesIO(page.html),
+                length=len(page.html),
                 http_headers=headers_of(
                     "200 OK", [("Content-Type", media)], protocol="HTTP/1.1"
                 ),
