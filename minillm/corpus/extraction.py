@@ -39,8 +39,8 @@ FRAME = _names("nav footer header aside")
 # These begin a new line. Anything else, like <a> or <b>, stands inside one.
 LINES = _names(
     "address article aside blockquote body br center dd div dl dt fieldset figure "
-    "footer form h1 h2 h3 h4 h5 h6 header hr html li main nav ol p pre section table tbody "
-    "td th thead tr ul"
+    "footer form h1 h2 h3 h4 h5 h6 header hr html li main nav ol p pre section table "
+    "tbody td th thead tr ul"
 )
 MANY_WORDS, MOSTLY_LINKS = 10, 1 / 3
 

@@ -45,6 +45,7 @@ from typing import Any, TypeVar, overload
 from minillm.exercises.exercise import CHAPTERS, Exercise
 from minillm.exercises import (
     accounting,
+    curation,
     predicting,
     sampling,
     tokenization,
@@ -64,6 +65,7 @@ EXERCISES: dict[str, Exercise] = {
         training,
         sampling,
         accounting,
+        curation,
         predicting,
     )
     for exercise in chapter.EXERCISES

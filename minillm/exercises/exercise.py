@@ -31,6 +31,7 @@ CHAPTERS: dict[str, str] = {
     "train": "Learning",
     "generate": "Sampling",
     "flops": "Accounting",
+    "curation": "Where the text comes from",
     "emergence": "More is different",
 }
 """The chapters that have exercises, in the order of the course."""

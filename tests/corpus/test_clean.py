@@ -2,12 +2,12 @@
 
 import gzip
 import json
-import os
 import subprocess
 import sys
 import tracemalloc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from fixtures import fixture
@@ -25,9 +25,7 @@ TALES = [tale for tale in andersen() if 2000 < len(tale) < 6000]
 
 
 def files_of(folder):
-    return {
-        path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()
-    }
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def lines_of(path):
@@ -306,7 +304,7 @@ def test_installed_packages_are_full_of_near_copies():
         file.read_text(encoding="utf-8", errors="replace")
         for installed in distributions()
         for file in [installed.locate_file(f) for f in installed.files or ()]
-        if "LICENSE" in os.path.basename(str(file)).upper() and file.is_file()
+        if "LICENSE" in Path(str(file)).name.upper() and file.is_file()
     ]
     if len(texts) < 20:
         pytest.skip("few packages are installed here")
