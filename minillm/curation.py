@@ -1,17 +1,17 @@
 r"""TODO."""
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float64, UInt64
 
+from minillm.corpus.contamination import contaminated
 from minillm.corpus.crawl import crawl, leaked_tales, unseen_tales
 from minillm.corpus.duplicates import (
     BASE,
     MASK,
     Index,
+    alike,
     banding_curve,
     candidates,
     check_bands,
@@ -20,13 +20,19 @@ from minillm.corpus.duplicates import (
     stir,
     word_hash,
 )
-from minillm.corpus.extraction import decode, extract_text, strip_tags
+from minillm.corpus.extraction import (
+    decode,
+    extract_text,
+    precision_recall,
+    strip_tags,
+)
 from minillm.corpus.quality import RULES, Classifier, broken_rule
 
 __all__ = [
     "RULES",
     "Classifier",
     "Index",
+    "alike",
     "banding_curve",
     "broken_rule",
     "candidates",
@@ -45,26 +51,6 @@ __all__ = [
     "strip_tags",
     "unseen_tales",
 ]
-
-
-def precision_recall(found: str, true: str) -> tuple[int, int, int]:
-    """Compare an extraction with the truth, word by word.
-
-    Args:
-        found: the text that was found.
-        true: the text that should have been.
-
-    Returns:
-        How many words both have, counted as often as they occur in both; how many were
-        found; how many are true. The first over the second is the precision, over the
-        third the recall.
-
-    Examples:
-        >>> precision_recall("Home once upon a time", "once upon a time there")
-        (4, 5, 5)
-    """
-    a, b = Counter(found.split()), Counter(true.split())
-    return (a & b).total(), a.total(), b.total()
 
 
 def shingles(text: str, k: int) -> set[str]:
@@ -182,55 +168,6 @@ def lsh_candidates(
             pairs.update((i, j) for i in bucket)
             bucket.append(j)
     return pairs
-
-
-def contaminated(
-    train: Iterable[str], test: Sequence[str], n: int
-) -> Float64[np.ndarray, " docs"]:
-    """Say how much of each test document stands in the training text, word for word.
-
-    Capitals and punctuation make no difference. What is held in memory is the test
-    text; the training text may be a stream.
-
-    Args:
-        train: the training documents.
-        test: the test documents.
-        n: words in an n-gram, at least one. A document of fewer words is one n-gram.
-
-    Returns:
-        For each test document the share of its n-grams that occur in some training
-        document; 0 for one without words.
-
-    Raises:
-        ValueError: if `n` is not positive.
-
-    Examples:
-        >>> train = ["He went out. The lamp burned all night, they say."]
-        >>> contaminated(train, ["the lamp burned ALL night", "the moon rose"], n=3)
-        array([1., 0.])
-        >>> contaminated(train, ["the lamp burned and went out"], n=2).round(2)
-        array([0.6])
-    """
-    if n < 1:
-        raise ValueError(f"an n-gram has at least one word; got n = {n}")
-
-    def grams(text: str, n: int) -> list[tuple[str, ...]]:
-        words = re.findall(r"\w+", text.lower())
-        return list(zip(*(words[i:] for i in range(n)), strict=False))
-
-    lengths = [min(n, len(re.findall(r"\w+", text))) for text in test]
-    wanted = [
-        grams(text, length) if length else []
-        for text, length in zip(test, lengths, strict=True)
-    ]
-    unseen = {gram for each in wanted for gram in each}
-    found: set[tuple[str, ...]] = set()
-    for document in train:
-        for length in {*lengths} - {0}:
-            found.update(unseen.intersection(grams(document, length)))
-    return np.array([
-        sum(gram in found for gram in each) / max(1, len(each)) for each in wanted
-    ])
 
 
 def mixture(tokens: Sequence[int], temperature: float) -> Float64[np.ndarray, " n"]:

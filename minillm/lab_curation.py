@@ -45,11 +45,11 @@ from numpy.typing import NDArray
 from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
 from minillm.corpus import dirt
+from minillm.corpus.contamination import contaminated
 from minillm.corpus.crawl import Page, crawl, leaked_tales, unseen_tales
 from minillm.corpus.duplicates import Index, signature
 from minillm.corpus.extraction import decode, extract_text, strip_tags
 from minillm.corpus.quality import Classifier, broken_rule
-from minillm.curation import contaminated
 from minillm.data import END_OF_TEXT, tokenize
 from minillm.flops import aligned, training_flops
 from minillm.labs import Config, Lab, Point, by_config, plan

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.corpus.duplicates import gram_hashes, hash_family, stir
+from minillm.corpus.contamination import gram_hashes
+from minillm.corpus.duplicates import alike, hash_family, stir
 from minillm.curation import (
     banding_curve,
     candidates,
@@ -106,6 +107,15 @@ def test_without_words():
     assert shingles(" \n ", 3) == set()
     assert minhash(set(), 4).tolist() == [2**64 - 1] * 4 == signature("", 3, 4).tolist()
     assert jaccard(set(), set()) == 1
+
+
+@given(st.lists(st.sets(st.sampled_from("abcde")), max_size=5), st.floats(0.01, 1))
+def test_the_oracle_against_all_pairs(sets, least):
+    assert alike(sets, least) == {
+        (i, j)
+        for (i, a), (j, b) in combinations(enumerate(sets), 2)
+        if a & b and jaccard(a, b) >= least
+    }
 
 
 SIGNATURES = st.integers(1, 3).flatmap(

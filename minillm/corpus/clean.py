@@ -45,7 +45,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minillm.bpe_fast import check_workers, map_in_order, processes
-from minillm.corpus.duplicates import Index, gram_hashes, signature
+from minillm.corpus.contamination import gram_hashes
+from minillm.corpus.duplicates import Index, signature
 from minillm.corpus.extraction import decode, extract_text
 from minillm.corpus.quality import broken_rule
 from minillm.corpus.records import Record, read_records

@@ -32,7 +32,8 @@ MurmurHash3).
 """
 
 import hashlib
-import re
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -41,10 +42,11 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Index",
+    "alike",
     "banding_curve",
     "candidates",
-    "gram_hashes",
     "hash_family",
+    "polynomials",
     "signature",
     "stir",
     "word_hash",
@@ -53,7 +55,6 @@ __all__ = [
 # The base of the polynomial: odd, and otherwise any number without a pattern.
 BASE = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1
-_WORDS = re.compile(r"\w+")
 
 
 @lru_cache(maxsize=1 << 18)
@@ -139,7 +140,7 @@ def signature(text: str, k: int, n: int) -> UInt64[np.ndarray, " n"]:
     if k < 1:
         raise ValueError(f"a shingle has at least one word; got k = {k}")
     a, b = hash_family(n)
-    x = np.unique(_polynomials(text.lower().split(), k, shorten=True))
+    x = np.unique(polynomials(text.lower().split(), k, shorten=True))
     if not len(x):
         return np.full(n, MASK, np.uint64)
     least = np.empty(n, np.uint64)
@@ -152,8 +153,21 @@ def signature(text: str, k: int, n: int) -> UInt64[np.ndarray, " n"]:
     return least
 
 
-def _polynomials(words: list[str], k: int, *, shorten: bool) -> NDArray[np.uint64]:
-    """Hash each run of k words, or, of fewer words, all if `shorten` says so."""
+def polynomials(words: list[str], k: int, *, shorten: bool) -> NDArray[np.uint64]:
+    """Hash each run of k words.
+
+    Args:
+        words: the words.
+        k: how many make a run.
+        shorten: whether fewer words make one run; otherwise they make none.
+
+    Returns:
+        A hash for each run, in the order of the text.
+
+    Examples:
+        >>> len(polynomials(["a", "b", "c"], 2, shorten=False))
+        2
+    """
     k = min(k, len(words)) if shorten else k
     if not 0 < k <= len(words):
         return np.empty(0, np.uint64)
@@ -165,23 +179,34 @@ def _polynomials(words: list[str], k: int, *, shorten: bool) -> NDArray[np.uint6
     return stir(x)
 
 
-def gram_hashes(text: str, n: int) -> UInt64[np.ndarray, " grams"]:
-    r"""Hash the n-grams of words that `contaminated` compares.
+def alike(sets: Sequence[set[str]], least: float) -> set[tuple[int, int]]:
+    r"""Find all pairs of sets with a Jaccard similarity of `least` or more, exactly.
+
+    The oracle: it looks at every pair that shares anything at all.
 
     Args:
-        text: the text; capitals and punctuation make no difference.
-        n: words in an n-gram.
+        sets: the shingles of each document.
+        least: in $(0, 1]$.
 
     Returns:
-        The different hashes, in ascending order. A text of fewer words has none.
+        Pairs $(i, j)$ with $i < j$.
 
     Examples:
-        >>> a = gram_hashes("He went out, they say.", 3)
-        >>> b = gram_hashes("went out they", 3)
-        >>> len(a), np.isin(b, a).all()
-        (3, np.True_)
+        >>> alike([{"a", "b"}, {"b", "c"}, {"a", "b", "c"}], 0.5)
+        {(0, 2), (1, 2)}
     """
-    return np.unique(_polynomials(_WORDS.findall(text.lower()), n, shorten=False))
+    holders: dict[str, list[int]] = {}
+    common: Counter[tuple[int, int]] = Counter()
+    for j, shingles in enumerate(sets):
+        for shingle in shingles:
+            before = holders.setdefault(shingle, [])
+            common.update((i, j) for i in before)
+            before.append(j)
+    return {
+        (i, j)
+        for (i, j), both in common.items()
+        if both >= least * (len(sets[i]) + len(sets[j]) - both)
+    }
 
 
 def candidates(

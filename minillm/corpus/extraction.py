@@ -22,11 +22,19 @@ first: text that is not UTF-8 almost never looks like it.
 
 import codecs
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 
-__all__ = ["Block", "blocks", "decode", "extract_text", "strip_tags"]
+__all__ = [
+    "Block",
+    "blocks",
+    "decode",
+    "extract_text",
+    "precision_recall",
+    "strip_tags",
+]
 
 
 def _names(line: str) -> frozenset[str]:
@@ -245,3 +253,23 @@ def decode(data: bytes, declared: str = "") -> tuple[str, str]:
             continue
     # Browsers read Latin-1 as this superset, by their standard.
     return data.decode("windows-1252", errors="replace"), "windows-1252"
+
+
+def precision_recall(found: str, true: str) -> tuple[int, int, int]:
+    """Compare an extraction with the truth, word by word.
+
+    Args:
+        found: the text that was found.
+        true: the text that should have been.
+
+    Returns:
+        How many words both have, counted as often as they occur in both; how many were
+        found; how many are true. The first over the second is the precision, over the
+        third the recall.
+
+    Examples:
+        >>> precision_recall("Home once upon a time", "once upon a time there")
+        (4, 5, 5)
+    """
+    a, b = Counter(found.split()), Counter(true.split())
+    return (a & b).total(), a.total(), b.total()
