@@ -207,6 +207,7 @@ def draw_all(folder: Path) -> list[Path]:
     # They are drawn in the style above, so they import it from here.
     from minillm.attention_figures import attention_grid, distance_curve
     from minillm.bpe_figures import compression_curve
+    from minillm.curation_figures import CURATION_FIGURES
     from minillm.flops_figures import context_curve, roofline_curve, shares_curve
     from minillm.lab_figures import LAB_FIGURES
     from minillm.training_figures import descent_curve, schedule_curve
@@ -225,6 +226,7 @@ def draw_all(folder: Path) -> list[Path]:
         "flop-shares.svg": shares_curve,
         "flop-context.svg": context_curve,
         "roofline.svg": roofline_curve,
+        **CURATION_FIGURES,
         **LAB_FIGURES,
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,10 @@ On the bench of [`minillm.labs`][], told in [`minillm.curation`][].
 """
 
 import math
+import time
+from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from random import Random
 from statistics import mean, stdev
 from typing import Any
@@ -56,7 +59,16 @@ from minillm.labs import Config, Lab, Point, by_config, plan
 from minillm.model import TransformerLM
 from minillm.train import TrainConfig, bits_per_byte, evaluate, train
 
-__all__ = ["LAB", "STAGES", "gain", "stage"]
+__all__ = [
+    "BASE",
+    "LAB",
+    "STAGES",
+    "closing_table",
+    "gain",
+    "losses",
+    "seconds_per_megabyte",
+    "stage",
+]
 
 SHAPE = ModelConfig(512, 64, 48, 2, n_heads=3)
 BATCH = 16
@@ -294,6 +306,93 @@ def gain(
     falls = [seeds[r["seed"]] - r[domain] for r in after if r["seed"] in seeds]
     error = stdev(falls) / math.sqrt(len(falls))
     return mean(falls), STUDENT[len(falls)] * error
+
+
+def losses(results: list[dict[str, Any]], domain: str, **config: Any) -> list[float]:
+    """Pick the losses of one configuration, one for each seed.
+
+    Args:
+        results: of this lab.
+        domain: which loss.
+        **config: what differs from the base of the lab.
+
+    Returns:
+        Bits per byte, in the order of the seeds.
+
+    Examples:
+        >>> results = [{"config": BASE | {"data": "near"}, "seed": 0, "tales": 2.5}]
+        >>> losses(results, "tales", data="near")
+        [2.5]
+    """
+    same = [r for r in results if r["config"] == BASE | config]
+    return [r[domain] for r in sorted(same, key=lambda r: r["seed"])]
+
+
+def closing_table(
+    results: list[dict[str, Any]], seconds: dict[str, float]
+) -> list[str]:
+    """Say for each repair what it cost and what it gained.
+
+    Args:
+        results: of this lab.
+        seconds: for each repair, of processor time for a megabyte of HTML.
+
+    Returns:
+        The lines of a table in Markdown. A gain is a fall of the loss against the stage
+        before, with the interval of [`gain`][minillm.lab_curation.gain].
+    """
+    runs = {
+        name: [r for r in results if r["config"] == BASE | {"data": name}]
+        for name in STAGES
+    }
+    before = {"clean": "rules"}
+    lines = [
+        "| repair | s per MB | tokens left | unseen tales | bulletins | leaked tales |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for last, name in pairwise(STAGES):
+        old, new = runs[before.get(name, last)], runs[name]
+        cells = [f"`{name}`", f"{seconds[name]:.2f}", f"{new[0]['tokens']:,}"]
+        for domain in ("tales", "bulletins", "leaked"):
+            fall, half = gain(old, new, domain)
+            sure = "" if abs(fall) > half else ", none"
+            cells.append(f"{fall:+.3f} ± {half:.3f}{sure}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def seconds_per_megabyte(tries: int = 3) -> dict[str, float]:
+    """Measure what each repair costs on this machine.
+
+    Args:
+        tries: the fastest of so many counts.
+
+    Returns:
+        Seconds of processor time for a megabyte of HTML, one process.
+    """
+    size = sum(len(page.html) for page in crawl()) / 1e6
+    test = [*leaked_tales(), *unseen_tales()]
+    html = [text for _, text in stage("html")]
+    exact = [text for _, text in stage("exact")]
+    near, rules = ([text for _, text in stage(name)] for name in ("near", "rules"))
+    judge = Classifier(np.zeros(1 << 12), 0.0)
+    work: dict[str, Callable[[], object]] = {
+        "tags": lambda: [strip_tags(page) for page in html],
+        "extracted": lambda: [extract_text(page) for page in html],
+        "near": lambda: _unlike([(crawl()[0], text) for text in exact]),
+        "rules": lambda: [broken_rule(text) for text in near],
+        "classified": lambda: judge.scores(rules),
+        "clean": lambda: contaminated(test, rules, 13),
+    }
+    fastest = {}
+    for name, function in work.items():
+        times = []
+        for _ in range(tries):
+            start = time.process_time()
+            function()
+            times.append(time.process_time() - start)
+        fastest[name] = round(min(times) / size, 4)
+    return fastest
 
 
 def _report(results: list[dict[str, Any]]) -> str:

@@ -55,6 +55,7 @@ __all__ = [
 # The base of the polynomial: odd, and otherwise any number without a pattern.
 BASE = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1
+STEP = 32
 
 
 @lru_cache(maxsize=1 << 18)
@@ -140,16 +141,16 @@ def signature(text: str, k: int, n: int) -> UInt64[np.ndarray, " n"]:
     if k < 1:
         raise ValueError(f"a shingle has at least one word; got k = {k}")
     a, b = hash_family(n)
-    x = np.unique(polynomials(text.lower().split(), k, shorten=True))
+    x = polynomials(text.lower().split(), k, shorten=True)
     if not len(x):
         return np.full(n, MASK, np.uint64)
     least = np.empty(n, np.uint64)
-    # One function at a time: what it computes stays in the cache of the processor.
-    held = np.empty_like(x)
-    for i in range(n):
-        np.multiply(x, a[i], out=held)
-        np.add(held, b[i], out=held)
-        least[i] = held.min()
+    # A few functions at a time: what they compute stays in the cache of the processor.
+    for i in range(0, n, STEP):
+        # h_i(x) = a_i x + b_i mod 2^64
+        h = a[i : i + STEP, None] * x
+        h += b[i : i + STEP, None]
+        h.min(axis=1, out=least[i : i + STEP])
     return least
 
 
