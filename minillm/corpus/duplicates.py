@@ -58,7 +58,21 @@ MASK = (1 << 64) - 1
 STEP = 32
 
 
-@lru_cache(maxsize=1 << 18)
+class _Words(dict[str, int]):
+    """The hashes of words that came lately; a `dict` is faster than `lru_cache`."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) > 1 << 18:
+            self.clear()
+        data = word.encode("utf-8", errors="surrogatepass")
+        digest = hashlib.blake2b(data, digest_size=8).digest()
+        self[word] = int.from_bytes(digest, "little")
+        return self[word]
+
+
+_WORDS = _Words()
+
+
 def word_hash(word: str) -> int:
     """Hash a word.
 
@@ -72,8 +86,7 @@ def word_hash(word: str) -> int:
         >>> hex(word_hash("lamp"))
         '0x6b04f701e315fc2a'
     """
-    data = word.encode("utf-8", errors="surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    return _WORDS[word]
 
 
 def stir(x: UInt64[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
@@ -172,7 +185,7 @@ def polynomials(words: list[str], k: int, *, shorten: bool) -> NDArray[np.uint64
     k = min(k, len(words)) if shorten else k
     if not 0 < k <= len(words):
         return np.empty(0, np.uint64)
-    hashed = np.fromiter(map(word_hash, words), np.uint64, len(words))
+    hashed = np.fromiter(map(_WORDS.__getitem__, words), np.uint64, len(words))
     # x = Σ_j h(w_j) c^(k - 1 - j), by Horner's rule over all runs at once
     x = np.zeros(len(words) - k + 1, np.uint64)
     for j in range(k):
