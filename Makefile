@@ -60,8 +60,8 @@ test: $(VENV)/has-dev
 	$(RUN) -m pytest -q -n 2 -m "not check"
 
 check: $(VENV)/has-dev lint
-	$(RUN) -m pytest -q -n 2 --dist loadfile -m check --deselect tests/test_demo.py
-	$(RUN) -m pytest -q -m check tests/test_demo.py  # trains with all threads
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m check --deselect tests/runs/test_demo.py
+	$(RUN) -m pytest -q -m check tests/runs/test_demo.py  # trains with all threads
 
 lint: $(VENV)/has-dev
 	$(RUN) -m ruff check
@@ -75,13 +75,13 @@ serve: $(VENV)/has-docs
 	$(RUN) -m mkdocs serve --livereload
 
 figures: $(VENV)/has-plots
-	$(RUN) -m minillm.figures
+	$(RUN) -m minillm.drawing.figures
 
 # Pages that are written by a program; a test compares them.
 pages: $(VENV)/has-dev
-	$(RUN) -m typer minillm.cli utils docs --name minillm --title "The commands" \
+	$(RUN) -m typer minillm.cli.app utils docs --name minillm --title "The commands" \
 		--output docs/commands.md
-	$(RUN) -m minillm.widgets
+	$(RUN) -m minillm.drawing.widgets
 	$(RUN) -m minillm.exercises.pages
 	$(RUN) -m benchmarks.page
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.measure import Part, Record
-from minillm.files import atomic_write
+from minillm.files.writing import atomic_write
 
 ROOT = Path(__file__).resolve().parent.parent
 # What was measured, one file for each benchmark; the page of the site is made of it.
@@ -44,7 +44,7 @@ def run(
         print(f"   {took} s of {parts[part].seconds:.0f}", flush=True)
         if out is not None:
             about = inspect.getdoc(parts[part].run)
-            entry = {"about": about, "date": date, "seconds": took}
+            entry: dict[str, Any] = {"about": about, "date": date, "seconds": took}
             entry |= {"load": load, "others": others}
             if cpu:
                 entry["clock"] = "seconds of the processor, one thread"

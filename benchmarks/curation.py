@@ -78,8 +78,8 @@ def pairs(record: Record) -> None:
             f"   {name}: {len(dropped)} pages dropped, {wrong} of them below J = 0.5; "
             f"{left} pairs of J >= 0.5 left"
         )
-    found = record.take_turns({"us": ours, "them": theirs}, 3, 0.6)
-    record.row(f"{len(texts)} pages", found["us"], "datasketch", found["them"])
+    times = record.take_turns({"us": ours, "them": theirs}, 3, 0.6)
+    record.row(f"{len(texts)} pages", times["us"], "datasketch", times["them"])
 
 
 def _pairs(kept: list[int]) -> list[tuple[int, int]]:

@@ -21,11 +21,11 @@ BUSY = 0.1
 
 def describe() -> dict[str, Any]:
     """The machine, as far as the system tells."""
-    known = {}
+    known: dict[str, str] = {}
     for line in _read("/proc/cpuinfo").splitlines():
         name, _, value = line.partition(":")
         known.setdefault(name.strip(), value.strip())
-    flags = known.get("flags", known.get("Features", "")).split()
+    flags = (known.get("flags") or known.get("Features") or "").split()
     try:
         gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     except (AttributeError, ValueError, OSError):

@@ -7,6 +7,7 @@ import statistics
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -105,7 +106,7 @@ def _step(
             *(found[setting], PEER, found["peer"]),
             unit="tokens/s",
             amount=size.batch_size * size.shape.context_length,
-            target=goal and ("ratio >=", goal),
+            target=("ratio >=", goal) if goal else None,
             note=f"MFU {utilization:.0%}, peer {theirs:.0%}; {peak / 1e9:,.0f} GFLOP/s",
         )
 
@@ -186,7 +187,7 @@ def write(
         def us(model: TransformerLM = model, prompt: list[int] = prompt) -> list[int]:
             return generate(model, prompt, n, temperature=0)
 
-        def them(theirs=theirs, prompt: list[int] = prompt) -> list[int]:
+        def them(theirs: Any = theirs, prompt: list[int] = prompt) -> list[int]:
             return theirs(prompt, n)
 
         same = sum(a == b for a, b in zip(us(), them(), strict=True))

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.command import NAMES, RESULTS, ROOT
 from benchmarks.machine import BUSY
 from benchmarks.measure import met, show
-from minillm.files import atomic_write
+from minillm.files.writing import atomic_write
 
 PAGE = ROOT / "docs" / "speed.md"
 # bf16 beside float32, for the lesson on precision.
@@ -70,8 +70,9 @@ between them.
 REASONS = {
     "encode": (
         "Where it is missed: what was met before is found and looked up in NumPy "
-        "([how](bpe_runs.md)). What is new gets numbers in a dictionary of Python, is "
-        "cut by `re` and merged in step, and that takes the larger part of the time."
+        "([how](tokenizer/runs.md)). What is new gets numbers in a dictionary of "
+        "Python, is cut by `re` and merged in step, and that takes the larger part of "
+        "the time."
     ),
     "file": (
         "Where it is missed: starting two processes takes 0.4 seconds, and each of "
@@ -85,7 +86,7 @@ REASONS = {
     ),
     "memory": (
         "Where it is missed: about a million distinct runs are remembered at a time "
-        "([how](bpe_words.md)). A good part of the peak is no longer used: the C "
+        "([how](tokenizer/words.md)). A good part of the peak is no longer used: the C "
         "library of Linux keeps what NumPy has freed. With "
         "`MALLOC_MMAP_THRESHOLD_=262144` in the environment it gives it back, and the "
         "peak is about a third lower."
@@ -123,7 +124,8 @@ NEVER = (
     "Other systems than Linux. On Windows and macOS the ratios may differ.",
     "nanoGPT and minbpe themselves. Their counterparts here were written for the "
     "comparison, in the same manner, so that both sides can be read and changed.",
-    "The quality of what is learned at equal speed; the [demo](demo.md) is about that.",
+    "The quality of what is learned at equal speed; the [demo](runs/demo.md) is about "
+    "that.",
     "Text in other languages than English and Python.",
 )
 

@@ -20,7 +20,7 @@ from minillm.bpe import (
     count_pairs,
     merge,
 )
-from minillm.bpe_patterns import pretokenize
+from minillm.tokenizer.patterns import pretokenize
 
 FIXTURES = Path(os.environ.get("MINILLM_FIXTURES") or ROOT / ".cache" / "fixtures")
 # Under these names tiktoken looks for its files.

@@ -1,18 +1,18 @@
 """The models that are timed, ours and the peer's, each ready for its next step."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from benchmarks.peer_gpt import GPT, PeerConfig, make_optimizer, training_step
+from minillm.accounting.shapes import Architecture
 from minillm.config import ModelConfig
-from minillm.demo import CONFIG, SHAPE
 from minillm.flops import training_flops
-from minillm.flops_shapes import Architecture
 from minillm.model import Linear, TransformerLM
+from minillm.runs.demo import CONFIG, SHAPE
 from minillm.train import TrainConfig, Trainer
 
 
@@ -31,7 +31,7 @@ SIZES = {
 }
 # For who only wants to see that it works.
 QUICK = {"tiny": Size(ModelConfig(256, 32, d_model=32, n_layers=2, n_heads=2), 4)}
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "float32": {},
     "bf16": {"dtype": "bf16"},
     "float32, compiled": {"compile": True},
@@ -44,7 +44,7 @@ def text(shape: ModelConfig) -> np.ndarray:
     return np.random.default_rng(0).integers(0, shape.vocab_size, 200_000, np.uint16)
 
 
-def trainer(size: Size, device: str = "cpu", **settings: object) -> Trainer:
+def trainer(size: Size, device: str = "cpu", **settings: Any) -> Trainer:
     """A training of ours, ready for its first step."""
     torch.manual_seed(0)
     model = TransformerLM(size.shape).to(device)
@@ -73,10 +73,9 @@ def peer(
     """One step of the peer, for a model of the same shape."""
     model, data = gpt(size.shape).to(device), torch.from_numpy(text(size.shape))
     optimizer = make_optimizer(model)
-    if compile:
-        model = torch.compile(model)
+    compiled: Any = torch.compile(model) if compile else model
     bf16 = dtype == "bf16"
-    return lambda: training_step(model, optimizer, data, size.batch_size, bf16)
+    return lambda: training_step(compiled, optimizer, data, size.batch_size, bf16)
 
 
 def _matrices(config: ModelConfig) -> list[torch.Tensor]:

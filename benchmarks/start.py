@@ -46,7 +46,7 @@ def imports(record: Record) -> None:
     for name, taken in found.items():
         beyond = [max(a - b, 1e-6) for a, b in zip(taken, bare, strict=True)]
         goal = IMPORTS.get(name)
-        record.row(f"import {name}", beyond, target=goal and ("ours <=", goal))
+        record.row(f"import {name}", beyond, target=("ours <=", goal) if goal else None)
 
 
 def commands(record: Record) -> None:
@@ -65,7 +65,9 @@ def commands(record: Record) -> None:
 def doctests(record: Record) -> None:
     """Run the doctests of chapters that need no PyTorch, as a reader would."""
     chapters = (
-        ("flops_shapes",) if record.quick else ("bpe", "bpe_tokenizer", "flops_shapes")
+        ("accounting/shapes",)
+        if record.quick
+        else ("bpe", "tokenizer/tokenizer", "accounting/shapes")
     )
     for chapter in chapters:
         found = record.take_turns(

@@ -23,8 +23,8 @@ import torch
 from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
 from minillm.data import END_OF_TEXT, andersen, split, tokenize
-from minillm.figures import IMAGES
-from minillm.files import atomic_write
+from minillm.files.reading import IMAGES
+from minillm.files.writing import atomic_write
 from minillm.model import TransformerLM
 from minillm.train import TrainConfig, Trainer, bits_per_byte, evaluate
 

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -21,8 +22,8 @@ from benchmarks.command import ROOT, main
 from benchmarks.measure import Part, Record
 from benchmarks.shapes import QUICK, SIZES, trainer
 from minillm.model import TransformerLM
-from minillm.optimizer import AdamW
 from minillm.train import Trainer
+from minillm.training.optimizer import AdamW
 
 
 def _sizes(record: Record) -> dict:
@@ -40,7 +41,7 @@ def marks(of: Trainer, record: Record) -> Generator[list[float], None, None]:
     def note(*_: object) -> None:
         noted.append(record.clock())
 
-    def backward_and_note(*arguments: object, **more: object) -> None:
+    def backward_and_note(*arguments: Any, **more: Any) -> None:
         backward(*arguments, **more)
         note()
 
@@ -75,12 +76,13 @@ def optimizer(record: Record) -> None:
     """Move all weights by AdamW, beside PyTorch's three ways to do it."""
     for name, size in _sizes(record).items():
         programs = {}
-        for kind, make, settings in (
+        makers: tuple[tuple[str, Any, dict[str, Any]], ...] = (
             ("us", AdamW, {}),
             ("PyTorch, as it comes", torch.optim.AdamW, {}),
             ("PyTorch, foreach", torch.optim.AdamW, {"foreach": True}),
             ("PyTorch, fused", torch.optim.AdamW, {"fused": True}),
-        ):
+        )
+        for kind, make, settings in makers:
             weights = list(TransformerLM(size.shape).parameters())
             for w in weights:
                 w.grad = torch.randn_like(w)

@@ -7,7 +7,7 @@ import time
 import torch
 
 from benchmarks.shapes import QUICK, SIZES, trainer
-from minillm.distributed import joined, rank
+from minillm.training.distributed import joined, rank
 
 if __name__ == "__main__":
     name, threads, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

@@ -12,9 +12,9 @@ Read the chapters in this order; each is a module, and each runs:
 6. [`minillm.flops`][]: accounting: where the FLOPs, the bytes and the hours go
 7. [`minillm.emergence`][]: more is different: what small models cannot tell
 
-Around them stand [`minillm.data`][] (the corpus), [`minillm.baselines`][] (what a model
-has to beat), [`minillm.hub`][] (folders that other programs read), the command line and
-[`minillm.exercises`][], which grade themselves.
+Around them stand [`minillm.data`][] (the corpus), [`minillm.training.baselines`][]
+(what a model has to beat), [`minillm.hub`][] (folders that other programs read), the
+command line and [`minillm.exercises`][], which grade themselves.
 """
 
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from minillm.model import TransformerLM
 
 __all__ = ["load"]
-__version__ = "1.0.0"
+__version__ = "2.0.0"
 
 
 def load(folder: "str | PathLike[str]") -> "tuple[TransformerLM, BPETokenizer]":
@@ -35,7 +35,7 @@ def load(folder: "str | PathLike[str]") -> "tuple[TransformerLM, BPETokenizer]":
     Args:
         folder: a run of this package, any Llama folder in the layout of Hugging Face
             (`config.json`, `model.safetensors`, `tokenizer.json`), a GGUF file, or a
-            name on the hub; see [`minillm.hub_load`][].
+            name on the hub; see [`minillm.formats.opening`][].
 
     Returns:
         The model, in evaluation mode, and its tokenizer.
@@ -59,6 +59,6 @@ def load(folder: "str | PathLike[str]") -> "tuple[TransformerLM, BPETokenizer]":
         (True, True)
     """
     # Imported here, so that `import minillm` costs nothing.
-    from minillm.hub_load import open_model
+    from minillm.formats.opening import open_model
 
     return open_model(folder)[:2]

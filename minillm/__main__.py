@@ -1,6 +1,6 @@
 """`python -m minillm`, the same as the command `minillm`."""
 
-from minillm.cli import main
+from minillm.cli.app import main
 
 __all__ = ["main"]
 

@@ -53,7 +53,7 @@ measured where it is mended, and gives the same numbers where both apply:
 | the fused kernel | the matrix of scores outgrows the memory |
 
 In a model that has learned something, this is what four heads look at
-([`minillm.attention_figures`][] tells what it has learned):
+([`minillm.drawing.attention`][] tells what it has learned):
 
 <div class="figure" markdown>
 

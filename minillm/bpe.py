@@ -68,9 +68,10 @@ has 50,257 tokens, learned from web pages; a quarter of that, learned from tales
 as well on tales. A vocabulary belongs to the kind of text that it comes from.
 
 **Before this:** nothing but Python. **Next:** [`minillm.attention`][]. Four pages go
-deeper: [`minillm.bpe_patterns`][] (where a text is cut into words),
-[`minillm.bpe_tokenizer`][] (special tokens, streams, files), [`minillm.bpe_leaks`][]
-(what a model cannot see in its tokens) and [`minillm.bpe_fast`][] (how all this becomes
+deeper: [`minillm.tokenizer.patterns`][] (where a text is cut into words),
+[`minillm.tokenizer.tokenizer`][] (special tokens, streams, files),
+[`minillm.tokenizer.leaks`][] (what a model cannot see in its tokens) and
+[`minillm.tokenizer.learning`][] (how all this becomes
 fast).
 """
 
@@ -79,21 +80,21 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from minillm.bpe_fast import train_bpe
-from minillm.bpe_leaks import ShownWord, show_merges
-from minillm.bpe_patterns import (
+from minillm.tokenizer.leaks import ShownWord, show_merges
+from minillm.tokenizer.learning import train_bpe
+from minillm.tokenizer.patterns import (
     BYTE_RANK,
     GPT2_PATTERN,
     GPT4_PATTERN,
     O200K_PATTERN,
     pretokenize,
 )
-from minillm.bpe_source import (
+from minillm.tokenizer.source import (
     check_training,
     report_shortage,
     source_words,
 )
-from minillm.bpe_tokenizer import BPETokenizer
+from minillm.tokenizer.tokenizer import BPETokenizer
 
 __all__ = [
     "GPT2_PATTERN",
@@ -471,7 +472,8 @@ def train_bpe_chunks(
         >>> merges[-1], sum(b" mill" in word.encode() for word in set(words))
         ((b' m', b'ill'), 6)
 
-        [`train_bpe`][minillm.bpe_fast.train_bpe] counts again in these six alone.
+        [`train_bpe`][minillm.tokenizer.learning.train_bpe] counts again in these six
+        alone.
     """
     specials = check_training(vocab_size, special_tokens, tie_break)
     times = Counter(source_words(source, pattern, specials))

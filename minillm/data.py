@@ -17,7 +17,7 @@ A text is a list of *documents*, here one for each tale. Two things happen only 
 documents: the examination part is cut off there, and the token `<|endoftext|>` marks
 that what follows has nothing to do with what came before.
 
-Texts that do not fit into memory go the same way in [`minillm.data_prepare`][].
+Texts that do not fit into memory go the same way in [`minillm.corpus.prepare`][].
 """
 
 import json
@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minillm.bpe import BPETokenizer
-from minillm.bpe_source import read_text
+from minillm.tokenizer.source import read_text
 
 __all__ = [
     "END_OF_TEXT",

@@ -6,13 +6,13 @@ train. When one of them fails at something, will a larger one fail too?
 
 **Before this:** the whole course. What follows are experiments with its parts, on many
 models, each of which trains in seconds to minutes. Every number below is read from the
-results that lie beside the figures ([`committed`][minillm.lab_figures.committed]);
+results that lie beside the figures ([`committed`][minillm.labs.bench.committed]);
 `minillm lab NAME --quick` repeats them on your machine in a few minutes.
 
 # 1. Absent, until it is not
 
 Give a model sequences that each follow a rule of their own, which it can only find in
-the sequence itself ([`minillm.lab_context`][]). Whoever merely counts which states
+the sequence itself ([`minillm.labs.context`][]). Whoever merely counts which states
 occur has a loss near 0.99. Whoever counts which state *follows* which, the best that
 can be done, comes to 0.85. Here is what models of two layers and of one make of it
 while they train, each colour a width, each band the range over seeds:
@@ -25,8 +25,8 @@ while they train, each colour a width, each band the range over seeds:
 
 Everybody soon finds the upper line. Then nothing happens, for most of the training. A
 researcher whose budget ends there sees a model of width 32
-([`BASE`][minillm.lab_context.BASE]) that learned to count and stopped, and the curve is
-flat:
+([`BASE`][minillm.labs.context.BASE]) that learned to count and stopped, and the curve
+is flat:
 
 >>> from statistics import mean
 >>> runs = [r for r in committed(LABS["context"]) if r["config"] == BASE]
@@ -42,7 +42,7 @@ flat:
 8e+11 FLOPs: loss 0.87
 
 **The failure, as a number.** Fit a power law to what the poor researcher saw
-([`power_law`][minillm.lab_scaling.power_law]), and let it predict:
+([`power_law`][minillm.labs.scaling.power_law]), and let it predict:
 
 >>> seen = [row for r in runs for row in curve(r) if 2e10 < row[0] <= poor]
 >>> law = power_law([flops for flops, _ in seen], [loss for _, loss in seen])
@@ -71,7 +71,7 @@ counting states 2.07, pairs 1.89
 4e+12 FLOPs: loss 1.92
 8e+12 FLOPs: loss 1.90
 
-One layer never gets there ([`jump`][minillm.lab_context.jump]), at any width that we
+One layer never gets there ([`jump`][minillm.labs.context.jump]), at any width that we
 tried, and not for want of compute:
 
 >>> one = [r for r in committed(LABS["context"]) if r["config"]["layers"] == 1]
@@ -111,8 +111,8 @@ stages that you see above: even guesses, then counting states, then counting pai
 
 Models of real text have the pair, too, and it shows from outside. Random tokens,
 written twice in a row, are noise the first time, and certain the second time for
-whoever finds the place and reads on ([`minillm.lab_repeats`][], read back by
-[`committed_copies`][minillm.lab_repeats.committed_copies]). Here is SmolLM2, of 135
+whoever finds the place and reads on ([`minillm.labs.repeats`][], read back by
+[`committed_copies`][minillm.labs.repeats.committed_copies]). Here is SmolLM2, of 135
 million parameters, beside the model of `minillm demo`. Nats per token in either copy;
 the attention that the best head of all gives to the place after the same token, and to
 the place before:
@@ -161,7 +161,7 @@ and two narrow heads in place of one jump after a fraction of it:
 Schaeffer et al. (2023, arXiv:2304.15004) objected that many jumps are made by the
 score. If an answer of eight symbols counts only when all are right, a model that gets
 better evenly looks as if it had woken up. So take models of growing compute, and
-measure each by three rulers ([`minillm.lab_digits`][]):
+measure each by three rulers ([`minillm.labs.digits`][]):
 
 <div class="figure" markdown>
 
@@ -210,7 +210,7 @@ The loss on ordinary text adds up very many skills. Each may jump at a compute o
 own; a sum of many small jumps is a slope. Three small budgets, each spent on four
 sizes, at two seeds each, fix a line through the best sizes. Then the largest is
 trained, last, three times, with ten times the largest of these budgets, and at the size
-that the small ones suggest ([`minillm.lab_scaling`][]):
+that the small ones suggest ([`minillm.labs.scaling`][]):
 
 <div class="figure" markdown>
 
@@ -276,12 +276,14 @@ arXiv:2206.07682.
 
 from typing import Any
 
-from minillm import lab_context, lab_digits, lab_scaling
-from minillm.lab_context import BASE, jump
-from minillm.lab_figures import committed
-from minillm.lab_repeats import committed_copies
-from minillm.lab_scaling import forecast, power_law
-from minillm.labs import Lab
+from minillm.labs import context as lab_context
+from minillm.labs import curation as lab_curation
+from minillm.labs import digits as lab_digits
+from minillm.labs import scaling as lab_scaling
+from minillm.labs.bench import Lab, committed
+from minillm.labs.context import BASE, jump
+from minillm.labs.repeats import committed_copies
+from minillm.labs.scaling import forecast, power_law
 
 __all__ = [
     "BASE",
@@ -296,7 +298,8 @@ __all__ = [
 ]
 
 LABS: dict[str, Lab] = {
-    lab.name: lab for lab in (lab_context.LAB, lab_digits.LAB, lab_scaling.LAB)
+    lab.name: lab
+    for lab in (lab_context.LAB, lab_digits.LAB, lab_scaling.LAB, lab_curation.LAB)
 }
 """The experiments, by the names that `minillm lab` knows."""
 

@@ -1,8 +1,8 @@
 r"""Accounting: where the FLOPs, the bytes, the hours and the dollars go.
 
 **The question.** Each layer of a Transformer does two things. *Attention* lets the
-positions tell each other what they know; the *feed-forward network* (FFN) lets each
-position think by itself. The famous paper is named after attention. Which of the two
+positions tell each other what they know; the *feed-forward network* (FFN) processes
+each position independently. The famous paper is named after attention. Which of the two
 costs more computation, and is it the same one in the small model on this laptop and in
 a model a hundred thousand times its size? Guess before you read on.
 
@@ -12,8 +12,8 @@ a model a hundred thousand times its size? Guess before you read on.
 
 In 2022 Stephen Roller, of the team that trained OPT, posted a table of where the
 computation goes in eight models. It is often shown as a warning: in a small model the
-two share the work about equally, in a large one the FFN has nearly all of it, so
-whoever studies small models studies the wrong half.
+two share the work about equally, in a large one the FFN does nearly all of it, so if
+you study small models, you study the wrong half.
 
 >>> for row in [opt_table("published")[0], opt_table("published")[-1]]:
 ...     print(f"{row.name}: attention {row.mha + row.attn:.0%}, FFN {row.ffn:.0%}")
@@ -30,14 +30,14 @@ Here are the same two models, counted product by product as this chapter will do
 The direction is the same, but the FFN gains fifteen points where it gained
 thirty-six. One of the two counts must be wrong about something. To say which, we build
 the count from its smallest piece (here), let a program that knows nothing of our
-formulas check the sum ([`minillm.flops_measure`][]), and then go back to the table
-([`minillm.flops_opt`][]).
+formulas check the sum ([`minillm.accounting.measure`][]), and then go back to the table
+([`minillm.accounting.opt`][]).
 
 # What is counted
 
-A *FLOP* is one addition or one multiplication of two numbers with a decimal point.
-FLOPs, with a small s, is how many; FLOP/s is how many in a second. Only matrix products
-are counted. What is left out (norms, softmax, gates, rotations, sums) touches each
+A *FLOP* is one addition or one multiplication of two floating-point numbers. FLOPs,
+with a small s, says how many; FLOP/s, how many in a second. Only matrix products are
+counted. What is left out (norms, softmax, gates, rotations, sums) touches each
 number a few times, while a product uses each number once for every column of a matrix,
 and those have hundreds or thousands. PyTorch's own counter leaves out the same.
 
@@ -51,9 +51,10 @@ and those have hundreds or thousands. PyTorch's own counter leaves out the same.
 | $L$ | layers | $N$ | parameters |
 | $H, H_{kv}$ | query heads, key/value heads | $D$ | tokens of training |
 
-**Next:** the two pages named above, then [`minillm.flops_shapes`][] (models by name,
-parameters), [`minillm.flops_memory`][] (bytes), [`minillm.flops_cost`][] (hours and
-dollars) and [`minillm.industrialization`][] (what the rumours imply). In a terminal,
+**Next:** the two pages named above, then [`minillm.accounting.shapes`][] (models by
+name, parameters), [`minillm.accounting.memory`][] (bytes),
+[`minillm.accounting.cost`][] (hours and dollars) and
+[`minillm.accounting.industrialization`][] (what the rumours imply). In a terminal,
 `minillm flops gpt2` prints what this page counts.
 """
 
@@ -61,11 +62,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from minillm.config import ModelConfig
-from minillm.flops_cost import CHIPS, mfu, roofline, training_cost
-from minillm.flops_memory import bytes_moved, inference_memory, training_memory
-from minillm.flops_opt import OptRow, opt_table
-from minillm.flops_shapes import (
+from minillm.accounting.cost import CHIPS, mfu, roofline, training_cost
+from minillm.accounting.memory import bytes_moved, inference_memory, training_memory
+from minillm.accounting.opt import OptRow, opt_table
+from minillm.accounting.shapes import (
     PRESETS,
     Architecture,
     Recompute,
@@ -75,6 +75,7 @@ from minillm.flops_shapes import (
     param_count,
     preset,
 )
+from minillm.config import ModelConfig
 
 __all__ = [
     "CHIPS",
@@ -163,7 +164,7 @@ class Product(NamedTuple):
 
     @property
     def params(self) -> int:
-        """How many weights they multiply by, each layer's counted."""
+        """How many weights each token is multiplied by, over all layers."""
         return self.times * self.n * self.p if self.learned else 0
 
 
@@ -188,6 +189,9 @@ def products(
     | ffn | in, gate | $(BT, d) \times (d, d_{ff})$ | $2L$ | $4LBTd\,d_{ff}$ |
     | | out | $(BT, d_{ff}) \times (d_{ff}, d)$ | $L$ | $2LBTd\,d_{ff}$ |
     | head | logits | $(BT, d) \times (d, V)$ | 1 | $2BTdV$ |
+
+    With $E$ experts, the three rows of the FFN count the $k$ that each token meets, and
+    a router, $(BT, d) \times (d, E)$ in each layer, stands before them.
 
     Two rows multiply activations with activations and have no parameters. Theirs is the
     only cost that grows with $T^2$, and sharing keys and values among heads (GQA) does
@@ -233,7 +237,9 @@ def products(
     if causal_half:
         rows, columns = seq_len * past + seq_len * (seq_len + 1) // 2, 1
     layers, heads = c.n_layers, c.n_layers * batch_size * c.n_heads
-    widen = c.mlp_matrices - 1
+    # Each token meets `n_active` experts: as much work as if these saw all tokens.
+    widen, experts = c.mlp_matrices - 1, layers * c.n_active
+    gated = "in, gate" if c.mlp_matrices == 3 else "in"
     listed = [
         Product("projections", "queries", layers, tokens, d, d),
         Product("projections", "keys, values", 2 * layers, tokens, d, c.d_kv),
@@ -242,10 +248,13 @@ def products(
             "attention", "values mixed", heads, rows, columns, c.d_head, learned=False
         ),
         Product("projections", "output", layers, tokens, d, d),
-        Product("ffn", "in, gate", widen * layers, tokens, d, c.d_ff),
-        Product("ffn", "out", layers, tokens, c.d_ff, d),
+        Product("ffn", gated, widen * experts, tokens, d, c.d_ff),
+        Product("ffn", "out", experts, tokens, c.d_ff, d),
         Product("head", "logits", 1, tokens, d, c.vocab_size),
     ]
+    if c.n_experts > 1:
+        router = Product("ffn", "router", layers, tokens, d, c.n_experts)
+        listed.insert(5, router)
     if embedding_product:
         listed.insert(0, Product("embedding", "look-up", 1, tokens, c.vocab_size, d))
     return listed
@@ -350,8 +359,8 @@ def forward_flops(
     + 2BTdV$$
 
     for the model of this course. PyTorch's counter, run over that model, gives the same
-    integer for any configuration; [`minillm.flops_measure`][] lets it, and names the
-    cases in which a counter is silently wrong.
+    integer for any configuration; [`minillm.accounting.measure`][] lets it, and names
+    the cases in which a counter is silently wrong.
 
     What a longer context changes: the scores grow with $T^2$, all else with $T$. GPT-2
     XL was trained with 1024 tokens, and the FFN has more than half of the work. At
@@ -496,7 +505,8 @@ def training_flops(
         flops += forward.layers
     if recompute == "early_stop":
         c = as_architecture(config)
-        flops -= c.n_layers * matmul_flops(batch_size * seq_len, c.d_ff, c.d_model)
+        met = c.n_active * batch_size * seq_len
+        flops -= c.n_layers * matmul_flops(met, c.d_ff, c.d_model)
     return flops
 
 

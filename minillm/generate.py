@@ -66,7 +66,7 @@ True
 Prefill multiplies matrices, and is limited by how fast the machine can multiply. Decode
 reads every weight for each token and uses it once, so it is limited by how fast the
 machine can *read*: it gains less than a factor of 270, and `python -m benchmarks.model`
-measures how much. [`minillm.generate_fast`][] does what can be done about it.
+measures how much. [`minillm.inference.decoder`][] does what can be done about it.
 """
 
 import codecs
@@ -81,7 +81,7 @@ from torch import Tensor
 
 from minillm.attention import softmax
 from minillm.bpe import BPETokenizer
-from minillm.generate_fast import Decoder, suits
+from minillm.inference.decoder import Decoder, suits
 from minillm.model import KVCache, TransformerLM
 
 __all__ = [

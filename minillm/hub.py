@@ -31,11 +31,12 @@ Forget it, and only the first token comes out right.
 >>> torch.equal(to_pairs(to_halves(rows, n_heads=2), n_heads=2), rows)
 True
 
-The files of llama.cpp are in our order, so [`minillm.hub_gguf`][] reorders nothing.
+The files of llama.cpp are in our order, so [`minillm.formats.gguf_files`][] reorders
+nothing.
 
 What is in the three files, and what is refused in them, is the subject of
-[`minillm.hub_files`][].
-[`minillm.hub_load`][] makes of such a folder something that writes.
+[`minillm.formats.llama_files`][].
+[`minillm.formats.opening`][] makes of such a folder something that writes.
 """
 
 import json
@@ -48,13 +49,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from minillm.bpe import BPETokenizer
-from minillm.checkpoint import compare
 from minillm.config import ModelConfig
-from minillm.files import atomic_write
+from minillm.files.writing import atomic_write
 from minillm.flops import param_count
-from minillm.hub_files import describe, read_config, read_weights
-from minillm.hub_gguf import read_gguf
+from minillm.formats.gguf_files import read_gguf
+from minillm.formats.llama_files import describe, read_config, read_weights
 from minillm.model import TransformerLM
+from minillm.training.checkpoint import compare
 
 __all__ = [
     "load_gguf",
@@ -202,7 +203,9 @@ def load_llama(folder: str | PathLike[str]) -> TransformerLM:
 
 
 def load_gguf(file: str | PathLike[str]) -> tuple[TransformerLM, BPETokenizer]:
-    r"""Read a model and its tokenizer from a GGUF file; see [`minillm.hub_gguf`][].
+    r"""Read a model and its tokenizer from a GGUF file.
+
+    [`minillm.formats.gguf_files`][] tells what such a file holds.
 
     Args:
         file: the file.

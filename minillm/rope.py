@@ -71,7 +71,7 @@ layers that has learned to repeat shows what it can do with them. Its heads scor
 by distance, in waves whose crests lie where it wants to look: one position back in the
 first layer and ten in the second, eleven together. The text repeats itself after
 twelve, and the next token is the one that stood eleven positions back.
-([`minillm.attention_figures`][] trains it and shows where its heads look.)
+([`minillm.drawing.attention`][] trains it and shows where its heads look.)
 
 <div class="figure" markdown>
 

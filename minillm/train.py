@@ -12,8 +12,8 @@ of token ids. **Next:** [`minillm.generate`][] draws text from what has been lea
 The text itself is the teacher. At every position the model spreads a probability of one
 over all tokens, and then sees which came. If it gave that token the probability $p$,
 its *surprise* is $-\ln p$: nothing if it was sure, and without bound if it had called
-it impossible. The loss is the mean surprise over many positions; [`minillm.loss`][]
-computes it.
+it impossible. The loss is the mean surprise over many positions;
+[`minillm.training.loss`][] computes it.
 
 >>> [round(-math.log(p), 2) for p in (1.0, 0.5, 0.01)]
 [-0.0, 0.69, 4.61]
@@ -36,13 +36,13 @@ little is the *learning rate*, here 0.1:
 2.0
 
 Everything else in this chapter is about doing these four lines well: a better step
-([`AdamW`][minillm.optimizer.AdamW]), of the right length at the right time
-([`cosine_schedule`][minillm.optimizer.cosine_schedule]), never too long
-([`clip_gradients`][minillm.optimizer.clip_gradients]).
+([`AdamW`][minillm.training.optimizer.AdamW]), of the right length at the right time
+([`cosine_schedule`][minillm.training.optimizer.cosine_schedule]), never too long
+([`clip_gradients`][minillm.training.optimizer.clip_gradients]).
 
 [`train`][minillm.train.train] is the loop. Around it stand
-[`minillm.distributed`][], which shares the work among machines, and
-[`minillm.checkpoint`][], which keeps what a long training must not lose.
+[`minillm.training.distributed`][], which shares the work among machines, and
+[`minillm.training.checkpoint`][], which keeps what a long training must not lose.
 """
 
 import math
@@ -56,14 +56,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from minillm import distributed
-from minillm.batches import check_ids, cut_pieces, draw_starts, get_batch
-from minillm.checkpoint import load_checkpoint, read_extra, save_checkpoint
-from minillm.loss import Tokens, bits_per_byte, cross_entropy, evaluate, perplexity
-from minillm.loss_fast import cross_entropy_fast
 from minillm.model import TransformerLM
-from minillm.optimizer import AdamW, clip_gradients, cosine_schedule
-from minillm.train_config import TrainConfig
+from minillm.training import distributed
+from minillm.training.batches import check_ids, cut_pieces, draw_starts, get_batch
+from minillm.training.checkpoint import load_checkpoint, read_extra, save_checkpoint
+from minillm.training.loss import (
+    Tokens,
+    bits_per_byte,
+    cross_entropy,
+    evaluate,
+    perplexity,
+)
+from minillm.training.loss_fast import cross_entropy_fast
+from minillm.training.optimizer import AdamW, clip_gradients, cosine_schedule
+from minillm.training.settings import TrainConfig
 
 __all__ = [
     "AdamW",
@@ -284,7 +290,8 @@ class Trainer:
         """Write down everything that the next step depends on.
 
         Args:
-            path: where to, for [`save_checkpoint`][minillm.checkpoint.save_checkpoint].
+            path: where to, for
+                [`save_checkpoint`][minillm.training.checkpoint.save_checkpoint].
             **extra: more to keep.
         """
         chance = {"sampler": self.sampler.get_state(), "torch": torch.get_rng_state()}

@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 def call(monkeypatch, capsys):
     """Run the command in this process: exit code, output, error output."""
     # Not before pytest has arranged for the package's types to be checked.
-    from minillm.cli import main
+    from minillm.cli.app import main
 
     def call(*arguments, typed=""):
         monkeypatch.setattr(sys, "argv", ["minillm", *map(str, arguments)])

@@ -268,7 +268,7 @@ def scratch() -> Generator[Path, None, None]:
 
 def small_tokenizers() -> list[Any]:
     from minillm.bpe import GPT4_PATTERN, BPETokenizer
-    from minillm.bpe_patterns import DIGITS_PATTERN
+    from minillm.tokenizer.patterns import DIGITS_PATTERN
 
     vocab = {0: b" ", 1: b"a", 2: b"b", 3: b"ab", 4: b" ab"}
     merges = [(b"a", b"b"), (b" ", b"ab")]
@@ -459,7 +459,7 @@ def check_model(model: Any) -> None:
 
 @target("model.safetensors", "tokenizer.json", *SMALL_FILES, seeds=llama_seeds)
 def llama(folder: Path) -> None:
-    from minillm.hub_load import open_model
+    from minillm.formats.opening import open_model
 
     opened = open_model(folder)
     check_model(opened.model)
@@ -499,8 +499,8 @@ def gguf_seeds() -> list[tuple[bytes, ...]]:
     import gguf
     import numpy as np
 
-    from minillm.bpe_parts import to_characters
-    from minillm.hub_gguf import BLOCK_NAMES, TOP_NAMES
+    from minillm.formats.gguf_files import BLOCK_NAMES, TOP_NAMES
+    from minillm.tokenizer.parts import to_characters
 
     model, tokenizer = small_model(), small_tokenizers()[0]
     config = model.config
@@ -539,7 +539,7 @@ def gguf_seeds() -> list[tuple[bytes, ...]]:
 
 @target("model.gguf", seeds=gguf_seeds)
 def gguf(folder: Path) -> None:
-    from minillm.hub_load import open_model
+    from minillm.formats.opening import open_model
 
     opened = open_model(folder / "model.gguf")
     check_model(opened.model)
@@ -561,9 +561,9 @@ def chat_seeds() -> list[tuple[bytes, ...]]:
     import torch
 
     from minillm.bpe import BPETokenizer
-    from minillm.chat import MARKS
     from minillm.config import ModelConfig
     from minillm.hub import save_llama
+    from minillm.inference.chat import MARKS
     from minillm.model import TransformerLM
 
     texts = ["system user assistant hello <|im_start|>"]
@@ -591,8 +591,8 @@ def chat(folder: Path) -> None:
     """Whatever somebody types to whatever model, it is a speech of the user's."""
     from unittest import mock
 
-    from minillm import generate_cli
-    from minillm.chat import encode_chat
+    from minillm.cli import generate as generate_cli
+    from minillm.inference.chat import encode_chat
 
     # As a terminal gives them where bytes that are no UTF-8 become half characters.
     system = (folder / "system").read_bytes().decode("utf-8", "surrogateescape")
@@ -608,7 +608,7 @@ def chat(folder: Path) -> None:
         return ids
 
     with (
-        mock.patch("minillm.chat.encode_chat", listened),
+        mock.patch("minillm.inference.chat.encode_chat", listened),
         mock.patch("sys.stdin", io.StringIO(typed, newline=None)),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()) as errors,
@@ -626,7 +626,7 @@ def chat(folder: Path) -> None:
 
 def take_apart(tokenizer: Any, ids: list[int]) -> list[tuple[str, str | None]]:
     """Read a conversation as a model does: by the ids of its marks."""
-    from minillm.chat import MARKS
+    from minillm.inference.chat import MARKS
 
     start, end = (tokenizer.special_tokens[mark] for mark in MARKS)
     speeches: list[list[int]] = []
@@ -688,7 +688,7 @@ def checkpoint(folder: Path) -> None:
 
 
 def settings_seeds() -> list[tuple[bytes, ...]]:
-    from minillm.train_config import TrainConfig, to_toml
+    from minillm.training.settings import TrainConfig, to_toml
 
     text = to_toml({"model": small_shape(), "train": TrainConfig()})
     return [(text.encode(),), (b"[train]\nsteps = 5\nbetas = [0.5, 0.5]\n",)]
@@ -697,7 +697,7 @@ def settings_seeds() -> list[tuple[bytes, ...]]:
 @target("train.toml", seeds=settings_seeds)
 def settings(folder: Path) -> None:
     from minillm.config import ModelConfig
-    from minillm.train_config import (
+    from minillm.training.settings import (
         TrainConfig,
         differences,
         parse_toml,
@@ -724,7 +724,7 @@ def settings(folder: Path) -> None:
 
 
 def log_seeds() -> list[tuple[bytes, ...]]:
-    from minillm.hub_files import describe
+    from minillm.formats.llama_files import describe
 
     lines = [
         {"event": "config", "steps": 2, "batch_size": 1, "max_lr": 0.1, "seed": 0},
@@ -743,8 +743,8 @@ def log_seeds() -> list[tuple[bytes, ...]]:
 
 @target("log.jsonl", "config.json", seeds=log_seeds)
 def log(folder: Path) -> None:
-    from minillm.demo import read_log
-    from minillm.industrialization import disclose
+    from minillm.accounting.industrialization import disclose
+    from minillm.runs.demo import read_log
 
     for told in disclose(folder).values():
         assert isinstance(told, str)
@@ -759,7 +759,7 @@ def run_log_seeds() -> list[tuple[bytes, ...]]:
 @target("log.jsonl", seeds=run_log_seeds)
 def run_log(folder: Path) -> None:
     """A log whose end was torn off, of a run that shall go on."""
-    from minillm.run import Run
+    from minillm.runs.run import Run
 
     run = object.__new__(Run)
     run.folder, run.saved = folder, 1
@@ -773,7 +773,7 @@ def run_log(folder: Path) -> None:
 
 
 def corpus_seeds() -> list[tuple[bytes, ...]]:
-    from minillm.data_prepare import prepare
+    from minillm.corpus.prepare import prepare
 
     with scratch() as folder:
         (folder / "a.txt").write_bytes(b"ab ab\n\n\nab\n\n\nb a\n\n\naab\n")
@@ -790,7 +790,7 @@ def corpus_seeds() -> list[tuple[bytes, ...]]:
 def corpus(folder: Path) -> None:
     import numpy as np
 
-    from minillm.data_prepare import load_corpus
+    from minillm.corpus.prepare import load_corpus
 
     read = load_corpus(folder)
     n_rows = sum(len(row) for row in (read.training, read.validation))
@@ -818,7 +818,7 @@ def ids_seeds() -> list[tuple[bytes, ...]]:
 def ids(folder: Path) -> None:
     import numpy as np
 
-    from minillm.files_read import open_array
+    from minillm.files.reading import open_array
 
     row = open_array(folder / "ids.npy")
     assert row.ndim == 1
@@ -846,7 +846,7 @@ def documents(folder: Path) -> None:
 
 def results_seeds() -> list[tuple[bytes, ...]]:
     from minillm.emergence import LABS
-    from minillm.lab_figures import IMAGES
+    from minillm.files.reading import IMAGES
 
     found = []
     for name in LABS:
@@ -860,7 +860,7 @@ def results_seeds() -> list[tuple[bytes, ...]]:
 @target("results.json", seeds=results_seeds)
 def results(folder: Path) -> None:
     from minillm.emergence import LABS
-    from minillm.labs import by_config, read_results
+    from minillm.labs.bench import by_config, read_results
 
     refused = []
     for lab in LABS.values():

@@ -12,7 +12,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from minillm.cli import main
+from minillm.cli.app import main
 
 # Names with a blank, with letters beyond ASCII, and with some beyond code page 1252. A
 # system that knows no such letters hands a program their bytes, in this way:

@@ -23,16 +23,6 @@ from fixtures import fixture
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from minillm import (
-    bpe_arrays,
-    bpe_encode,
-    bpe_fast,
-    bpe_parts,
-    bpe_runs,
-    bpe_source,
-    bpe_table,
-    bpe_words,
-)
 from minillm.bpe import (
     GPT2_PATTERN,
     GPT4_PATTERN,
@@ -51,9 +41,17 @@ from minillm.bpe import (
     train_bpe_chunks,
     train_bpe_naive,
 )
-from minillm.bpe_cuts import SAFE_CUT, last_safe_cut, safe_pieces
-from minillm.bpe_patterns import DIGITS_PATTERN, LLAMA3_PATTERN, pretokenize
 from minillm.data import andersen
+from minillm.tokenizer import arrays as bpe_arrays
+from minillm.tokenizer import encoding as bpe_encode
+from minillm.tokenizer import learning as bpe_fast
+from minillm.tokenizer import parts as bpe_parts
+from minillm.tokenizer import runs as bpe_runs
+from minillm.tokenizer import source as bpe_source
+from minillm.tokenizer import table as bpe_table
+from minillm.tokenizer import words as bpe_words
+from minillm.tokenizer.cuts import SAFE_CUT, last_safe_cut, safe_pieces
+from minillm.tokenizer.patterns import DIGITS_PATTERN, LLAMA3_PATTERN, pretokenize
 
 PATTERNS = {
     "gpt2": GPT2_PATTERN,
@@ -297,7 +295,7 @@ def their_merges(tokenizer):
 
 
 def in_characters(merges):
-    from minillm.bpe_parts import to_characters
+    from minillm.tokenizer.parts import to_characters
 
     return [(to_characters(left), to_characters(right)) for left, right in merges]
 
@@ -327,8 +325,8 @@ def test_a_path_gives_what_its_text_gives(tmp_path, tales, monkeypatch):
     path.write_bytes(text.encode())
     expected = train_bpe([text], 400, [END], pattern=GPT4_PATTERN)
     for block in (1 << 22, 997, 61):
-        monkeypatch.setattr("minillm.bpe_source.BLOCK", block)
-        monkeypatch.setattr("minillm.bpe_fast.BLOCK", block)
+        monkeypatch.setattr("minillm.tokenizer.source.BLOCK", block)
+        monkeypatch.setattr("minillm.tokenizer.learning.BLOCK", block)
         for source in (path, str(path)):
             got = train_bpe(source, 400, [END], pattern=GPT4_PATTERN)
             assert got == expected
@@ -342,8 +340,8 @@ def test_special_tokens_are_cut_out_before_counting():
 
 @pytest.mark.parametrize("tie_break", TIE_BREAKS)
 def test_parallel_counting_changes_nothing(tales, monkeypatch, tmp_path, tie_break):
-    monkeypatch.setattr("minillm.bpe_source.BLOCK", 20_000)
-    monkeypatch.setattr("minillm.bpe_fast.BLOCK", 20_000)
+    monkeypatch.setattr("minillm.tokenizer.source.BLOCK", 20_000)
+    monkeypatch.setattr("minillm.tokenizer.learning.BLOCK", 20_000)
     path = tmp_path / "tales.txt"
     path.write_bytes(END.join(tales[:20]).encode())
     for source in (tales[:20], path):
@@ -484,7 +482,7 @@ def test_invalid_utf8_is_named_by_its_place(tmp_path, monkeypatch, data, offset)
     path = tmp_path / "broken.txt"
     path.write_bytes(data)
     for block in (1 << 22, 64, 1):
-        monkeypatch.setattr("minillm.bpe_source.BLOCK", block)
+        monkeypatch.setattr("minillm.tokenizer.source.BLOCK", block)
         with pytest.raises(ValueError, match=f"byte {offset} is 0x"):
             train_bpe(path, 300)
 
@@ -1132,7 +1130,7 @@ def test_a_stream_without_a_cut_is_not_searched_again_and_again(monkeypatch):
         searched += len(text)
         return last_safe_cut(text, *rest)
 
-    monkeypatch.setattr("minillm.bpe_cuts.last_safe_cut", counting)
+    monkeypatch.setattr("minillm.tokenizer.cuts.last_safe_cut", counting)
     assert "".join(safe_pieces("a" * 5000, GPT2_PATTERN)) == "a" * 5000
     assert searched <= 3 * 5000
 
@@ -1640,8 +1638,8 @@ def test_importing_the_chapter_is_light():
 def test_a_cluster_counts_like_one_process(tales, tmp_path, monkeypatch):
     """Dask's workers are processes that share nothing with this one but a socket."""
     distributed = pytest.importorskip("distributed")
-    monkeypatch.setattr("minillm.bpe_source.BLOCK", 50_000)
-    monkeypatch.setattr("minillm.bpe_fast.BLOCK", 50_000)
+    monkeypatch.setattr("minillm.tokenizer.source.BLOCK", 50_000)
+    monkeypatch.setattr("minillm.tokenizer.learning.BLOCK", 50_000)
     path = tmp_path / "tales.txt"
     path.write_bytes(END.join(tales[:40]).encode())
     alone = train_bpe(path, 1000, [END], tie_break="first")

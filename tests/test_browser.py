@@ -339,7 +339,7 @@ def texts_to_encode() -> list[str]:
 
 def test_the_page_tokenizes_as_the_package_does(widget: Any) -> None:
     from minillm.bpe import BPETokenizer
-    from minillm.widgets import VOCAB_SIZES, read
+    from minillm.drawing.widgets import VOCAB_SIZES, read
 
     page, texts = widget("tokenize"), texts_to_encode()
     flat = read("tokenize")["merges"]
@@ -448,8 +448,8 @@ def test_model_and_context_can_be_chosen(widget: Any) -> None:
 def test_the_page_filters_as_the_package_does(widget: Any) -> None:
     import torch
 
+    from minillm.drawing.widgets import read
     from minillm.generate import apply_temperature, top_k_filter, top_p_filter
-    from minillm.widgets import read
 
     random, page = Random(0), widget("sampling")
     prompts = read("sampling")["prompts"]
@@ -487,7 +487,7 @@ def test_sliders_change_what_is_drawn_from(widget: Any) -> None:
 
 
 def test_merges_go_forward_and_back(widget: Any) -> None:
-    from minillm.widgets import read
+    from minillm.drawing.widgets import read
 
     page = widget("watch")
     title, story = next(iter(read("watch").items()))

@@ -13,19 +13,19 @@ import torch
 from test_model import GQA, loud, shapes, some_ids
 from test_run import data, read_log, words
 
+from minillm.accounting.industrialization import disclose
+from minillm.accounting.measure import machine_memory
 from minillm.config import ModelConfig
-from minillm.descent import adamw
 from minillm.flops import short
-from minillm.flops_measure import machine_memory
 from minillm.generate import generate
-from minillm.generate_fast import suits
-from minillm.industrialization import disclose
-from minillm.loss import cross_entropy, evaluate
-from minillm.loss_fast import cross_entropy_fast
+from minillm.inference.decoder import suits
 from minillm.model import KVCache
-from minillm.optimizer import AdamW
-from minillm.run_checks import check_memory, pick_device
+from minillm.runs.checks import check_memory, pick_device
 from minillm.train import TrainConfig, Trainer, measure_peak_flops
+from minillm.training.descent import adamw
+from minillm.training.loss import cross_entropy, evaluate
+from minillm.training.loss_fast import cross_entropy_fast
+from minillm.training.optimizer import AdamW
 
 __all__ = ["data"]  # a fixture
 

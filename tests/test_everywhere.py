@@ -118,7 +118,7 @@ def test_a_home_that_cannot_be_written_to(tmp_path: Path) -> None:
     home.write_text("not a folder", encoding="utf-8")
     code = (
         "from pathlib import Path\n"
-        "from minillm.figures import loss_curve, new_figure, save_figure\n"
+        "from minillm.drawing.kit import loss_curve, new_figure, save_figure\n"
         "figure, axes = new_figure()\n"
         "save_figure(figure, Path('a.svg'), 'nothing')"
     )

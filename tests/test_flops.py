@@ -16,6 +16,35 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+from minillm.accounting.cost import (
+    CHIPS,
+    PUBLISHED_RUNS,
+    compute_optimal,
+    mfu,
+    palm_flops_per_token,
+    roofline,
+    training_cost,
+)
+from minillm.accounting.industrialization import (
+    CLAIMS,
+    GPT4_REPORT,
+    claim,
+    disclosure_table,
+)
+from minillm.accounting.memory import (
+    bytes_moved,
+    inference_memory,
+    saved_activations,
+    training_memory,
+)
+from minillm.accounting.opt import _OPT_RUNS, PRINTED_OPT_TABLE
+from minillm.accounting.shapes import (
+    PRESETS,
+    Architecture,
+    as_architecture,
+    param_count,
+    preset,
+)
 from minillm.config import ModelConfig
 from minillm.flops import (
     Product,
@@ -28,27 +57,9 @@ from minillm.flops import (
     six_nd,
     training_flops,
 )
-from minillm.flops_cost import (
-    CHIPS,
-    PUBLISHED_RUNS,
-    compute_optimal,
-    mfu,
-    palm_flops_per_token,
-    roofline,
-    training_cost,
-)
-from minillm.flops_memory import (
-    bytes_moved,
-    inference_memory,
-    saved_activations,
-    training_memory,
-)
-from minillm.flops_opt import _OPT_RUNS, PRINTED_OPT_TABLE
-from minillm.flops_shapes import PRESETS, Architecture, param_count, preset
-from minillm.industrialization import CLAIMS, GPT4_REPORT, claim, disclosure_table
-from minillm.model import KVCache, TransformerLM
-from minillm.optimizer import AdamW, clip_gradients
+from minillm.model import KVCache, SwiGLU, TransformerLM
 from minillm.train import cross_entropy
+from minillm.training.optimizer import AdamW, clip_gradients
 
 
 def random_case(seed: int) -> tuple[ModelConfig, int, int]:
@@ -124,7 +135,66 @@ def test_published_counts() -> None:
     n_params, tokens = compute_optimal(5.76e23)
     assert (round(n_params / 1e9, 1), round(tokens / 1e12, 2)) == (69.3, 1.39)
     implied = [round(100 * run.mfu, 1) for run in PUBLISHED_RUNS]
-    assert implied == [39.1, 37.7, 42.8, 13.9, 25.5, 34.6]
+    assert implied == [39.1, 37.7, 42.8, 13.9, 25.5, 34.6, 34.6]
+
+
+class Experts(torch.nn.Module):
+    """A mixture of experts that runs: each token goes where its scores are highest."""
+
+    def __init__(self, d: int, d_ff: int, n_experts: int, n_active: int) -> None:
+        super().__init__()
+        self.router = torch.nn.Linear(d, n_experts, bias=False)
+        self.experts = torch.nn.ModuleList(SwiGLU(d, d_ff) for _ in range(n_experts))
+        self.n_active = n_active
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores = self.router(x).softmax(-1)
+        best = scores.topk(self.n_active).indices
+        out = torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            mine = (best == i).any(-1)
+            out[mine] = out[mine] + expert(x[mine]) * scores[mine][:, i : i + 1]
+        return out
+
+
+@pytest.mark.parametrize(("n_experts", "n_active"), [(4, 1), (4, 2), (5, 5), (1, 1)])
+def test_a_mixture_of_experts_that_runs_costs_what_is_counted(
+    n_experts: int, n_active: int
+) -> None:
+    d, d_ff, tokens = 16, 24, 21
+    config = ModelConfig(50, 32, d, n_layers=1, n_heads=2, d_ff=d_ff)
+    shape = replace(as_architecture(config), n_experts=n_experts, n_active=n_active)
+    torch.manual_seed(0)
+    mixture = Experts(d, d_ff, n_experts, n_active)
+    with FlopCounterMode(display=False) as counter:
+        mixture(torch.randn(tokens, d))
+    router = n_experts > 1
+    ours = forward_flops(shape, 1, tokens).ffn + (not router) * 2 * tokens * d
+    assert counter.get_total_flops() == ours
+    held = sum(weight.numel() for weight in mixture.parameters()) - (not router) * d
+    count = param_count(shape)
+    assert count.ffn + count.router == held
+    met = sum(p.params for p in products(shape, 1, tokens) if p.part == "ffn")
+    assert count.in_products == met + count.projections + count.head_product
+    assert count.total - count.active == (n_experts - n_active) * 3 * d * d_ff
+
+
+def test_a_mixture_keeps_and_moves_what_its_tokens_meet() -> None:
+    one = preset("llama2-7b")
+    two = replace(one, n_experts=8, n_active=2)
+    kept, more = (saved_activations(shape, 64)["ffn"] for shape in (one, two))
+    assert more - kept == 4 * one.d_ff + 8
+    weights = (bytes_moved(two, 1, 1) - bytes_moved(one, 1, 1)) / 2 / one.n_layers
+    assert weights == 3 * one.d_model * one.d_ff + 8 * one.d_model
+    for wrong in ((0, 1), (3, 2), (-1, 2), (1, 0)):
+        with pytest.raises(ValueError, match="1 <= n_active <= n_experts"):
+            replace(one, n_active=wrong[0], n_experts=wrong[1])
+
+
+def test_mixtral_has_the_parameters_that_its_report_gives() -> None:
+    # "47B parameters, but only uses 13B active parameters" (arXiv:2401.04088).
+    count = param_count(preset("mixtral-8x7b"))
+    assert (round(count.total / 1e9), round(count.active / 1e9)) == (47, 13)
 
 
 def test_palm_formula_against_ours() -> None:
@@ -152,7 +222,7 @@ def published_cells(
     """How many printed figures come from MHA a d² + b T d, FFN c d², attn e T d."""
     same, T = 0, 2048
     printed = [line.split()[1:] for line in PRINTED_OPT_TABLE.splitlines()]
-    for (_, n_layers, d, _, batch), cells in zip(_OPT_RUNS, printed, strict=True):
+    for (_, n_layers, d, batch), cells in zip(_OPT_RUNS, printed, strict=True):
         per_layer = [a * d * d + b * T * d, c * d * d, e * T * d]
         mha, ffn, attn = (factor * n_layers * flops for flops in per_layer)
         logit = 2 * d * vocab
@@ -394,15 +464,21 @@ def test_parameters_equal_the_models(seed: int) -> None:
 def test_presets_equal_hugging_faces_models(name: str) -> None:
     transformers = pytest.importorskip("transformers", reason="test extra missing")
     c = preset(name)
+    sizes = {
+        "vocab_size": c.vocab_size,
+        "hidden_size": c.d_model,
+        "intermediate_size": c.d_ff,
+        "num_hidden_layers": c.n_layers,
+        "num_attention_heads": c.n_heads,
+        "num_key_value_heads": c.n_kv_heads,
+    }
     if name.startswith("llama"):
         kind = transformers.LlamaForCausalLM
-        config = transformers.LlamaConfig(
-            vocab_size=c.vocab_size,
-            hidden_size=c.d_model,
-            intermediate_size=c.d_ff,
-            num_hidden_layers=c.n_layers,
-            num_attention_heads=c.n_heads,
-            num_key_value_heads=c.n_kv_heads,
+        config = transformers.LlamaConfig(**sizes)
+    elif name.startswith("mixtral"):
+        kind = transformers.MixtralForCausalLM
+        config = transformers.MixtralConfig(
+            **sizes, num_local_experts=c.n_experts, num_experts_per_tok=c.n_active
         )
     elif name.startswith("opt"):
         kind = transformers.OPTForCausalLM
@@ -726,14 +802,14 @@ def test_other_words_are_refused(
 
 
 def test_demo_preset_is_the_demo() -> None:
-    demo = pytest.importorskip("minillm.demo")
+    demo = pytest.importorskip("minillm.runs.demo")
     assert param_count(demo.SHAPE) == param_count(preset("demo"))
     assert forward_flops(demo.SHAPE, 1, 9) == forward_flops(preset("demo"), 1, 9)
 
 
 def test_import_needs_neither_torch_nor_numpy() -> None:
     code = (
-        "import sys; import minillm.flops, minillm.industrialization; "
+        "import sys; import minillm.flops, minillm.accounting.industrialization; "
         "print([name for name in ('torch', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run(

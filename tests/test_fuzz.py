@@ -77,7 +77,7 @@ def test_what_was_found_once(path):
 )
 def test_a_pattern_may_be_a_trap(pattern, outcome, monkeypatch):
     """It is refused, or it ends with an error that says so when a text falls in."""
-    from minillm import bpe_patterns
+    from minillm.tokenizer import patterns as bpe_patterns
 
     monkeypatch.setattr(bpe_patterns, "PATIENCE", 0.2)
     document = json.loads(seeds("tokenizer")[1])
@@ -90,7 +90,7 @@ def test_a_pattern_may_be_a_trap(pattern, outcome, monkeypatch):
 
 def test_the_search_would_find_something(monkeypatch):
     """A reader that trusts its files is caught by the same few attempts."""
-    from minillm import hub_files
+    from minillm.formats import llama_files as hub_files
 
     monkeypatch.setattr(
         hub_files, "read_json", lambda path: json.loads(path.read_text("utf-8"))

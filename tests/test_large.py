@@ -90,9 +90,9 @@ import itertools, numpy as np, torch
 from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
 from minillm.generate import generate
-from minillm.loss_fast import cross_entropy_fast
+from minillm.training.loss_fast import cross_entropy_fast
 from minillm.model import TransformerLM
-from minillm.optimizer import AdamW
+from minillm.training.optimizer import AdamW
 torch.set_num_threads(1)
 single = [bytes([byte]) for byte in range(256)]
 pairs = list(itertools.product(single, single))

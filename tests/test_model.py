@@ -17,8 +17,8 @@ from torch import nn
 from torch.func import functional_call
 
 from minillm import attention, model
+from minillm.accounting.shapes import param_count
 from minillm.config import ModelConfig
-from minillm.flops_shapes import param_count
 from minillm.model import (
     Embedding,
     KVCache,

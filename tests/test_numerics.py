@@ -21,16 +21,16 @@ from minillm.attention import (
     scaled_dot_product_attention,
     softmax,
 )
-from minillm.baselines import uniform_loss, unigram_loss
 from minillm.config import ModelConfig
 from minillm.generate import apply_temperature, pick, top_k_filter, top_p_filter
-from minillm.lab_scaling import power_law
-from minillm.loss import bits_per_byte, cross_entropy, evaluate, perplexity
-from minillm.loss_fast import cross_entropy_fast
+from minillm.labs.scaling import power_law
 from minillm.model import RMSNorm, SwiGLU, TransformerLM, silu
-from minillm.optimizer import AdamW, adamw, clip_gradients, cosine_schedule
 from minillm.rope import RotaryEmbedding
 from minillm.train import TrainConfig, Trainer
+from minillm.training.baselines import uniform_loss, unigram_loss
+from minillm.training.loss import bits_per_byte, cross_entropy, evaluate, perplexity
+from minillm.training.loss_fast import cross_entropy_fast
+from minillm.training.optimizer import AdamW, adamw, clip_gradients, cosine_schedule
 
 INF = math.inf
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 import minillm
-from minillm import bpe_tokenizer
 from minillm.bpe import BPETokenizer
+from minillm.tokenizer import tokenizer as bpe_tokenizer
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "images" / "data"
@@ -31,31 +31,34 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # proves them instead. Everything else must be shown at work.
 UNSHOWN = {
     "a command: docs/commands.md shows it, tests of its chapter run it": (
-        "cli.main data_cli.prepare exercises_cli.check exercises_cli.list_exercises "
-        "exercises_cli.start generate_cli.chat generate_cli.generate "
-        "flops_cli.cost flops_cli.disclose flops_cli.flops "
-        "lab_cli.lab lecture_cli.lecture tokenizer_cli.decode tokenizer_cli.encode "
-        "tokenizer_cli.show tokenizer_cli.train train_cli.train"
+        "cli.app.main cli.data.prepare cli.exercises.check "
+        "cli.exercises.list_exercises cli.exercises.start cli.flops.cost "
+        "cli.flops.disclose cli.flops.flops cli.generate.chat cli.generate.generate "
+        "cli.lab.lab cli.lecture.lecture cli.tokenizer.decode cli.tokenizer.encode "
+        "cli.tokenizer.show cli.tokenizer.train cli.train.train"
     ),
     "draws: test_figures draws it again": (
-        "attention_figures.attention_grid attention_figures.distance_curve "
-        "bpe_figures.compression_curve figures.draw_all figures.loss_curve "
-        "figures.new_figure figures.save_figure flops_figures.context_curve "
-        "flops_figures.roofline_curve flops_figures.shares_curve run_result.draw_loss "
-        "training_display.training_display training_figures.descent_curve "
-        "training_figures.schedule_curve"
+        "drawing.attention.attention_grid drawing.attention.distance_curve "
+        "drawing.compression.compression_curve drawing.figures.draw_all "
+        "drawing.kit.loss_curve drawing.kit.new_figure "
+        "drawing.kit.save_figure drawing.flops.context_curve "
+        "drawing.flops.roofline_curve drawing.flops.shares_curve "
+        "drawing.training.descent_curve drawing.training.schedule_curve "
+        "runs.display.training_display runs.result.draw_loss"
     ),
     "trains or measures for seconds or minutes: tests of its chapter run it": (
-        "attention_figures.learn_to_repeat "
-        "bpe_figures.compression_points data_prepare.embedded_corpus demo.run_demo "
-        "labs.learn labs.read_results labs.run_lab milestones.Milestones run.Run "
-        "train.measure_peak_flops two_models.compare_models two_models.measure"
+        "corpus.prepare.embedded_corpus drawing.attention.learn_to_repeat "
+        "drawing.compression.compression_points labs.bench.learn "
+        "labs.bench.read_results labs.bench.run_lab runs.demo.run_demo "
+        "runs.milestones.Milestones runs.run.Run runs.two_models.compare_models "
+        "runs.two_models.measure train.measure_peak_flops"
     ),
     "writes pages of the site, which are compared, or starts processes": (
-        "bpe_fast.processes exercises.pages.chapter_page exercises.pages.write_pages "
-        "exercises.runner.grade_folder exercises.workbook.place hub_load.find "
-        "widgets.fallbacks widgets.sampling_data widgets.tokenize_data "
-        "widgets.write_all"
+        "drawing.widgets.fallbacks drawing.widgets.sampling_data "
+        "drawing.widgets.tokenize_data drawing.widgets.write_all "
+        "exercises.pages.chapter_page exercises.pages.write_pages "
+        "exercises.runner.grade_folder exercises.workbook.place formats.opening.find "
+        "tokenizer.learning.processes"
     ),
 }
 

@@ -13,12 +13,12 @@ import torch
 from test_crash import SHAPE, TOKENIZER, model
 
 from minillm.bpe import GPT2_PATTERN, GPT4_PATTERN, BPETokenizer
+from minillm.corpus.prepare import load_corpus, prepare
 from minillm.data import tokenize
-from minillm.data_prepare import load_corpus, prepare
-from minillm.files_read import open_array
+from minillm.files.reading import open_array
+from minillm.formats.opening import find, open_model
 from minillm.generate import stream_text
 from minillm.hub import load_llama, save_llama
-from minillm.hub_load import find, open_model
 from minillm.train import TrainConfig, Trainer, load_checkpoint, read_extra
 
 PACKAGE = Path(__file__).resolve().parent.parent / "minillm"

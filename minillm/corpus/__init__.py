@@ -1,1 +1,3 @@
-"""The corpus: Andersen's fairy tales, and how texts are made ready for training."""
+"""The embedded tales, and how texts become token files."""
+
+__all__: list[str] = []

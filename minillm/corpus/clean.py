@@ -44,13 +44,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minillm.bpe_fast import check_workers, map_in_order, processes
 from minillm.corpus.contamination import gram_hashes
 from minillm.corpus.duplicates import Index, signature
 from minillm.corpus.extraction import decode, extract_text
 from minillm.corpus.quality import broken_rule
 from minillm.corpus.records import Record, read_records
-from minillm.files import atomic_folder, atomic_write, locked
+from minillm.files.writing import atomic_folder, atomic_write, locked
+from minillm.tokenizer.learning import check_workers, map_in_order, processes
 
 __all__ = ["Settings", "clean"]
 
@@ -100,7 +100,7 @@ def clean(
         settings: thresholds; `None` for those of the course.
         workers: how many processes work; without it, this one alone.
         executor: works in place of processes of our own, as in
-            [`train_bpe`][minillm.bpe_fast.train_bpe].
+            [`train_bpe`][minillm.tokenizer.learning.train_bpe].
         say: told about each file.
 
     Returns:

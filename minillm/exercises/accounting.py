@@ -9,9 +9,9 @@ from collections.abc import Callable
 from hypothesis import strategies as st
 
 from minillm import flops
+from minillm.accounting.cost import TrainingCost
 from minillm.exercises.exercise import Exercise, Mistake
 from minillm.flops import preset
-from minillm.flops_cost import TrainingCost
 
 __all__ = ["EXERCISES"]
 
@@ -226,7 +226,7 @@ EXERCISES = (
     _number(
         "training_step",
         title="A step of training",
-        why="Whoever plans a run multiplies this by the number of steps.",
+        why="To plan a run, multiply this by the number of steps.",
         minutes=10,
         answer=(flops.training_flops, flops.forward_flops, flops.products),
         reference=_training_step,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minillm.exercises import EXERCISES
 from minillm.exercises.exercise import CHAPTERS, Exercise
-from minillm.files import atomic_write
+from minillm.files.writing import atomic_write
 
 __all__ = ["chapter_page", "write_pages"]
 

@@ -291,8 +291,8 @@ EXERCISES = (
         name="generate.attend_cached",
         title="Attention with a cache",
         minutes=20,
-        why="Keys and values of the past do not change. Whoever keeps them reads each "
-        "token once, and not once for every token after it.",
+        why="Keys and values of the past do not change. A model that keeps them reads "
+        "each token once, and not once for every token after it.",
         answer=(LayerCache, model.MultiHeadAttention),
         reference=_attend_cached,
         inputs=_cache_inputs(),

@@ -8,10 +8,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from minillm import bpe, bpe_cuts
+from minillm import bpe
 from minillm.bpe import GPT2_PATTERN
-from minillm.bpe_patterns import pretokenize
 from minillm.exercises.exercise import Draw, Exercise, Mistake
+from minillm.tokenizer import cuts as bpe_cuts
+from minillm.tokenizer.patterns import pretokenize
 
 __all__ = ["EXERCISES"]
 

@@ -1,4 +1,4 @@
-r"""Exercises to [`minillm.train`][] and [`minillm.optimizer`][]."""
+r"""Exercises to [`minillm.train`][] and [`minillm.training.optimizer`][]."""
 
 import math
 import tempfile
@@ -11,8 +11,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minillm import batches, descent, loss_fast, optimizer, train
+from minillm import train
 from minillm.exercises.exercise import FLOATS, Draw, Exercise, Mistake, stacked, tensors
+from minillm.training import batches, descent, loss_fast, optimizer
 
 __all__ = ["EXERCISES"]
 

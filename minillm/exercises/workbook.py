@@ -14,8 +14,8 @@ import minillm
 from minillm.exercises import EXERCISES
 from minillm.exercises.exercise import CHAPTERS, Exercise, chapter_text
 from minillm.exercises.report import Report
-from minillm.files import atomic_write, locked
-from minillm.files_read import read_json
+from minillm.files.reading import read_json
+from minillm.files.writing import atomic_write, locked
 
 __all__ = ["Progress", "place", "solution", "start", "workbook", "workbooks"]
 

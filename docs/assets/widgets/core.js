@@ -2,7 +2,7 @@
 // and tests/test_browser.py holds the two together.
 const minillm = { data: {} };
 
-// minillm.bpe_patterns.pretokenize(text, GPT2_PATTERN). Python and JavaScript disagree
+// minillm.tokenizer.patterns.pretokenize(text, GPT2_PATTERN). Python and JavaScript disagree
 // about what a blank is, so it is spelled out.
 minillm.pretokenize = (text) => {
   const s = "\\t-\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
@@ -51,7 +51,7 @@ minillm.tokens = (merges) => {
   return tokens;
 };
 
-// minillm.flops_shapes.param_count
+// minillm.accounting.shapes.param_count
 minillm.paramCount = (c) => {
   const d = c.d_model, kv = c.n_kv_heads * d / c.n_heads, norms = 2 * c.n_layers + 1;
   const outputs = 2 * d + 2 * kv + (c.mlp_matrices - 1) * c.d_ff + d;
@@ -79,7 +79,7 @@ minillm.forwardFlops = (c, batch, seq) => {
   return { ...parts, total: Object.values(parts).reduce((a, b) => a + b) };
 };
 
-// minillm.flops_memory.training_memory. Bytes for each: as in mixed precision.
+// minillm.accounting.memory.training_memory. Bytes for each: as in mixed precision.
 minillm.trainingMemory = (c, batch, seq) => {
   const d = c.d_model, kv = c.n_kv_heads * d / c.n_heads, n = minillm.paramCount(c).total;
   const layer = 2 * (2 * d + 1) + 2 * d + 2 * d + 2 * kv + c.n_heads +
@@ -94,7 +94,7 @@ minillm.trainingMemory = (c, batch, seq) => {
   return { ...parts, total: Object.values(parts).reduce((a, b) => a + b) };
 };
 
-// minillm.flops_memory.inference_memory
+// minillm.accounting.memory.inference_memory
 minillm.inferenceMemory = (c, batch, seq) => {
   const kv = c.n_kv_heads * c.d_model / c.n_heads;
   const weights = 2 * minillm.paramCount(c).total;
@@ -102,7 +102,7 @@ minillm.inferenceMemory = (c, batch, seq) => {
   return { weights, kv_cache: cache, total: weights + cache };
 };
 
-// minillm.flops_cost.training_cost, without the money.
+// minillm.accounting.cost.training_cost, without the money.
 minillm.seconds = (flops, chip, utilization) => flops / (chip.peak_flops * utilization);
 
 // minillm.generate.pick without the draw: apply_temperature, top_k_filter,

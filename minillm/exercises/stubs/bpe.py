@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from minillm.bpe import GPT2_PATTERN
-from minillm.bpe_patterns import pretokenize
+from minillm.tokenizer.patterns import pretokenize
 
 Pair = tuple[int, int]
 

@@ -1,0 +1,40 @@
+r"""The command `minillm lecture`.
+
+The course does not explain this module: it puts [`minillm.lecture.show`][] on a
+terminal.
+"""
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["lecture"]
+
+
+def lecture(
+    chapter: Annotated[
+        str,
+        typer.Argument(
+            help="A chapter by name or number, like bpe or 1, or any module."
+        ),
+    ] = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Run it through without stopping.")
+    ] = False,
+) -> None:
+    """Give a chapter as a lecture. Enter runs the next example."""
+    from rich.console import Console
+
+    from minillm.lecture.script import chapters
+    from minillm.lecture.show import Lecture
+
+    console = Console()
+    if not chapter:
+        for number, name in enumerate(chapters()):
+            console.print(f"{number}  {name}", highlight=False)
+        return
+    given = Lecture(chapter, console)
+    if not everything:
+        given.speak()
+    elif wrong := given.all():
+        raise ValueError(f"{wrong} examples printed something else than they should")

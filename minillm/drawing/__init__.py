@@ -1,0 +1,3 @@
+"""Figures, widgets and generated tables of the site."""
+
+__all__: list[str] = []

@@ -1,0 +1,176 @@
+r"""Decoding, fast: one token at a time, with nothing in the way.
+
+**The question.** A step of decoding uses each weight once, on one row of numbers. For
+the model of the demo that is a million multiplications, and a processor does a billion
+in a blink. Yet [`TransformerLM`][minillm.model.TransformerLM] takes a thousandth of a
+second for it. With what does it pass the time?
+
+**With calls.** It is written for reading, and for many rows at once. Each matrix is a
+product of its own, each part a module that Python has to enter and leave, and PyTorch
+is called for every small step in between. For a thousand rows nobody notices; for one
+row the calls cost more than the work. How often is PyTorch called, for one token?
+
+>>> from minillm.config import ModelConfig
+>>> config = ModelConfig(2048, 128, d_model=128, n_layers=4, n_heads=4)
+>>> model, cache = TransformerLM(config), KVCache(config, batch_size=1)
+>>> from torch.overrides import TorchFunctionMode
+>>> class Counted(TorchFunctionMode):
+...     n = 0
+...     def __torch_function__(self, function, types, args=(), kwargs=None):
+...         self.n += 1
+...         return function(*args, **(kwargs or {}))
+>>> with torch.inference_mode(), Counted() as whole_model:
+...     _ = model(torch.tensor([[1]]), cache)
+>>> decoder = Decoder(model)
+>>> with Counted() as one_loop:
+...     _ = decoder(2, cache)
+>>> whole_model.n > 200, one_loop.n < 2 / 3 * whole_model.n
+(True, True)
+
+Three things are done about it, all of them with the same weights and the same formulas:
+
+- *Fewer products.* $W_q$, $W_k$ and $W_v$ are applied to the same row, and so are $W_1$
+  and $W_3$. Written below each other, they are one matrix.
+- *In the order in which they are read.* A row times a matrix goes through the memory
+  once and does nothing else, so the order of the numbers there matters: those that meet
+  the same input lie side by side.
+- *No modules.* What they would do stands in a single loop.
+
+For a small model this halves the time. A large one waits for its weights to come from
+memory, and nothing but fewer or shorter weights can help: at $n$ weights of 4 bytes and
+a memory that gives $b$ bytes a second, no program writes more than $b / 4n$ tokens a
+second. `python -m benchmarks.model decode` shows both.
+
+**Before this:** [`minillm.generate`][], which does all this by itself where it can.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from minillm.attention import Linear, MultiHeadAttention, RotaryEmbedding
+from minillm.model import (
+    Embedding,
+    KVCache,
+    RMSNorm,
+    SwiGLU,
+    TransformerBlock,
+    TransformerLM,
+)
+
+__all__ = ["Decoder", "suits"]
+
+# Whoever has changed one of these parts, or listens to one, wants to see it at work.
+KNOWN = {
+    Embedding,
+    Linear,
+    MultiHeadAttention,
+    RMSNorm,
+    RotaryEmbedding,
+    SwiGLU,
+    TransformerBlock,
+    TransformerLM,
+    nn.ModuleList,
+}
+# The matrices are copied, which nobody would thank us for if there are many.
+MOST_BYTES = 2**30
+
+
+def suits(model: nn.Module) -> bool:
+    """Say whether the decoder can stand in for a model.
+
+    Args:
+        model: the model.
+
+    Returns:
+        Whether it is ours in all its parts, no hook listens to one, and its copy would
+        take at most 1 GiB.
+
+    Examples:
+        >>> from minillm.config import ModelConfig
+        >>> model = TransformerLM(ModelConfig(50, 8, d_model=16, n_layers=1, n_heads=2))
+        >>> suits(model)
+        True
+        >>> model.blocks[0].ffn = nn.Identity()
+        >>> suits(model)
+        False
+    """
+    for part in model.modules():
+        if type(part) not in KNOWN or part._forward_hooks or part._forward_pre_hooks:
+            return False
+    n_bytes = sum(w.numel() * w.element_size() for w in model.parameters())
+    return n_bytes <= MOST_BYTES
+
+
+class Decoder:
+    r"""Same result as the model, for one new token and the cache of those before it.
+
+    Unlike it: the matrices are copied, joined, and laid out for a single row. A model
+    that learns after that is not followed.
+
+    Args:
+        model: the model.
+
+    Examples:
+        >>> from minillm.config import ModelConfig
+        >>> config = ModelConfig(50, 8, d_model=16, n_layers=2, n_heads=2)
+        >>> model, ids = TransformerLM(config).double(), torch.tensor([[7, 3, 9]])
+        >>> cache, decoder = KVCache(config, batch_size=1), Decoder(model)
+        >>> prompt = model(ids[:, :2], cache)
+        >>> decoder(9, cache).allclose(model(ids)[0, -1]), cache.length
+        (True, 3)
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: TransformerLM) -> None:
+        self.config = model.config
+        self.embedding = model.token_embedding.weight.detach()
+        self.layers = [
+            (
+                b.attn_norm.weight.detach(),
+                _by_input(b.attn.q_proj, b.attn.k_proj, b.attn.v_proj),
+                b.attn.rope,
+                _by_input(b.attn.o_proj),
+                b.ffn_norm.weight.detach(),
+                _by_input(b.ffn.w1, b.ffn.w3),
+                _by_input(b.ffn.w2),
+            )
+            for b in model.blocks
+            if isinstance(b, TransformerBlock)
+        ]
+        self.final_norm = model.final_norm.weight.detach()
+        self.head = _by_input(model.lm_head)
+
+    @torch.inference_mode()
+    def __call__(self, token: int, cache: KVCache) -> Float[Tensor, " vocab"]:
+        """Read one token, and score every token as its successor."""
+        c = self.config
+        n = c.n_heads + c.n_kv_heads  # heads that are turned: queries and keys
+        x = self.embedding[token : token + 1]  # (1, d)
+        for layer, kept in zip(self.layers, cache.layers, strict=True):
+            g_attn, w_qkv, rope, w_o, g_ffn, w_13, w_2 = layer
+            heads = self._norm(x, g_attn) @ w_qkv
+            heads = heads.view(1, n + c.n_kv_heads, 1, c.d_head)
+            turned = (
+                heads[:, :n] if rope is None else rope(heads[:, :n], None, kept.length)
+            )
+            k, v = kept.append(turned[:, c.n_heads :], heads[:, n:])
+            # A single query sees all keys, so there is nothing to mask.
+            gathered = F.scaled_dot_product_attention(
+                turned[:, : c.n_heads], k, v, enable_gqa=c.n_kv_heads != c.n_heads
+            )
+            x = torch.addmm(x, gathered.view(1, c.d_model), w_o)
+            gate, up = (self._norm(x, g_ffn) @ w_13).chunk(2, dim=-1)
+            x = torch.addmm(x, F.silu(gate) * up, w_2)
+        return (self._norm(x, self.final_norm) @ self.head)[0]
+
+    def _norm(
+        self, x: Float[Tensor, "1 d"], gain: Float[Tensor, " d"]
+    ) -> Float[Tensor, "1 d"]:
+        return F.rms_norm(x, gain.shape, gain, self.config.norm_eps)
+
+
+def _by_input(*layers: Linear) -> Float[Tensor, "d_in d_out"]:
+    """Join matrices that read the same row; what one input meets lies side by side."""
+    return torch.cat([layer.weight.detach() for layer in layers]).T.contiguous()

@@ -1,0 +1,3 @@
+"""A chapter in the terminal."""
+
+__all__: list[str] = []

@@ -1,0 +1,132 @@
+r"""Checks before and around the first step: what a glance can tell, before hours do.
+
+**The question.** A training that goes wrong mostly looks like one that goes right, only
+slower or shorter. What can be known before it has cost anything?
+
+- *Will it fit?* What a step keeps can be counted
+  ([`training_memory`][minillm.accounting.memory.training_memory]), and memory that is
+  not there ends a run without a word of explanation.
+- *Does it start where it should?* A model that knows nothing gives every token the
+  same probability, so its surprise is $\ln V$. Much more means that it is sure of wrong
+  things from the start; much less, that it has seen the text, or sees the answer.
+"""
+
+import math
+
+import torch
+
+from minillm.accounting.measure import machine_memory
+from minillm.accounting.memory import training_memory
+from minillm.config import ModelConfig
+from minillm.flops import short
+from minillm.training.distributed import world_size
+from minillm.training.settings import TrainConfig
+
+__all__ = ["check_memory", "judge_first_loss", "pick_device"]
+
+# A fresh model of ours is within a few hundredths of $\ln V$.
+FAR = 0.5
+
+
+def pick_device(name: str) -> str:
+    """Choose where to compute.
+
+    Args:
+        name: `auto`, or a device of PyTorch.
+
+    Returns:
+        A device; for `auto` a GPU if there is one.
+
+    Raises:
+        ValueError: if PyTorch does not know the device, or cannot reach it.
+
+    Examples:
+        >>> pick_device("cpu")
+        'cpu'
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"the device {name!r} cannot be used ({reason}): choose auto or cpu"
+        ) from error
+    return name
+
+
+def check_memory(shape: ModelConfig, config: TrainConfig, device: str) -> str:
+    """Compare what a step keeps with the memory that there is.
+
+    Args:
+        shape: the shape of the model.
+        config: how it is trained.
+        device: where.
+
+    Returns:
+        A sentence about it.
+
+    Raises:
+        ValueError: if it cannot fit.
+
+    Examples:
+        >>> small = ModelConfig(2048, 128, d_model=128, n_layers=4, n_heads=4)
+        >>> check_memory(small, TrainConfig(), "cpu").split(", ")[0]
+        'a step keeps 51.2MB'
+        >>> large = ModelConfig(50257, 2048, d_model=12288, n_layers=96, n_heads=96)
+        >>> try:
+        ...     check_memory(large, TrainConfig(), "cpu")
+        ... except ValueError as error:
+        ...     print(str(error)[:20])
+        a step keeps 3.64TB,
+    """
+    n_processes = world_size()
+    pieces = max(1, config.batch_size // config.grad_accum // n_processes)
+    size = 4 if config.dtype == "float32" else 2
+    memory = training_memory(shape, pieces, shape.context_length, activation_bytes=size)
+    if device.startswith("cuda"):
+        there = float(torch.cuda.get_device_properties(device).total_memory)
+    else:
+        # Processes on one machine share its memory.
+        there = machine_memory() / n_processes
+    sentence = (
+        f"a step keeps {short(memory.total)}B, {short(memory.activations)}B of it for "
+        f"activations; there are {short(there)}B"
+    )
+    if memory.total > there:
+        raise ValueError(
+            f"{sentence}: a larger grad_accum or a smaller batch saves activations, a "
+            "smaller model the rest"
+        )
+    return sentence
+
+
+def judge_first_loss(loss: float, vocab_size: int) -> tuple[bool, str]:
+    r"""Say whether the loss before any learning is what it should be.
+
+    Args:
+        loss: nats per token.
+        vocab_size: $V$.
+
+    Returns:
+        Whether it is near $\ln V$, and a sentence about it.
+
+    Examples:
+        >>> judge_first_loss(7.6, 2048)
+        (True, 'the first loss is 7.60, and ln 2048 = 7.62')
+        >>> judge_first_loss(9.2, 2048)[0], judge_first_loss(2.0, 2048)[0]
+        (False, False)
+    """
+    expected = math.log(vocab_size)
+    sentence = f"the first loss is {loss:.2f}, and ln {vocab_size} = {expected:.2f}"
+    if abs(loss - expected) <= FAR:
+        return True, sentence
+    reason = (
+        "the weights start too large, so the model is sure of wrong things"
+        if loss > expected
+        else "the model knows this text already, or can see the next token"
+    )
+    return False, f"{sentence}: {reason}"

@@ -1,0 +1,196 @@
+"""Chats: the text that a conversation is, and who may write marks into it."""
+
+import io
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minillm.bpe import BPETokenizer
+from minillm.config import ModelConfig
+from minillm.hub import save_llama
+from minillm.inference.chat import MARKS, encode_chat, recent, reply
+from minillm.model import TransformerLM
+
+TOKENIZER = BPETokenizer.train(["hello there, user assistant system"] * 9, 280, MARKS)
+START, END = (TOKENIZER.special_tokens[mark] for mark in MARKS)
+speech = st.text(alphabet="helo\n ,é", max_size=12)
+plays = st.lists(
+    st.tuples(st.sampled_from(["system", "user", "assistant"]), speech),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(deadline=None)
+@given(plays)
+def test_the_ids_are_those_of_the_play_written_out(turns):
+    text = "".join(f"<|im_start|>{who}\n{what}<|im_end|>\n" for who, what in turns)
+    text += "<|im_start|>assistant\n"
+    assert encode_chat(TOKENIZER, turns) == TOKENIZER.encode(
+        text, allowed_special="all"
+    )
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([*MARKS, "system", "\n", "x"]), max_size=8))
+def test_marks_in_a_speech_are_letters(parts):
+    said = "".join(parts)
+    ids = encode_chat(TOKENIZER, [("user", said)])
+    assert (ids.count(START), ids.count(END)) == (2, 1)
+    assert TOKENIZER.decode(ids[1 : ids.index(END)]) == f"user\n{said}"
+
+
+@settings(deadline=None)
+@given(plays, st.integers(0, 120))
+def test_what_is_forgotten_is_the_oldest(turns, most):
+    system = turns[:1] if turns[0][0] == "system" else []
+    try:
+        left = recent(TOKENIZER, turns, most)
+    except ValueError as error:
+        assert f"may have {most} tokens" in str(error)
+        # Not even the last speech would have been short enough.
+        last = turns[len(system) :][-1:]
+        assert len(encode_chat(TOKENIZER, [*system, *last])) > most
+        return
+    assert len(encode_chat(TOKENIZER, left)) <= most
+    assert list(left[: len(system)]) == system
+    rest = list(left[len(system) :])
+    assert rest == (turns[-len(rest) :] if rest else [])
+    if len(encode_chat(TOKENIZER, turns)) <= most:
+        assert list(left) == turns
+
+
+class Parrot(TransformerLM):
+    """A model that says what it is told to, and keeps what it has read."""
+
+    def __init__(self, says, context_length=64):
+        super().__init__(
+            ModelConfig(TOKENIZER.vocab_size, context_length, 4, 1, 1, d_ff=4)
+        )
+        self.says, self.read = list(says), []
+
+    def forward(self, ids, cache=None):
+        logits = torch.zeros(*ids.shape, self.config.vocab_size)
+        logits[:, -1, self.says[len(self.read) % len(self.says)]] = 1000.0
+        self.read.append(ids[0].tolist())
+        return logits
+
+
+def test_a_reply_ends_with_the_speech():
+    turns = [("user", "hello")]
+    model = Parrot([*TOKENIZER.encode("there"), END, *TOKENIZER.encode("hello")])
+    assert "".join(reply(model, TOKENIZER, turns, 30)) == "there"
+    assert model.read[0] == encode_chat(TOKENIZER, turns)
+
+
+def test_a_long_conversation_loses_its_beginning_and_not_the_system():
+    turns = [("system", "x"), *[("user", "hello there"), ("assistant", "x")] * 9]
+    turns.append(("user", "last"))
+    model = Parrot([END])
+    assert list(reply(model, TOKENIZER, turns, 10)) == []
+    read = TOKENIZER.decode(model.read[0])
+    assert len(model.read[0]) <= 54
+    assert read.startswith("<|im_start|>system\nx<|im_end|>\n<|im_start|>user\n")
+    assert read.endswith("user\nlast<|im_end|>\n<|im_start|>assistant\n")
+
+
+def test_a_model_without_marks_is_refused():
+    plain = BPETokenizer.train(["hello"], 258, ["<|endoftext|>"])
+    with pytest.raises(ValueError, match=r"no special token <\|im_start\|>"):
+        encode_chat(plain, [("user", "hello")])
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "chat"
+    torch.manual_seed(0)
+    model = TransformerLM(ModelConfig(TOKENIZER.vocab_size, 256, 16, 1, 2))
+    save_llama(model, folder, TOKENIZER)
+    return folder
+
+
+def test_each_line_gets_a_reply(call, folder):
+    settings = ("--max-new-tokens", 5, "--temperature", 0)
+    code, out, err = call("chat", folder, *settings, typed="hello\nthere\n")
+    assert (code, err) == (0, "")
+    first, second, rest = out.removeprefix("> ").split("\n> ")
+    assert first
+    assert second
+    assert rest == "\n"
+    # The second reply depends on the first exchange, and on the system's words.
+    assert call("chat", folder, *settings, typed="there\n")[1] != f"> {second}\n> \n"
+    assert call("chat", folder, "--system", "", *settings)[1] == "> \n"
+
+
+def test_the_command_refuses_a_model_that_cannot_chat(call, tmp_path):
+    tokenizer = BPETokenizer.train(["hello"], 258)
+    save_llama(TransformerLM(ModelConfig(258, 8, 8, 1, 2)), tmp_path / "a", tokenizer)
+    code, out, err = call("chat", tmp_path / "a", typed="hello\n")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: cannot go on with {tmp_path / 'a'}: the tokenizer ")
+    assert "has no special token <|im_start|>" in err
+    assert err.count("\n") == 1
+
+
+def test_what_cannot_be_read_does_not_end_the_conversation(call, folder):
+    """A line that is too long, or half a character, is refused; the rest stands."""
+    settings = ("--max-new-tokens", 5, "--temperature", 0)
+    typed = "hello\nthere\n"
+    code, out, err = call("chat", folder, *settings, typed=typed)
+    long = "hello " * 300
+    bad = f"hello\n{long}\n\udcff\nthere\n"
+    code_bad, out_bad, err_bad = call("chat", folder, *settings, typed=bad)
+    assert (code, code_bad) == (0, 0)
+    assert out_bad.replace("> > > ", "> ") == out
+    assert err == ""
+    assert [line[:9] for line in err_bad.splitlines()] == ["not read:"] * 2
+    assert "say less at once" in err_bad
+
+
+def test_bytes_that_are_no_text_are_read_as_unknown_characters(
+    folder, monkeypatch, capsys
+):
+    from minillm.cli.app import main
+
+    typed = io.TextIOWrapper(io.BytesIO(b"hello \xff\n"), encoding="utf-8")
+    arguments = ("chat", str(folder), "--max-new-tokens", "2")
+    monkeypatch.setattr("sys.argv", ["minillm", *arguments])
+    monkeypatch.setattr("sys.stdin", typed)
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    out, err = capsys.readouterr()
+    assert (exit_.value.code or 0, err) == (0, "")
+    assert out.count("> ") == 2
+
+
+def test_what_cannot_be_mended_by_words_is_refused_at_once(call, folder):
+    code, out, err = call("chat", folder, "--temperature", -1, typed="hello\n")
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: cannot go on with {folder}: the temperature")
+    code, out, err = call("chat", folder, "--system", "hello " * 300, typed="hello\n")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_the_ids_that_end_a_text_end_a_reply():
+    model = Parrot([*TOKENIZER.encode("there"), 7, *TOKENIZER.encode("hello"), END])
+    said = reply(model, TOKENIZER, [("user", "hello")], 30, stop_ids=(7,))
+    assert "".join(said) == "there"
+
+
+def test_a_long_conversation_is_read_once(monkeypatch):
+    """Not again for each turn that is left out."""
+    turns = [("user", "hello"), ("assistant", "there")] * 200
+    n_read = []
+    monkeypatch.setattr(
+        BPETokenizer,
+        "encode",
+        lambda self, text, allowed_special=(): n_read.append(len(text)) or [0],
+    )
+    assert len(recent(TOKENIZER, [("system", "x"), *turns], most=99)) < 40
+    # Each turn has its text, "\n" behind it, and where the assistant would go on.
+    assert len(n_read) < 4 * len(turns)
