@@ -25,7 +25,8 @@ from minillm.drawing.kit import (
 from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
 from minillm.labs.bench import committed
-from minillm.labs.curation import BASE, LAB, seconds_per_megabyte
+from minillm.labs.curation import BASE, LAB
+from minillm.labs.repairs import seconds_per_megabyte
 
 __all__ = ["CURATION_FIGURES", "banding_experiment", "bands_curve", "leak_curves"]
 

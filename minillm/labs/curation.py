@@ -6,21 +6,7 @@ better, at the same compute, and which only makes the corpus smaller?
 Every model here has the same shape (104,688 weights), the same tokenizer, learned from
 the twenty pages that a reader picked by hand, and, but for the two budgets of the
 third experiment, the same number of training steps. Only the text differs. It comes
-from [`minillm.corpus.crawl`][]; each stage works on what the one before has left:
-
-| `data` | the text |
-| --- | --- |
-| `html` | what the servers sent |
-| `tags` | without tags |
-| `extracted` | the content alone |
-| `exact` | each text once |
-| `near` | no two texts alike: Jaccard estimated at 0.5 or more |
-| `rules` | only what keeps the published rules |
-| `classified` | of that the texts scored highest, `keep` of the characters |
-| `clean` | as `rules`, without texts that share 13-grams with a test tale |
-| `straddle`, `divided` | a few tales, half put aside, with and without their copies |
-| `leak` | `clean`, and `copies` copies of the three shortest test tales that leaked |
-| `mixed` | tales and bulletins, the share `bulletins` of the tokens being bulletins |
+from [`minillm.corpus.crawl`][], by way of [`minillm.labs.repairs`][].
 
 Losses are in bits per byte of text, on what no stage has seen: tales of which the crawl
 has nothing, bulletins drawn anew, and the test tales that leaked.
@@ -33,11 +19,8 @@ On the bench of [`minillm.labs.bench`][], told in [`minillm.curation`][].
 """
 
 import math
-import time
-from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
-from random import Random
 from statistics import mean, stdev
 from typing import Any
 
@@ -47,34 +30,36 @@ from numpy.typing import NDArray
 
 from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
-from minillm.corpus import dirt
-from minillm.corpus.contamination import contaminated
-from minillm.corpus.crawl import Page, crawl, leaked_tales, unseen_tales
-from minillm.corpus.duplicates import Index, signature
-from minillm.corpus.extraction import decode, extract_text, strip_tags
-from minillm.corpus.quality import Classifier, broken_rule
+from minillm.corpus.crawl import leaked_tales, unseen_tales
 from minillm.data import END_OF_TEXT, tokenize
 from minillm.flops import aligned, training_flops
 from minillm.labs.bench import Config, Lab, Point, by_config, plan
+from minillm.labs.repairs import (
+    STAGES,
+    TALES,
+    bulletins,
+    classified,
+    halves,
+    picked,
+    short_leaks,
+    stage,
+)
 from minillm.model import TransformerLM
 from minillm.train import TrainConfig, bits_per_byte, evaluate, train
 
 __all__ = [
     "BASE",
     "LAB",
-    "STAGES",
     "closing_table",
+    "compare_stages",
     "gain",
     "losses",
-    "seconds_per_megabyte",
-    "stage",
 ]
 
 SHAPE = ModelConfig(512, 64, 48, 2, n_heads=3)
 BATCH = 16
 MIXED = 400_000
-FEW = 30
-TALES = frozenset({"tale", "near", "mirror"})
+DOMAINS = ("tales", "bulletins", "leaked")
 BASE: Config = {
     "data": "html",
     "steps": 400,
@@ -82,113 +67,13 @@ BASE: Config = {
     "copies": 0,
     "bulletins": 0.1,
 }
-STAGES = ("html", "tags", "extracted", "near", "rules", "classified", "clean")
-"""The repairs, in order."""
-
 # Nineteen of twenty means of so few runs lie within ± this, times their error.
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-Text = tuple[Page, str]
-
-
-def _unlike(texts: list[Text]) -> list[Text]:
-    """Keep the first of each group of texts that are alike."""
-    index = Index(bands=32, threshold=0.5)
-    return [(p, t) for p, t in texts if index.add(signature(t, 5, 128)) is None]
-
-
-def _picked() -> list[str]:
-    """Twenty pages of tales, as a reader would pick them by hand."""
-    tales = sorted((p.url, p.text) for p in crawl() if p.kind == "tale")
-    return [text for _, text in tales[:20]]
-
-
-@cache
-def stage(name: str) -> list[Text]:
-    """Give the texts that a repair leaves, each with the page that it comes from.
-
-    Args:
-        name: the repair, one of [`STAGES`][minillm.labs.curation.STAGES] but
-            `classified`, or `exact`.
-
-    Returns:
-        Pages and texts, in the order of the crawl.
-
-    Examples:
-        >>> len(stage("html")), len(stage("exact"))
-        (983, 846)
-    """
-    if name == "html":
-        return [(page, decode(page.html, page.declared)[0]) for page in crawl()]
-    if name == "tags":
-        return [(page, strip_tags(html)) for page, html in stage("html")]
-    if name == "extracted":
-        return [(page, extract_text(html)) for page, html in stage("html")]
-    if name == "exact":
-        first = {text: page for page, text in reversed(stage("extracted"))}
-        return [(p, text) for p, text in stage("extracted") if first[text] is p]
-    if name == "near":
-        return _unlike(stage("exact"))
-    if name == "rules":
-        return [(p, text) for p, text in stage("near") if broken_rule(text) is None]
-    texts = [text for _, text in stage("rules")]
-    shared = contaminated([*leaked_tales(), *unseen_tales()], texts, 13)
-    return [it for it, s in zip(stage("rules"), shared, strict=True) if s == 0]
-
-
-@cache
-def _scores() -> NDArray[np.float64]:
-    bad = Random(0).sample([text for _, text in stage("extracted")], 100)
-    judge = Classifier.fit(_picked(), bad)
-    return judge.scores(text for _, text in stage("rules"))
-
-
-def _classified(keep: float) -> list[Text]:
-    """Take the texts with the highest scores, until a share of the text is reached."""
-    texts = stage("rules")
-    budget = keep * sum(len(text) for _, text in texts)
-    chosen: list[int] = []
-    for i in np.argsort(-_scores(), kind="stable").tolist():
-        budget -= len(texts[i][1])
-        if budget < 0 and chosen:
-            break
-        chosen.append(i)
-    return [texts[i] for i in sorted(chosen)]
-
-
-def _aside(page: Page) -> bool:
-    """Say whether the pages of an original belong to the validation text."""
-    return page.original % 2 == 0
-
-
-def _halves(name: str) -> tuple[list[Text], list[Text]]:
-    """Split the pages of tales, before removing copies (`straddle`) or after."""
-    # The validation text is the same: one page of every second original. What differs
-    # is whether copies of it are among the training pages.
-    # Few tales, so that a small budget reads each copy more than once.
-    tales = [
-        it for it in stage("extracted") if it[0].kind in TALES and it[0].original < FEW
-    ]
-    unlike = {page.url for page, _ in _unlike(tales)}
-    held = {p.original: p for p, _ in reversed(tales) if _aside(p) and p.url in unlike}
-    aside = [it for it in tales if it[0] is held.get(it[0].original)]
-    rest = [it for it in tales if it[0] is not held.get(it[0].original)]
-    if name == "divided":
-        rest = [it for it in rest if it[0].url in unlike]
-    return rest, aside
-
-
-def _short() -> list[str]:
-    return [tale for tale in leaked_tales() if len(tale) < 6000]
-
-
-def _bulletins(seed: int, n: int) -> list[str]:
-    random = Random(seed)
-    return [dirt.bulletin(random) for _ in range(n)]
 
 
 @cache
 def _tokenizer() -> BPETokenizer:
-    return BPETokenizer.train(_picked(), SHAPE.vocab_size, [END_OF_TEXT])
+    return BPETokenizer.train(picked(), SHAPE.vocab_size, [END_OF_TEXT])
 
 
 @cache
@@ -199,11 +84,11 @@ def _ids(texts: tuple[str, ...]) -> NDArray[Any]:
 def _training(config: Config) -> NDArray[Any]:
     name = config["data"]
     if name == "classified":
-        texts = [text for _, text in _classified(config["keep"])]
+        texts = [text for _, text in classified(config["keep"])]
     elif name in {"straddle", "divided"}:
-        texts = [text for _, text in _halves(name)[0]]
+        texts = [text for _, text in halves(name)[0]]
     elif name == "leak":
-        texts = [text for _, text in stage("clean")] + config["copies"] * _short()
+        texts = [text for _, text in stage("clean")] + config["copies"] * short_leaks()
     elif name == "mixed":
         return _mixed(config["bulletins"])
     else:
@@ -243,12 +128,12 @@ def _run(config: Config, seed: int) -> dict[str, Any]:
     result = {
         "tokens": len(tokens),
         "tales": _bits(model, unseen_tales()),
-        "bulletins": _bits(model, _bulletins(10**6, 60)),
+        "bulletins": _bits(model, bulletins(10**6, 60)),
         "leaked": _bits(model, leaked_tales()),
-        "short": _bits(model, _short()),
+        "short": _bits(model, short_leaks()),
     }
     if config["data"] in {"straddle", "divided"}:
-        rest, aside = _halves("straddle")
+        rest, aside = halves("straddle")
         for name, low, high in (("none", 0, 0), ("few", 1, 2), ("many", 3, 99)):
             copies = [p.original for p, _ in rest]
             texts = [t for p, t in aside if low <= copies.count(p.original) <= high]
@@ -328,6 +213,36 @@ def losses(results: list[dict[str, Any]], domain: str, **config: Any) -> list[fl
     return [r[domain] for r in sorted(same, key=lambda r: r["seed"])]
 
 
+def compare_stages(
+    results: list[dict[str, Any]], before: str, after: str, domain: str
+) -> str:
+    """Say what one stage gained over another, in a line.
+
+    Args:
+        results: of this lab.
+        before: the one.
+        after: the other.
+        domain: which loss.
+
+    Returns:
+        The gain, positive if the loss fell, with its interval; "none" if that holds 0.
+
+    Examples:
+        >>> results = [
+        ...     {"config": BASE | {"data": name}, "seed": seed, "tales": loss + seed}
+        ...     for name, loss in (("near", 2.5), ("rules", 2.25)) for seed in (0, 1)
+        ... ]
+        >>> compare_stages(results, "near", "rules", "tales")
+        '+0.250 ± 0.000'
+    """
+    old, new = (
+        [r for r in results if r["config"] == BASE | {"data": name}]
+        for name in (before, after)
+    )
+    fall, half = gain(old, new, domain)
+    return f"{fall:+.3f} ± {half:.3f}{'' if abs(fall) > half else ', none'}"
+
+
 def closing_table(
     results: list[dict[str, Any]], seconds: dict[str, float]
 ) -> list[str]:
@@ -341,63 +256,22 @@ def closing_table(
         The lines of a table in Markdown. A gain is a fall of the loss against the stage
         before, with the interval of [`gain`][minillm.labs.curation.gain].
     """
-    runs = {
-        name: [r for r in results if r["config"] == BASE | {"data": name}]
-        for name in STAGES
-    }
     before = {"clean": "rules"}
     lines = [
         "| repair | s per MB | tokens left | unseen tales | bulletins | leaked tales |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for last, name in pairwise(STAGES):
-        old, new = runs[before.get(name, last)], runs[name]
-        cells = [f"`{name}`", f"{seconds[name]:.2f}", f"{new[0]['tokens']:,}"]
-        for domain in ("tales", "bulletins", "leaked"):
-            fall, half = gain(old, new, domain)
-            sure = "" if abs(fall) > half else ", none"
-            cells.append(f"{fall:+.3f} ± {half:.3f}{sure}")
+        (tokens, *_) = losses(results, "tokens", data=name)
+        cells = [f"`{name}`", f"{seconds[name]:.2f}", f"{tokens:,}"]
+        old = before.get(name, last)
+        cells += [compare_stages(results, old, name, domain) for domain in DOMAINS]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def seconds_per_megabyte(tries: int = 3) -> dict[str, float]:
-    """Measure what each repair costs on this machine.
-
-    Args:
-        tries: the fastest of so many counts.
-
-    Returns:
-        Seconds of processor time for a megabyte of HTML, one process.
-    """
-    size = sum(len(page.html) for page in crawl()) / 1e6
-    test = [*leaked_tales(), *unseen_tales()]
-    html = [text for _, text in stage("html")]
-    exact = [text for _, text in stage("exact")]
-    near, rules = ([text for _, text in stage(name)] for name in ("near", "rules"))
-    judge = Classifier(np.zeros(1 << 12), 0.0)
-    work: dict[str, Callable[[], object]] = {
-        "tags": lambda: [strip_tags(page) for page in html],
-        "extracted": lambda: [extract_text(page) for page in html],
-        "near": lambda: _unlike([(crawl()[0], text) for text in exact]),
-        "rules": lambda: [broken_rule(text) for text in near],
-        "classified": lambda: judge.scores(rules),
-        "clean": lambda: contaminated(test, rules, 13),
-    }
-    fastest = {}
-    for name, function in work.items():
-        times = []
-        for _ in range(tries):
-            start = time.process_time()
-            function()
-            times.append(time.process_time() - start)
-        fastest[name] = round(min(times) / size, 4)
-    return fastest
-
-
 def _report(results: list[dict[str, Any]]) -> str:
-    domains = ("tales", "bulletins", "leaked")
-    rows = [["data", "keep", "copies", "bulletins", "FLOPs", "seeds", *domains]]
+    rows = [["data", "keep", "copies", "bulletins", "FLOPs", "seeds", *DOMAINS]]
     for config, same in by_config(results):
         rows.append([
             config["data"],
@@ -406,7 +280,7 @@ def _report(results: list[dict[str, Any]]) -> str:
             f"{config['bulletins']:g}",
             f"{same[0]['flops']:.1e}",
             f"{len(same)}",
-            *(f"{mean(r[domain] for r in same):.3f}" for domain in domains),
+            *(f"{mean(r[domain] for r in same):.3f}" for domain in DOMAINS),
         ])
     return aligned(rows)
 
