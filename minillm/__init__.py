@@ -10,6 +10,7 @@ Read the chapters in this order; each is a module, and each runs:
 4. [`minillm.train`][]: learning, from the loss to the loop
 5. [`minillm.generate`][]: sampling, from probabilities back to text
 6. [`minillm.flops`][]: accounting: where the FLOPs, the bytes and the hours go
+9. [`minillm.curation`][]: where the text comes from, and what cleaning it is worth
 7. [`minillm.emergence`][]: more is different: what small models cannot tell
 
 Around them stand [`minillm.data`][] (the corpus), [`minillm.training.baselines`][]

@@ -31,7 +31,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # proves them instead. Everything else must be shown at work.
 UNSHOWN = {
     "a command: docs/commands.md shows it, tests of its chapter run it": (
-        "cli.app.main cli.data.prepare cli.exercises.check "
+        "cli.app.main cli.data.clean cli.data.prepare cli.exercises.check "
         "cli.exercises.list_exercises cli.exercises.start cli.flops.cost "
         "cli.flops.disclose cli.flops.flops cli.generate.chat cli.generate.generate "
         "cli.lab.lab cli.lecture.lecture cli.tokenizer.decode cli.tokenizer.encode "
@@ -43,16 +43,19 @@ UNSHOWN = {
         "drawing.kit.loss_curve drawing.kit.new_figure "
         "drawing.kit.save_figure drawing.flops.context_curve "
         "drawing.flops.roofline_curve drawing.flops.shares_curve "
+        "drawing.curation.bands_curve drawing.curation.leak_curves "
         "drawing.training.descent_curve drawing.training.schedule_curve "
         "runs.display.training_display runs.result.draw_loss"
     ),
     "trains or measures for seconds or minutes: tests of its chapter run it": (
         "corpus.prepare.embedded_corpus drawing.attention.learn_to_repeat "
+        "drawing.curation.banding_experiment labs.repairs.seconds_per_megabyte "
         "drawing.compression.compression_points labs.bench.learn "
         "labs.bench.read_results labs.bench.run_lab runs.demo.run_demo "
         "runs.milestones.Milestones runs.run.Run runs.two_models.compare_models "
         "runs.two_models.measure train.measure_peak_flops"
     ),
+    "needs an extra: tests of its chapter run it": "corpus.records.write_warc",
     "writes pages of the site, which are compared, or starts processes": (
         "drawing.widgets.fallbacks drawing.widgets.sampling_data "
         "drawing.widgets.tokenize_data drawing.widgets.write_all "

@@ -12,6 +12,15 @@ def total_b(items, low=1, high=56):
 >>> print(repeats(Random(4)).splitlines()[1])
 Posted on the noticeboard, no reply yet.
 
+>>> for write in (bulletin, blog, spam, foreign, links, licence):
+...     print(" ".join(write(Random(5)).split()[:7]))
+At Westerfield the wind was northerly and
+We read it on the train from
+You will not find top rated tickets
+Le roi ordonna qu'on lui apportât le
+genuine tickets Odense 814 free handbags Harbour
+Copyright (c) 2009 The Greyhaven tickets authors
+
 Only `bulletin` is prose worth keeping: the second *domain* of the crawl, poor in words
 but written in sentences. Everything else is there to be thrown away.
 """

@@ -116,11 +116,13 @@ def leak_curves(path: Path) -> None:
         left.plot(copies, [mean(v) for v in values], color=colour, marker="o", ms=4)
         for n, seeds in zip(copies, values, strict=True):
             left.plot([n] * len(seeds), seeds, "_", color=colour, ms=8)
+        # Both names stand under or over the right end of their line, off the other.
         left.annotate(
             name,
-            (copies[1], mean(values[1])),
-            (6, 8 if domain == "tales" else -12),
+            (copies[2], mean(values[2])),
+            (0, 6) if domain == "tales" else (-10, -2),
             textcoords="offset points",
+            ha="right",
             color=colour,
         )
     left.set(
@@ -129,7 +131,7 @@ def leak_curves(path: Path) -> None:
     groups = ("none", "few", "many", "validation", "tales")
     names = ("no copy", "1 or 2", "3 to 12", "all", "unseen\ntales")
     for data, label, colour, style in (
-        ("straddle", "split, then deduplicated", ORANGE, "o"),
+        ("straddle", "split with all copies", ORANGE, "o"),
         ("divided", "deduplicated, then split", BLUE, "s"),
     ):
         values = [runs(group, data=data) for group in groups]
@@ -140,7 +142,7 @@ def leak_curves(path: Path) -> None:
     right.axvline(2.5, color=INK, lw=1, ls=DASHED, alpha=0.4)
     right.set_xticks(range(len(groups)), names)
     right.set_xlabel("validation pages, by their copies")
-    right.legend(frameon=False, fontsize=8)
+    right.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
     for panel in (left, right):
         panel.grid(axis="y")
     save_figure(
