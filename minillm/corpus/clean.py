@@ -26,6 +26,9 @@ nor on how often the run was stopped.
 'mixed.txt:3'
 >>> folder.cleanup()
 
+Past one machine, `clean` takes an executor in the manner of `concurrent.futures`, such
+as `client.get_executor()` of Dask; a file is then the unit that a second start skips.
+
 The folder holds `texts.jsonl`, which `minillm data prepare` reads; `dropped.jsonl`,
 with the name and the reason of everything that is not in it; and `report.json`, which
 counts. Every record is in exactly one of the first two.
@@ -100,7 +103,8 @@ def clean(
         settings: thresholds; `None` for those of the course.
         workers: how many processes work; without it, this one alone.
         executor: works in place of processes of our own, as in
-            [`train_bpe`][minillm.tokenizer.learning.train_bpe].
+            [`train_bpe`][minillm.tokenizer.learning.train_bpe]; `workers` then says
+            how many it has.
         say: told about each file.
 
     Returns:

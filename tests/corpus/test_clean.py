@@ -94,6 +94,22 @@ def test_processes_threads_and_one_alone_write_the_same(tmp_path, warc, monkeypa
     assert set(one) == {"texts.jsonl", "dropped.jsonl", "report.json"}
 
 
+@pytest.mark.check
+def test_a_cluster_writes_the_same(tmp_path, warc, monkeypatch):
+    """Dask's workers are processes that share nothing with this one but a socket."""
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(clean_module, "BATCH", 1 << 18)
+    clean([warc], tmp_path / "alone")
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with (
+        distributed.LocalCluster(**options) as cluster,
+        distributed.Client(cluster) as client,
+        client.get_executor() as executor,
+    ):
+        clean([warc], tmp_path / "cluster", executor=executor, workers=2)
+    assert files_of(tmp_path / "cluster") == files_of(tmp_path / "alone")
+
+
 def test_a_stopped_run_continues_and_ends_the_same(tmp_path, monkeypatch):
     paths = write_tales(tmp_path)
     clean(paths, tmp_path / "whole")
