@@ -123,6 +123,18 @@ class _Reader(HTMLParser):
         self.parts, self.linked, self.in_link = [], 0, False
 
 
+def _close(html: str) -> str:
+    """Make text of what begins like markup and never ends.
+
+    The parser looks for the end of each anew, over all that is left of the page; a page
+    of nothing else would take hours.
+    """
+    for begin, end in (("<!--", "-->"), ("<![", "]]>"), ("<", ">")):
+        whole, ends, rest = html.rpartition(end)
+        html = whole + ends + rest.replace(begin, "&lt;" + begin[1:])
+    return html
+
+
 def blocks(html: str) -> list[Block]:
     r"""Cut a page into blocks.
 
@@ -141,7 +153,7 @@ def blocks(html: str) -> list[Block]:
         'deep'
     """
     reader = _Reader()
-    reader.feed(html)
+    reader.feed(_close(html))
     reader.close()
     reader.end_block()
     return reader.found

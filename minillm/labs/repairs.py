@@ -18,11 +18,11 @@ stage works on what the one before has left:
 | `mixed` | tales and bulletins, the share `bulletins` of the tokens being bulletins |
 
 >>> for name in ("extracted", "exact", "near", "rules"):
-...     print(name, sum(len(text) for _, text in stage(name)) // 1000, "thousand characters")
-extracted 4838 thousand characters
-exact 4420 thousand characters
-near 2810 thousand characters
-rules 2648 thousand characters
+...     print(name, sum(len(text) for _, text in stage(name)) // 1000, "kB")
+extracted 4838 kB
+exact 4420 kB
+near 2810 kB
+rules 2648 kB
 """
 
 import time

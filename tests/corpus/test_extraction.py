@@ -47,6 +47,15 @@ def test_nesting_of_ten_thousand():
     assert len(blocks("<ul><li>" * 10_000 + LONG)) == 1
 
 
+@pytest.mark.parametrize(
+    "begin", ["<!--", "<![CDATA[", "<![CDATA[>", "<a ", "<a b='", "</"]
+)
+def test_what_never_ends_is_read_once(begin):
+    """Hours, if the parser looked for each end over all that is left of the page."""
+    page = f"<p>{LONG}</p>" + begin * 100_000
+    assert extract_text(page).startswith(LONG)
+
+
 @given(st.text(alphabet="<>/!-ap&;#x \"'=b\n", max_size=60))
 def test_any_markup_is_read(html):
     found = " ".join(block.text for block in blocks(html))
