@@ -129,7 +129,7 @@ def leak_curves(path: Path) -> None:
         xlabel="copies in the training text", ylabel="bits per byte", xlim=(-2, 43)
     )
     groups = ("none", "few", "many", "validation", "tales")
-    names = ("no copy", "1 or 2", "3 to 12", "all", "unseen\ntales")
+    names = ("none", "1–2", "3–12", "all", "unseen\ntales")
     for data, label, colour, style in (
         ("straddle", "split with all copies", ORANGE, "o"),
         ("divided", "deduplicated, then split", BLUE, "s"),
@@ -141,8 +141,8 @@ def leak_curves(path: Path) -> None:
         right.plot(range(len(groups)), middle, style, color=colour, ms=5, label=label)
     right.axvline(2.5, color=INK, lw=1, ls=DASHED, alpha=0.4)
     right.set_xticks(range(len(groups)), names)
-    right.set_xlabel("validation pages, by their copies")
-    right.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    right.set_xlabel("validation pages, by their number of copies")
+    right.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     for panel in (left, right):
         panel.grid(axis="y")
     save_figure(

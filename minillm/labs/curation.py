@@ -9,8 +9,7 @@ third experiment, the same number of training steps. Only the text differs. It c
 from [`minillm.corpus.crawl`][], by way of [`minillm.labs.repairs`][].
 
 The plan has four experiments: the repairs one after the other; the split and the leak;
-filtering ever harder (`keep`), at two budgets; and the mixture. The committed results
-hold the first two. `minillm lab curation` runs what is missing, an hour on one core.
+filtering ever harder (`keep`), at two budgets; and the mixture.
 
 Losses are in bits per byte of text, on what no stage has seen: tales of which the crawl
 has nothing, bulletins drawn anew, and the test tales that leaked.
@@ -258,7 +257,8 @@ def closing_table(
 
     Returns:
         The lines of a table in Markdown. A gain is a fall of the loss against the stage
-        before, with the interval of [`gain`][minillm.labs.curation.gain].
+        before, with the interval of [`gain`][minillm.labs.curation.gain], in brackets
+        if that holds zero.
     """
     before = {"clean": "rules"}
     lines = [
@@ -269,7 +269,10 @@ def closing_table(
         (tokens, *_) = losses(results, "tokens", data=name)
         cells = [f"`{name}`", f"{seconds[name]:.2f}", f"{tokens:,}"]
         old = before.get(name, last)
-        cells += [compare_stages(results, old, name, domain) for domain in DOMAINS]
+        for domain in DOMAINS:
+            found = compare_stages(results, old, name, domain)
+            none = found.removesuffix(", none")
+            cells.append(found if found == none else f"({none})")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

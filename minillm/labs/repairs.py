@@ -204,7 +204,7 @@ def bulletins(seed: int, n: int) -> list[str]:
 
     Examples:
         >>> bulletins(10**6, 1)[0].split()[:2]
-        ['At', 'Elsinore']
+        ['At', 'Saltmarsh']
     """
     random = Random(seed)
     return [dirt.bulletin(random) for _ in range(n)]

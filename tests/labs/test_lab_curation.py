@@ -154,3 +154,22 @@ def test_a_committed_model_comes_out_again():
     again = lab._run(result["config"], result["seed"])
     for domain in ("tales", "many", "validation"):
         assert again[domain] == pytest.approx(result[domain], abs=0.02)
+
+
+def test_what_the_chapter_says_of_filtering_and_of_the_mixture():
+    def mean_of(domain, **config):
+        runs = losses(RESULTS, domain, **config)
+        assert len(runs) == 3
+        return mean(runs)
+
+    hard = {k: mean_of("tales", data="classified", keep=k) for k in (1.0, 0.25, 0.03)}
+    assert hard[0.25] < hard[0.03] - 0.03
+    assert hard[0.25] < hard[1.0] - 0.03
+    mixed = {
+        share: [
+            mean_of(d, data="mixed", bulletins=share) for d in ("tales", "bulletins")
+        ]
+        for share in (0.0, 0.1, 0.5)
+    }
+    assert mixed[0.0][0] < mixed[0.5][0]
+    assert mixed[0.0][1] - mixed[0.1][1] > 1
