@@ -224,8 +224,8 @@ bulletins -1.61 ± 0.33
 
 # 5. Too clean
 
-The classifier ranks, so it can be asked for less: a quarter of the text, or the best 3
-in a hundred, 31,000 tokens, of which 400 steps read each 13 times and 100 steps 3 times.
+The classifier ranks, so it can be asked for less: a quarter of the text, or 3 % of it.
+That is 31,000 tokens, which 400 steps read 13 times and 100 steps 3 times.
 
 >>> for steps in (100, 400):
 ...     found = [
@@ -269,7 +269,8 @@ a share of documents says something else:
 
 >>> domains = {"tales": ("tale", "mirror", "near"), "bulletins": ("bulletin",)}
 >>> chosen = [
-...     [texts[i] for i in passed if pages[i].kind in kinds] for kinds in domains.values()
+...     [texts[i] for i in passed if pages[i].kind in group]
+...     for group in domains.values()
 ... ]
 >>> documents = [len(domain) for domain in chosen]
 >>> words = [sum(len(text.split()) for text in domain) for domain in chosen]
@@ -286,7 +287,7 @@ What does a share buy? The same budget, with 0, 10 and 50 % of bulletins:
 ...     print(f"{share:.0%}: tales {tales:.2f}, bulletins {bulletins:.2f}")
 0%: tales 2.40, bulletins 3.33
 10%: tales 2.42, bulletins 1.93
-ERR StatisticsError fmean requires at least one data point
+50%: tales 2.52, bulletins 0.25
 
 The first tenth is cheap: for 0.02 on the tales it buys 1.4 on the bulletins. The rest
 costs the tales more. Which exchange is fair, no loss can say. The usual dial is a

@@ -124,11 +124,9 @@ class _Reader(HTMLParser):
 
 
 def _close(html: str) -> str:
-    """Make text of what begins like markup and never ends.
-
-    The parser looks for the end of each anew, over all that is left of the page; a page
-    of nothing else would take hours.
-    """
+    """Make text of what begins like markup and never ends."""
+    # The parser looks for the end of each anew, over all that is left of the page; a
+    # page of nothing else would take hours.
     for begin, end in (("<!--", "-->"), ("<![", "]]>"), ("<", ">")):
         whole, ends, rest = html.rpartition(end)
         html = whole + ends + rest.replace(begin, "&lt;" + begin[1:])
