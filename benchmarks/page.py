@@ -22,6 +22,7 @@ HEADINGS = {
     "tokenizer": "The tokenizer",
     "model": "The model",
     "training": "Training",
+    "curation": "Near duplicates",
     "start": "Until something happens",
     "gpu": "On a GPU",
 }
@@ -46,6 +47,8 @@ TITLES = {
     "optimizer": "AdamW",
     "checkpoint": "Checkpoints",
     "ddp": "Two processes",
+    "minhash": "Signatures",
+    "pairs": "Signatures and pairs",
     "imports": "Imports",
     "commands": "Commands",
     "doctests": "Doctests",
