@@ -15,9 +15,9 @@ from benchmarks.command import main
 from benchmarks.measure import Part, Record
 from benchmarks.model import PEER, write
 from benchmarks.shapes import QUICK, SETTINGS, SIZES, Size
+from minillm.accounting.measure import measure_peak_flops
 from minillm.config import ModelConfig
 from minillm.flops import mfu, param_count
-from minillm.train import measure_peak_flops
 
 # The shape of the smallest GPT-2. Its vocabulary is rounded up, as is usual.
 GPT2 = ModelConfig(50304, 1024, d_model=768, n_layers=12, n_heads=12)

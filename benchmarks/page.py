@@ -21,6 +21,7 @@ PRECISION = ROOT / "images" / "data" / "training-speed.md"
 HEADINGS = {
     "tokenizer": "The tokenizer",
     "model": "The model",
+    "gradients": "Gradients by hand",
     "training": "Training",
     "curation": "Near duplicates",
     "start": "Until something happens",
@@ -43,6 +44,9 @@ TITLES = {
     "decode growth": "Writing after more and more",
     "cache": "With and without a cache",
     "limits": "What nobody can pass",
+    "pass": "Forward and backward, on the tape",
+    "operations": "Where its time goes",
+    "memory of the tape": "What it keeps",
     "loop": "The loop around the model",
     "optimizer": "AdamW",
     "checkpoint": "Checkpoints",
@@ -89,8 +93,8 @@ REASONS = {
     ),
     "memory": (
         "Where it is missed: about a million distinct runs are remembered at a time "
-        "([how](tokenizer/words.md)). A good part of the peak is no longer used: the C "
-        "library of Linux keeps what NumPy has freed. With "
+        "([how](tokenizer/arrays.md)). A good part of the peak is no longer used: the "
+        "C library of Linux keeps what NumPy has freed. With "
         "`MALLOC_MMAP_THRESHOLD_=262144` in the environment it gives it back, and the "
         "peak is about a third lower."
     ),

@@ -6,7 +6,7 @@
 Every setting gets the same time: as many steps as fit into the time that 1,400 steps of
 the first one take (times the budget), by the ratio of their step times, measured in
 turns. Results are kept in `images/data/sweep.json`, one for each name and budget, and
-the table that the page of the demo shows is drawn from them.
+the page of the demo shows them (`minillm.drawing.first_page` writes its table).
 """
 
 import argparse
@@ -23,13 +23,13 @@ import torch
 from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
 from minillm.data import END_OF_TEXT, andersen, split, tokenize
+from minillm.drawing.first_page import write_first_page
 from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
 from minillm.model import TransformerLM
 from minillm.train import TrainConfig, Trainer, bits_per_byte, evaluate
 
 RESULTS = IMAGES / "data" / "sweep.json"
-TABLE = IMAGES / "data" / "sweep.md"
 STEPS = 1400
 
 SHAPE = {
@@ -154,8 +154,7 @@ def main() -> None:
         print(result, flush=True)
         with atomic_write(RESULTS) as file:
             file.write((json.dumps(results, indent=1) + "\n").encode())
-    with atomic_write(TABLE) as file:
-        file.write(table(results).encode())
+    write_first_page()
     print(table(results), end="")
 
 

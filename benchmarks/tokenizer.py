@@ -17,7 +17,7 @@ from benchmarks.measure import Part, Record
 from benchmarks.peer_bpe import HUGGING_FACE
 from benchmarks.texts import MB, both, code, grow, noted
 from minillm.bpe import BPETokenizer
-from minillm.tokenizer import arrays as bpe_arrays
+from minillm.tokenizer import arrays, runs
 
 # Which part of the speed of tiktoken it shall reach.
 WARM = {"documentation": 1.0, "code": 0.7}
@@ -110,7 +110,7 @@ def steps(record: Record) -> None:
 
 def _steps(record: Record, tokenizer: BPETokenizer, text: str) -> dict[str, float]:
     peer_bpe.forget(tokenizer)
-    arrays = tokenizer._encoder.arrays
+    encoder = tokenizer._encoder.arrays
     took: dict[str, float] = defaultdict(float)
 
     def timed(step: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,10 +124,10 @@ def _steps(record: Record, tokenizer: BPETokenizer, text: str) -> dict[str, floa
 
     with ExitStack() as stack:
         for step, (owner, function) in {
-            "finding runs": (bpe_arrays, "find_runs"),
-            "looking runs up": (arrays.runs, "find"),
-            "cutting new runs into words": (arrays, "cut"),
-            "merging new words": (bpe_arrays, "merge_in_step"),
+            "finding runs": (runs, "find_runs"),
+            "looking runs up": (encoder.runs.table, "find"),
+            "cutting new runs into words": (encoder, "cut"),
+            "merging new words": (arrays, "merge_in_step"),
         }.items():
             wrapped = timed(step, getattr(owner, function))
             stack.enter_context(patch.object(owner, function, wrapped))

@@ -2,20 +2,22 @@ r"""minillm: the course that runs.
 
 Read the chapters in this order; each is a module, and each runs:
 
-0. [`minillm.config`][]: the numbers that fix a model's shape
 1. [`minillm.bpe`][]: text to integers, and back
 2. [`minillm.attention`][]: how one position learns from the positions before it, and
-   [`minillm.rope`][], how it knows where they stand
-3. [`minillm.model`][]: the Transformer, attention stacked into a language model
-4. [`minillm.train`][]: learning, from the loss to the loop
-5. [`minillm.generate`][]: sampling, from probabilities back to text
-6. [`minillm.flops`][]: accounting: where the FLOPs, the bytes and the hours go
+   [`minillm.rope`][], how it knows their distance
+3. [`minillm.model`][]: the Transformer, attention stacked into a language model, and
+   [`minillm.config`][], the numbers that fix its shape
+4. [`minillm.gradients`][]: backpropagation, by hand
+5. [`minillm.train`][]: learning, from the loss to the loop
+6. [`minillm.generate`][]: sampling, from probabilities back to text
+7. [`minillm.flops`][]: accounting: where the FLOPs, the bytes and the hours go
 9. [`minillm.curation`][]: where the text comes from, and what cleaning it is worth
-7. [`minillm.emergence`][]: more is different: what small models cannot tell
+10. [`minillm.emergence`][]: more is different: what small models cannot tell
 
-Around them stand [`minillm.data`][] (the corpus), [`minillm.training.baselines`][]
-(what a model has to beat), [`minillm.hub`][] (folders that other programs read), the
-command line and [`minillm.exercises`][], which grade themselves.
+Around them stand [`minillm.data`][] (the corpus), [`minillm.hub`][] (folders that other
+programs read), the command line, the exercises, which grade themselves, and one package
+of depth behind each chapter. The course begins on the page *What a language model is*,
+`docs/language-model.md`.
 """
 
 from typing import TYPE_CHECKING

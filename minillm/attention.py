@@ -213,12 +213,22 @@ class Linear(nn.Module):
 
     def __init__(self, d_in: int, d_out: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(d_out, d_in) / math.sqrt(d_in))
+        self.weight = nn.Parameter(torch.empty(d_out, d_in))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the weight anew."""
+        self.weight.normal_().div_(math.sqrt(self.weight.shape[1]))
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Multiply each vector along the last axis by the weight."""
         # $y = x W^\top$: the same product for rows, which is how batches are stored.
         return F.linear(x, self.weight)
+
+    def extra_repr(self) -> str:
+        """The sizes, for `print(model)`."""
+        return f"d_in={self.weight.shape[1]}, d_out={self.weight.shape[0]}"
 
 
 class LayerCache:
@@ -261,8 +271,10 @@ class LayerCache:
             All keys and all values so far, the new ones last.
 
         Raises:
-            ValueError: if the context is full.
+            ValueError: if the context is full, or the cache was made for another number
+                of sequences or another model.
         """
+        _check_room(self.shape, k.shape)
         start, end = self.length, self.length + k.shape[-2]
         if end > self.shape[-2]:
             raise ValueError(
@@ -356,6 +368,9 @@ class MultiHeadAttention(nn.Module):
         n_kv_heads: $H_{kv}$, the number of key and value heads; `None` means $H$.
         rope: turns queries and keys by their positions; `None` for no positions.
 
+    Raises:
+        ValueError: if the heads do not divide as they must.
+
     Examples:
         All heads at once equal one head after another:
 
@@ -399,8 +414,10 @@ class MultiHeadAttention(nn.Module):
         rope: RotaryEmbedding | None = None,
     ) -> None:
         super().__init__()
+        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        _check_heads(d_model, n_heads, n_kv_heads, rope)
         self.d_head, self.rope = d_model // n_heads, rope
-        d_kv = self.d_head * (n_kv_heads or n_heads)
+        d_kv = self.d_head * n_kv_heads
         self.q_proj = Linear(d_model, d_model)
         self.k_proj = Linear(d_model, d_kv)
         self.v_proj = Linear(d_model, d_kv)
@@ -426,8 +443,8 @@ class MultiHeadAttention(nn.Module):
             k, v = cache.append(k, v)  # (B, H_kv, S, d_h), S = everything read so far
             if start and q.shape[2] > 1:
                 # The query in row t stands at position start + t.
-                mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(start)
-                mask = mask.to(x.device)
+                shape = q.shape[2], k.shape[2]
+                mask = torch.ones(shape, dtype=torch.bool, device=x.device).tril(start)
         # PyTorch's fused kernel computes `scaled_dot_product_attention` above without
         # ever holding the whole matrix of scores. A single new token sees everything.
         # On a CPU it goes backwards in bfloat16 more slowly than in float32.
@@ -440,9 +457,42 @@ class MultiHeadAttention(nn.Module):
                 k,
                 v,
                 attn_mask=mask,
-                is_causal=mask is None and q.shape[2] > 1,
+                is_causal=not start,
                 enable_gqa=k.shape[1] != q.shape[1],
             )
         if narrow:
             gathered = gathered.bfloat16()
         return self.o_proj(gathered.transpose(1, 2).flatten(2))  # (B, T, d)
+
+    def extra_repr(self) -> str:
+        """The numbers of heads, for `print(model)`."""
+        rows = len(self.q_proj.weight), len(self.k_proj.weight)
+        n_heads, n_kv_heads = (n // self.d_head for n in rows)
+        return f"n_heads={n_heads}, n_kv_heads={n_kv_heads}, d_head={self.d_head}"
+
+
+def _check_heads(
+    d_model: int, n_heads: int, n_kv_heads: int, rope: RotaryEmbedding | None
+) -> None:
+    """Refuse numbers of heads that do not divide what they share."""
+    for name, whole, part in (
+        ("d_model={} is not a multiple of n_heads={}", d_model, n_heads),
+        ("n_heads={} is not a multiple of n_kv_heads={}", n_heads, n_kv_heads),
+    ):
+        if part < 1 or whole % part:
+            raise ValueError(f"{name.format(whole, part)}: change one of them")
+    if rope is not None and rope.d_head != d_model // n_heads:
+        raise ValueError(
+            f"the rotary embedding turns heads of {rope.d_head} numbers; d_model / "
+            f"n_heads is {d_model // n_heads}: give it that d_head"
+        )
+
+
+def _check_room(shape: tuple[int, ...], new: torch.Size) -> None:
+    """Refuse keys that the cache would repeat, or could not hold."""
+    for axis, name in ((0, "sequences"), (1, "heads"), (3, "numbers in a head")):
+        if shape[axis] != new[axis]:
+            raise ValueError(
+                f"the cache was made for {shape[axis]} {name}; got {new[axis]}: make "
+                "one with this batch size and the config of this model"
+            )

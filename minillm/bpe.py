@@ -1,9 +1,10 @@
 r"""Turn text into integers, and back.
 
 **The question.** A model computes with numbers, and a text is not one. Which integers
-shall stand for a text? Three things are wanted. There is a way back. No text is
-impossible. And the row of integers, the *tokens*, is short: a model pays for each token
-in it, and attention pays for each pair.
+shall stand for a text? We want three things. There is a way back. No text is
+impossible. And the sequence of integers is short: each integer is the *id* of a
+*token*, a piece of text that the model knows. A model computes for each token of the
+sequence, and attention for each pair of tokens.
 
 **One string, one number.** We run one string through four tokenizers and measure each
 by the bytes of text that one token stands for, its *compression ratio*. Each step is
@@ -21,14 +22,22 @@ its own size (124 million) for a table of characters, most of which it never mee
 >>> characters.vocab_size * 768
 855638016
 
-*Bytes.* In UTF-8 every text is a row of bytes, and there are only 256. Now the ratio is
-the problem. It is 1, the worst there is: one token for each byte of the text.
+*Bytes.* In UTF-8 every text is a sequence of bytes, and a byte has only 256 values. Now
+the ratio is the problem. It is 1, the worst there is: one token for each byte of the
+text.
 
 >>> compression_ratio(text, ByteTokenizer().encode(text)), ByteTokenizer().vocab_size
 (1.0, 256)
 
-*Words.* The ratio is four times better. But the vocabulary holds the words of one text,
-and to a word of any other it can only say "unknown". There is no way back:
+*Words.* An emoji is no letter, so it forms a word with the punctuation behind it, and
+our string has five words. (Each takes the space before it along; why, we see below.)
+
+>>> pretokenize(text, GPT2_PATTERN)
+['Hello', ',', ' 🌍!', ' 你好', '!']
+
+The ratio is four times better: 20 bytes in 5 tokens. But the vocabulary holds the five
+words of one text and a token for "unknown", which is all that it can say to a word of
+any other text. There is no way back:
 
 >>> words = WordTokenizer(text)
 >>> compression_ratio(text, words.encode(text)), words.vocab_size
@@ -37,7 +46,7 @@ and to a word of any other it can only say "unknown". There is no way back:
 'Hello,<unk>! 你好!'
 
 *Byte-pair encoding.* Start from the 256 bytes, so that no text is impossible, and give
-whatever is frequent a token of its own, so that the row gets short. The size of the
+what is frequent a token of its own, so that the sequence gets short. The size of the
 vocabulary becomes a dial between bytes and words:
 
 >>> for vocab_size in 256, 261, 266, 271:
@@ -51,7 +60,7 @@ vocabulary becomes a dial between bytes and words:
 'Hello, world! 你好!'
 
 At 271 the tokens are the words, and what is no word is still spelled in bytes. That is
-why nearly every language model uses it, and this chapter builds it.
+why nearly every language model uses byte-pair encoding, and this chapter builds it.
 
 How large should the vocabulary be? This is what the dial does on Andersen's tales, with
 merges learned from most of them and measured on the rest:
@@ -67,12 +76,11 @@ that were learned from is one token, no pair is left to merge, and the curve end
 has 50,257 tokens, learned from web pages; a quarter of that, learned from tales, does
 as well on tales. A vocabulary belongs to the kind of text that it comes from.
 
-**Before this:** nothing but Python. **Next:** [`minillm.attention`][]. Four pages go
-deeper: [`minillm.tokenizer.patterns`][] (where a text is cut into words),
+**Before this:** nothing but Python. **Deeper**, when you have read the chapter:
+[`minillm.tokenizer.patterns`][] (where a text is cut into words),
 [`minillm.tokenizer.tokenizer`][] (special tokens, streams, files),
 [`minillm.tokenizer.leaks`][] (what a model cannot see in its tokens) and
-[`minillm.tokenizer.learning`][] (how all this becomes
-fast).
+[`minillm.tokenizer.learning`][] (how training becomes fast).
 """
 
 import os
@@ -81,7 +89,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from minillm.tokenizer.leaks import ShownWord, show_merges
-from minillm.tokenizer.learning import train_bpe
+from minillm.tokenizer.learning import check_training, report_shortage, train_bpe
 from minillm.tokenizer.patterns import (
     BYTE_RANK,
     GPT2_PATTERN,
@@ -89,12 +97,9 @@ from minillm.tokenizer.patterns import (
     O200K_PATTERN,
     pretokenize,
 )
-from minillm.tokenizer.source import (
-    check_training,
-    report_shortage,
-    source_words,
-)
+from minillm.tokenizer.streams import read_text, split_specials
 from minillm.tokenizer.tokenizer import BPETokenizer
+from minillm.tokenizer.words import Merge, Pair
 
 __all__ = [
     "GPT2_PATTERN",
@@ -105,18 +110,16 @@ __all__ = [
     "CharTokenizer",
     "ShownWord",
     "WordTokenizer",
+    "choose_pair",
     "compression_ratio",
     "count_pairs",
     "encode_naive",
     "merge",
+    "pretokenize",
     "show_merges",
     "train_bpe",
-    "train_bpe_chunks",
     "train_bpe_naive",
 ]
-
-Pair = tuple[int, int]
-Merge = tuple[bytes, bytes]
 
 
 def compression_ratio(text: str, ids: Sequence[int]) -> float:
@@ -160,7 +163,7 @@ class CharTokenizer:
         return [ord(character) for character in text]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Turn numbers into the characters that bear them."""
+        """Turn ids into the characters with these numbers."""
         return "".join([chr(id_) for id_ in ids])
 
 
@@ -173,10 +176,10 @@ class ByteTokenizer:
         >>> ByteTokenizer().encode("aé🌍")
         [97, 195, 169, 240, 159, 140, 141]
 
-        A part of a character is no text. It is shown as the character U+FFFD:
+        A part of a character is no text. It becomes the replacement character, U+FFFD:
 
         >>> ByteTokenizer().decode([97, 195])
-        'a\ufffd'
+        'a�'
     """
 
     vocab_size = 256
@@ -202,14 +205,14 @@ class WordTokenizer:
         >>> words.encode("the cat in the hat"), words.encode("the dog in the fog")
         ([1, 2, 3, 4, 5], [1, 0, 3, 4, 0])
 
-        Lost text is not the worst of it. A language model is measured by how well it
-        guesses the next token, and "unknown" is easy to guess. A tokenizer that knows
-        nothing makes a perfect model:
+        Lost text is not the worst of it. A language model is judged by how well it
+        predicts the next token, and "unknown" is easy to predict. A tokenizer that
+        knows nothing makes a perfect model:
 
         >>> WordTokenizer("").encode("the dog in the fog")
         [0, 0, 0, 0, 0]
 
-        So two models can be compared by their guesses only if nothing is unknown.
+        So two models can be compared by their predictions only if nothing is unknown.
     """
 
     def __init__(self, text: str, pattern: str = GPT2_PATTERN) -> None:
@@ -228,14 +231,14 @@ class WordTokenizer:
 
 
 def count_pairs(ids: Sequence[int]) -> Counter[Pair]:
-    r"""Count how often each two tokens are neighbours.
+    r"""Count how often each pair of tokens stands side by side.
 
     Byte-pair encoding (Gage 1994; for words, Sennrich et al. 2016, arXiv:1508.07909)
     repeats one step: find the two tokens that most often stand side by side, and let a
     new token stand for both.
 
     Args:
-        ids: a row of tokens.
+        ids: a sequence of ids.
 
     Returns:
         The counts, in the order in which the pairs first appear.
@@ -256,15 +259,15 @@ def count_pairs(ids: Sequence[int]) -> Counter[Pair]:
 
 
 def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
-    r"""Put one new token in the place of two neighbours, wherever they occur.
+    r"""Replace a pair of neighbours by one new token, wherever it occurs.
 
     Args:
-        ids: a row of tokens.
+        ids: a sequence of ids.
         pair: the two neighbours.
-        new_id: the token for both.
+        new_id: the id of the token for both.
 
     Returns:
-        The new row.
+        The new sequence.
 
     Examples:
         "the cat in the hat" by hand. Here are all counts, with a dot for the space:
@@ -277,20 +280,23 @@ def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
         >>> show_counts(ids)
         t+h:2 h+e:2 e+·:2 ·+c:1 c+a:1 a+t:2 t+·:1 ·+i:1 i+n:1 n+·:1 ·+t:1 ·+h:1 h+a:1
 
-        Four pairs occur twice. "th" is the first of them, and gets the number 256. "h"
-        is then gone from two places, and "th" has become a partner of "e":
+        Four pairs occur twice, and only one can be merged. Where counts are equal, our
+        trainer below takes the pair with the greater bytes. Here that is "th", since
+        "t" comes after "h", "e" and "a". It gets the id 256. "t" and "h" are gone from
+        these two positions, and "th" has become a neighbour of "e":
 
         >>> ids, names[256] = merge(ids, (ord("t"), ord("h")), 256), "th"
         >>> show_counts(ids)
         th+e:2 e+·:2 ·+c:1 c+a:1 a+t:2 t+·:1 ·+i:1 i+n:1 n+·:1 ·+th:1 ·+h:1 h+a:1
 
-        The second merge makes "the":
+        Of three pairs that occur twice, "th" with "e" is now the greatest. The second
+        merge makes "the":
 
         >>> ids, names[257] = merge(ids, (256, ord("e")), 257), "the"
         >>> show_counts(ids)
         the+·:2 ·+c:1 c+a:1 a+t:2 t+·:1 ·+i:1 i+n:1 n+·:1 ·+the:1 ·+h:1 h+a:1
 
-        And the third makes "the" with the space behind it:
+        And the third, of two, makes "the" with the space behind it:
 
         >>> ids, names[258] = merge(ids, (257, ord(" ")), 258), "the·"
         >>> show_counts(ids)
@@ -307,7 +313,7 @@ def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
         >>> pretokenize("the cat in the hat", GPT2_PATTERN)
         ['the', ' cat', ' in', ' the', ' hat']
 
-        Where pairs overlap, the left one is taken:
+        Where two occurrences of a pair overlap, the left one is merged:
 
         >>> merge([7, 7, 7], (7, 7), 8)
         [8, 7]
@@ -345,7 +351,8 @@ def train_bpe_naive(
         tie_break: which of the most frequent pairs to merge. `"bytes"`: the greater, as
             a pair of byte strings. `"first"`: the one seen first. `"huggingface"`: the
             smaller as a pair of ids, with the bytes numbered in the order of the
-            characters that GPT-2 writes for them.
+            characters that GPT-2 writes for them. `"ids"`: the same with the bytes as
+            they are, which is the rule of `rustbpe`, `bpeasy` and `gigatoken`.
 
     Returns:
         The vocabulary, from ids to bytes, and the merges in the order of learning. If
@@ -363,9 +370,20 @@ def train_bpe_naive(
         >>> len(vocab) == 256 + len(merges) + 1, vocab[256], vocab[259]
         (True, b'th', b'<|end|>')
     """
-    specials = check_training(vocab_size, special_tokens, tie_break)
-    # The text becomes rows of bytes, one for each pre-token.
-    chunks = [list(word) for word in source_words(source, pattern, specials)]
+    specials = check_training(source, vocab_size, special_tokens, tie_break)
+    # A path gives one text, read here in one piece.
+    if isinstance(source, str | os.PathLike):
+        source = ["".join(read_text(source))]
+    # The texts become sequences of bytes, one for each pre-token. Cut at the special
+    # tokens, every second part of a text is one of them, and is left out.
+    chunks = [
+        list(word.encode())
+        for text in source
+        for part in split_specials(text, specials)[::2]
+        for word in pretokenize(part, pattern)
+    ]
+    if not chunks:
+        raise ValueError("there is no text to learn from: the source is empty")
     vocab = {byte: bytes([byte]) for byte in range(256)}
     merges: list[Merge] = []
     while len(vocab) < vocab_size - len(specials):
@@ -403,15 +421,25 @@ def choose_pair(
         The pair.
 
     Examples:
-        Four words, 5, 2, 3 and 6 times, and six merges, by three rules:
+        Of two pairs that occur twice, "b" with "a" has the greater bytes:
+
+        >>> letters = {byte: bytes([byte]) for byte in b"ab"}
+        >>> choose_pair(count_pairs(list(b"ababa")), letters, "bytes")
+        (98, 97)
+        >>> choose_pair(count_pairs(list(b"ababa")), letters, "first")
+        (97, 98)
+
+        Four words, 5, 2, 3 and 6 times, and six merges, by four rules. (The last two
+        number letters alike, and differ in a space, or in the bytes of "é".)
 
         >>> words = ["low"] * 5 + ["lower"] * 2 + ["widest"] * 3 + ["newest"] * 6
-        >>> for rule in "bytes", "first", "huggingface":
+        >>> for rule in "bytes", "first", "huggingface", "ids":
         ...     _, merges = train_bpe_naive(words, 262, tie_break=rule)
         ...     print(rule, [(left + right).decode() for left, right in merges])
         bytes ['st', 'est', 'ow', 'low', 'west', 'ne']
         first ['es', 'est', 'lo', 'low', 'ne', 'new']
         huggingface ['es', 'est', 'lo', 'low', 'ew', 'new']
+        ids ['es', 'est', 'lo', 'low', 'ew', 'new']
     """
     most = max(counts.values())
     tied = [pair for pair, count in counts.items() if count == most]
@@ -419,83 +447,11 @@ def choose_pair(
         return tied[0]
     if tie_break == "bytes":
         return max(tied, key=lambda pair: (vocab[pair[0]], vocab[pair[1]]))
+    if tie_break == "ids":
+        return min(tied)
     # Hugging Face numbers the bytes in the order of the characters that GPT-2 writes
     # for them; a merged token has its number from 256 on either way.
     return min(tied, key=lambda pair: tuple(BYTE_RANK.get(id_, id_) for id_ in pair))
-
-
-def train_bpe_chunks(
-    source: str | os.PathLike[str] | Iterable[str],
-    vocab_size: int,
-    special_tokens: Iterable[str] = (),
-    *,
-    pattern: str = GPT2_PATTERN,
-    tie_break: str = "bytes",
-) -> tuple[dict[int, bytes], list[Merge]]:
-    r"""Learn merges from text, counting each distinct pre-token once.
-
-    The same result as [`train_bpe_naive`][minillm.bpe.train_bpe_naive]. Unlike it: a
-    pre-token that occurs a thousand times is kept once, with the number 1000, and
-    counts a thousandfold.
-
-    Args:
-        source: a path, or an iterable of texts.
-        vocab_size: how many tokens there shall be.
-        special_tokens: the special tokens, cut out of the text.
-        pattern: the pre-tokenizer.
-        tie_break: the rule for ties.
-
-    Returns:
-        The vocabulary and the merges.
-
-    Raises:
-        ValueError: if there is no text, or if an argument is not what it should be.
-
-    Examples:
-        >>> text = ["the cat in the hat"]
-        >>> train_bpe_chunks(text, 260) == train_bpe_naive(text, 260)
-        True
-
-        A language has few words, and uses them again and again. In the tales of
-        Andersen this saves 27 parts of the work in 28:
-
-        >>> from minillm.data import andersen
-        >>> tales = andersen()
-        >>> words = [word for tale in tales for word in pretokenize(tale, GPT2_PATTERN)]
-        >>> len(words), len(set(words))
-        (391418, 13834)
-
-        That is still much to do for every merge, since a merge changes few words. Of
-        the 13,834 there are six in which the thousandth merge finds its place:
-
-        >>> _, merges = train_bpe(tales, 256 + 1000)
-        >>> merges[-1], sum(b" mill" in word.encode() for word in set(words))
-        ((b' m', b'ill'), 6)
-
-        [`train_bpe`][minillm.tokenizer.learning.train_bpe] counts again in these six
-        alone.
-    """
-    specials = check_training(vocab_size, special_tokens, tie_break)
-    times = Counter(source_words(source, pattern, specials))
-    chunks = [list(word) for word in times]
-    vocab = {byte: bytes([byte]) for byte in range(256)}
-    merges: list[Merge] = []
-    while len(vocab) < vocab_size - len(specials):
-        counts: Counter[Pair] = Counter()
-        for chunk, n in zip(chunks, times.values(), strict=True):
-            for pair in pairwise(chunk):
-                counts[pair] += n
-        if not counts:
-            break
-        pair = choose_pair(counts, vocab, tie_break)
-        merges.append((vocab[pair[0]], vocab[pair[1]]))
-        new_id = len(vocab)
-        vocab[new_id] = vocab[pair[0]] + vocab[pair[1]]
-        chunks = [merge(chunk, pair, new_id) for chunk in chunks]
-    report_shortage(len(merges), vocab_size - 256 - len(specials))
-    for token in specials:
-        vocab[len(vocab)] = token.encode()
-    return vocab, merges
 
 
 def encode_naive(

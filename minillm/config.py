@@ -5,16 +5,18 @@ Everything else in the course is computed from them: the weights of
 programs read. They live in a module of their own, without PyTorch, because counting
 must not need the machinery that trains.
 
-Most of the words below are still strange here, and each has its chapter: vectors and
-heads in [`minillm.attention`][], rotary positions in [`minillm.rope`][], the residual
-stream and the rest in [`minillm.model`][]. Look at how few numbers there are, and come
-back to them.
+By now every letter has been met: vectors and heads in [`minillm.attention`][], rotary
+positions in [`minillm.rope`][], the residual stream and the rest in
+[`minillm.model`][]. Here they stand in one list.
 """
 
 import math
 from dataclasses import dataclass, fields
 
-__all__ = ["ModelConfig", "RopeScaling"]
+__all__ = ["VOCAB_SIZE", "LinearScaling", "ModelConfig", "RopeScaling"]
+
+VOCAB_SIZE = 2048
+"""How many tokens a vocabulary has unless you say otherwise; the demo's has as many."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class ModelConfig:
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
     tie_embeddings: bool = False
-    rope_scaling: "RopeScaling | None" = None
+    rope_scaling: "LinearScaling | RopeScaling | None" = None
 
     def __post_init__(self) -> None:
         # The dataclass is frozen for its users, so the two defaults that depend on
@@ -74,6 +76,8 @@ class ModelConfig:
         if self.n_kv_heads is None:
             object.__setattr__(self, "n_kv_heads", self.n_heads)
         if self.d_ff is None:
+            # $d_{ff} = 64 \lceil \frac{8}{3} d / 64 \rceil$; dividing the negative
+            # number rounds up, where `//` alone rounds down.
             object.__setattr__(self, "d_ff", -(-8 * self.d_model // (3 * 64)) * 64)
         for field in fields(self):
             value = getattr(self, field.name)
@@ -143,11 +147,7 @@ class RopeScaling:
     original_context_length: int
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not 0 < getattr(self, field.name) < math.inf:
-                raise ValueError(
-                    f"{field.name} must be positive; got {getattr(self, field.name)!r}"
-                )
+        _check_positive(self)
         if self.low_freq_factor >= self.high_freq_factor:
             raise ValueError(
                 f"low_freq_factor={self.low_freq_factor} must be less than "
@@ -170,3 +170,47 @@ class RopeScaling:
         )
         kept = min(max(kept, 0.0), 1.0)
         return kept * speed + (1 - kept) * speed / self.factor
+
+
+@dataclass(frozen=True)
+class LinearScaling:
+    r"""Rotary positions, all stretched alike: position 8 is turned as 1 was.
+
+    The older way to a longer context, called `linear` in a configuration ("position
+    interpolation", Chen et al. 2023, arXiv:2306.15595, section 2.3). Every pair meets
+    only angles that it knows, but neighbours become harder to tell apart, so a model
+    has to be trained a little more.
+
+    Args:
+        factor: by what every angle is divided.
+
+    Raises:
+        ValueError: if the factor is not positive.
+
+    Examples:
+        >>> LinearScaling(8.0).slow(1.0)
+        0.125
+    """
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        _check_positive(self)
+
+    def slow(self, speed: float) -> float:
+        r"""Slow one pair down.
+
+        Args:
+            speed: $\theta_j$, the angle from one position to the next.
+
+        Returns:
+            The new angle.
+        """
+        return speed / self.factor
+
+
+def _check_positive(scaling: LinearScaling | RopeScaling) -> None:
+    for field in fields(scaling):
+        value = getattr(scaling, field.name)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{field.name} must be positive; got {value!r}")

@@ -1,8 +1,8 @@
-r"""Text: where it comes from, and how it becomes one long row of token ids.
+r"""Text: where it comes from, and how it becomes one long sequence of token ids.
 
-**The question.** A model is trained on a row of integers. What is in the row, in which
-order, and which part of it is kept away from the model, so that it can be examined on
-something it has not seen?
+**The question.** A model is trained on a sequence of integers. What is in it, in which
+order, and which part is held out, so that the model can be evaluated on text that it
+was not trained on?
 
 The course ships with one text, the fairy tales of Hans Christian Andersen in a
 translation of the nineteenth century, so that everything runs without a network:
@@ -14,10 +14,10 @@ translation of the nineteenth century, so that everything runs without a network
 'It was lovely summer weather in the country, and the golden c'
 
 A text is a list of *documents*, here one for each tale. Two things happen only between
-documents: the examination part is cut off there, and the token `<|endoftext|>` marks
+documents: the *held-out* part is split off there, and the token `<|endoftext|>` marks
 that what follows has nothing to do with what came before.
 
-Texts that do not fit into memory go the same way in [`minillm.corpus.prepare`][].
+For texts that do not fit into memory there is [`minillm.corpus.prepare`][].
 """
 
 import json
@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minillm.bpe import BPETokenizer
-from minillm.tokenizer.source import read_text
+from minillm.tokenizer.streams import read_text
 
 __all__ = [
     "END_OF_TEXT",
@@ -126,19 +126,19 @@ def stream_documents(
     return _cut(read_text(path), separator, str(path))
 
 
-def _cut(pieces: Iterable[str], separator: str, name: str) -> Iterator[str]:
-    """Cut a text that comes in pieces into its documents."""
+def _cut(chunks: Iterable[str], separator: str, name: str) -> Iterator[str]:
+    """Cut a text that comes in chunks into its documents."""
     held, half, n_bytes = "", "", 0
-    for i, piece in enumerate(pieces):
-        if "\0" in piece:
-            at = n_bytes + len(piece[: piece.index("\0")].encode())
+    for i, chunk in enumerate(chunks):
+        if "\0" in chunk:
+            at = n_bytes + len(chunk[: chunk.index("\0")].encode())
             raise ValueError(
                 f"{name} is not text: byte {at} is zero; bring a text file"
             )
-        n_bytes += len(piece.encode())
+        n_bytes += len(chunk.encode())
         # Some editors put an invisible mark before the first letter.
-        new = half + (piece.removeprefix("\ufeff") if i == 0 else piece)
-        # Half a line end at the end of a piece waits for its other half.
+        new = half + (chunk.removeprefix("\ufeff") if i == 0 else chunk)
+        # Half a line end at the end of a chunk waits for its other half.
         half = "\r" if new.endswith("\r") else ""
         held += new.removesuffix("\r").replace("\r\n", "\n")
         *whole, held = held.split(separator)
@@ -178,19 +178,19 @@ def _json_documents(path: Path, field: str) -> Iterator[str]:
 def split(
     documents: Sequence[str], fraction: float = 0.1
 ) -> tuple[list[str], list[str]]:
-    r"""Cut off the last part of a text for examination, between two documents.
+    r"""Split off the last part of a text for validation, between two documents.
 
-    The *validation* part must be text that the model has not seen, and not only in the
-    letter: cut in the middle of a tale, it would share the tale's names with the part
-    before the cut, and the examination would be too easy.
+    The *validation split* must be text that the model was not trained on, in substance
+    too: cut in the middle of a tale, it would share the tale's names with the part
+    before the cut, and predicting it would be too easy.
 
     Args:
         documents: the text, at least two documents.
-        fraction: how much to cut off, of the characters, in $(0, 1)$. The cut is made
+        fraction: how much to hold out, of the characters, in $(0, 1)$. The cut is made
             between the two documents where it comes closest.
 
     Returns:
-        The documents to train on, and those to examine with.
+        The documents to train on, and those held out for validation.
 
     Raises:
         ValueError: if there is only one document, or `fraction` is out of range.
@@ -225,6 +225,7 @@ def end_of_text(tokenizer: BPETokenizer) -> int:
         ValueError: if the tokenizer has no such special token.
 
     Examples:
+        >>> from minillm.bpe import BPETokenizer
         >>> end_of_text(BPETokenizer.train(["the cat"], 258, [END_OF_TEXT]))
         257
     """
@@ -236,7 +237,7 @@ def end_of_text(tokenizer: BPETokenizer) -> int:
 
 
 def tokenize(documents: Iterable[str], tokenizer: BPETokenizer) -> NDArray[Any]:
-    r"""Turn documents into one row of ids, with `<|endoftext|>` around each.
+    r"""Turn documents into one sequence of ids, with `<|endoftext|>` around each.
 
     It stands before the first, too: so even the first token of the text is predicted
     from something.
@@ -246,12 +247,13 @@ def tokenize(documents: Iterable[str], tokenizer: BPETokenizer) -> NDArray[Any]:
         tokenizer: one that has `<|endoftext|>` as a special token.
 
     Returns:
-        One row of ids, in the smallest unsigned type that holds them.
+        The sequence of ids, in the smallest unsigned type that holds them.
 
     Raises:
         ValueError: if the tokenizer has no `<|endoftext|>`.
 
     Examples:
+        >>> from minillm.bpe import BPETokenizer
         >>> tokenizer = BPETokenizer(
         ...     {i: bytes([i]) for i in range(256)}, [], ["<|endoftext|>"]
         ... )

@@ -1,4 +1,4 @@
-r"""Sampling: from a score for every next token back to text.
+r"""Sampling: from the logits of every next token back to text.
 
 **The question.** The model gives $V$ numbers, the logits. Text needs *one* token.
 Which?
@@ -15,11 +15,11 @@ probabilities 50, 30, 15 and 5 percent:
 >>> logits.argmax().item()
 0
 
-It would say word 0 now, and again in the same situation, forever: greedy text runs in
-circles, because the likeliest continuation of a repetition is one more. Drawing from
+*Greedy* decoding picks word 0 every time this context recurs, and the text runs in
+circles, because the likeliest continuation of a repetition is one more. *Sampling* from
 the probabilities avoids that, and brings the opposite trouble. Each unlikely word is
-rarely drawn, but there are thousands of them, and one is enough to derail a sentence.
-At one bad draw in twenty, a text of 50 words survives in 8 cases of 100:
+rarely sampled, but there are thousands of them, and one is enough to derail a sentence.
+With one bad sample in twenty, a text of 50 words survives in 8 cases of 100:
 
 >>> round(0.95**50, 2)
 0.08
@@ -46,13 +46,13 @@ reading them once:
 But keys and values of the past do not change. Kept in a
 [`KVCache`][minillm.model.KVCache], they leave one new position to compute, which looks
 at all before it. All 512 such steps together take even less than reading the tokens
-once, where the mask throws half of the scores away:
+once, where the mask throws half of the attention scores away:
 
 >>> steps = sum(forward_flops(config, 1, 1, past=n).total for n in range(512))
 >>> steps < once, round(again / steps)
 (True, 270)
 
-And the scores are the same:
+And the logits are the same:
 
 >>> from minillm.model import KVCache
 >>> model = TransformerLM(config).double()
@@ -94,6 +94,8 @@ __all__ = [
     "top_p_filter",
 ]
 
+ROUNDING = 1e-9  # what a total of probabilities may miss p by, relative to p
+
 
 def apply_temperature(
     logits: Float[Tensor, "*batch vocab"], t: float
@@ -104,12 +106,12 @@ def apply_temperature(
     never changes.
 
     Args:
-        logits: the scores.
+        logits: the logits.
         t: the temperature, positive. Greedy choice is the limit $t \to 0$, which
             [`generate`][minillm.generate.generate] takes as a special case.
 
     Returns:
-        The scores, divided.
+        The logits, divided.
 
     Raises:
         ValueError: if the temperature is not positive and finite.
@@ -136,14 +138,14 @@ def apply_temperature(
 def top_k_filter(
     logits: Float[Tensor, "*batch vocab"], k: int
 ) -> Float[Tensor, "*batch vocab"]:
-    r"""Keep the $k$ largest scores and rule out the rest.
+    r"""Keep the $k$ largest logits and rule out the rest.
 
     Args:
-        logits: the scores.
-        k: how many stay, at least 1. Among equal scores the smaller id stays.
+        logits: the logits.
+        k: how many stay, at least 1. With equal logits the smaller id stays.
 
     Returns:
-        The scores, with $-\infty$ where a token is ruled out.
+        The logits, with $-\infty$ where a token is ruled out.
 
     Raises:
         ValueError: if `k` is less than 1.
@@ -170,12 +172,13 @@ def top_p_filter(
     not. (Holtzman et al. 2020, "nucleus sampling", arXiv:1904.09751, section 3.1.)
 
     Args:
-        logits: the scores.
-        p: the share to keep, in $(0, 1]$. The token that crosses $p$ stays; among equal
-            scores the smaller id comes first.
+        logits: the logits.
+        p: the share to keep, in $(0, 1]$. The token that crosses $p$ stays; with equal
+            logits the smaller id comes first. A total that misses $p$ by less than one
+            part in $10^9$ counts as $p$, because both are rounded numbers.
 
     Returns:
-        The scores, with $-\infty$ where a token is ruled out.
+        The logits, with $-\infty$ where a token is ruled out.
 
     Raises:
         ValueError: if `p` is outside $(0, 1]$.
@@ -188,19 +191,28 @@ def top_p_filter(
         [True, True, False, False]
         >>> kept([0.90, 0.06, 0.03, 0.01], p=0.7)
         [True, False, False, False]
+
+        At $p = k / n$, exactly $k$ of $n$ equally likely tokens stay:
+
+        >>> sum(kept([1 / 49] * 49, p=5 / 49)), sum(kept([0.1] * 10, p=0.3))
+        (5, 3)
     """
     if not 0 < p <= 1:
         raise ValueError(
             f"top_p must lie in (0, 1]; got {p}: 1 keeps every token, 0.9 is usual"
         )
     order = logits.argsort(dim=-1, descending=True, stable=True)
-    sorted_p = softmax(logits.gather(-1, order).double(), dim=-1)
+    x = logits.gather(-1, order).double()
+    # Not divided by their total, equal weights are all 1, and their sums exact.
+    weights = torch.exp(x - x[..., :1])
+    total = weights.sum(dim=-1, keepdim=True)
     # A token goes when those *before* it already reach $p$. (Not when those up to and
     # with it do: then the first would go if it alone were enough.) At $p = 1$ none
     # goes, although a sum of rounded numbers may reach 1 before its end.
-    before = sorted_p.cumsum(dim=-1) - sorted_p
+    before = weights.cumsum(dim=-1) - weights
     removed = torch.zeros_like(logits, dtype=torch.bool)
-    removed = removed.scatter(-1, order, (before >= p) & (p < 1))
+    enough = before >= p * (1 - ROUNDING) * total
+    removed = removed.scatter(-1, order, enough & (p < 1))
     return logits.masked_fill(removed, -math.inf)
 
 
@@ -213,26 +225,26 @@ def pick(
     banned_ids: Collection[int] = (),
     random: torch.Generator | None = None,
 ) -> int:
-    r"""Draw one token: ban, sharpen, filter, draw.
+    r"""Sample one token: ban, sharpen, filter, sample.
 
     Args:
-        logits: the scores of one position.
+        logits: those of one position.
         temperature: see [`apply_temperature`][minillm.generate.apply_temperature]; 0
-            takes the largest score, the smallest id among equals.
+            takes the largest logit, the smallest id among equals.
         top_k: see [`top_k_filter`][minillm.generate.top_k_filter].
         top_p: see [`top_p_filter`][minillm.generate.top_p_filter]; applied last.
-        banned_ids: ids that are never drawn.
+        banned_ids: ids that are never sampled.
         random: where the chance comes from; `None` for PyTorch's own.
 
     Returns:
         The id.
 
     Raises:
-        ValueError: if an argument is out of its range, a score is not a number, or no
+        ValueError: if an argument is out of its range, a logit is not a number, or no
             token is possible.
 
     Examples:
-        A thousand draws follow the probabilities:
+        A thousand samples follow the probabilities:
 
         >>> logits = torch.tensor([0.50, 0.30, 0.15, 0.05]).log()
         >>> random = torch.Generator().manual_seed(0)
@@ -257,7 +269,7 @@ def pick(
         )
     if temperature == 0:
         return int(logits.argmax())
-    # Only differences matter. In float64, and with the largest score at 0, no
+    # Only differences matter. In float64, and with the largest logit at 0, no
     # temperature is too small to divide by.
     logits = apply_temperature(logits.double() - logits.max(), temperature)
     if top_k is not None:
@@ -279,8 +291,9 @@ def stream(
     stop_ids: Collection[int] = (),
     banned_ids: Collection[int] = (),
     use_cache: bool = True,
+    decoder: Decoder | None = None,
 ) -> Iterator[int]:
-    r"""Continue a text token by token, and yield each new id as it is drawn.
+    r"""Continue a text token by token, and yield each new id as it is sampled.
 
     Reading the prompt (*prefill*) is one pass over all its tokens. After that, each
     step (*decode*) reads a single new one: keys and values of the others wait in a
@@ -294,19 +307,21 @@ def stream(
         ids: the prompt, at least one id and at most `context_length`.
         max_new_tokens: when to stop at the latest.
         temperature: see [`pick`][minillm.generate.pick], also for the next two.
-        top_k: how many tokens may be drawn.
-        top_p: the share of probability that may be drawn.
-        seed: makes the draw repeatable; `None` draws anew each time.
+        top_k: how many tokens may be sampled.
+        top_p: the share of probability that may be sampled.
+        seed: makes the sampling repeatable; `None` samples anew each time.
         stop_ids: ids that end the text; they are not yielded.
-        banned_ids: ids that are never drawn.
+        banned_ids: ids that are never sampled.
         use_cache: `False` reads the whole text again for each token, as a check.
+        decoder: one made of this model for an earlier text; `None` makes one, which
+            takes as long as some ten tokens.
 
     Returns:
         An iterator over the new ids.
 
     Raises:
-        ValueError: if an argument is out of its range; or, while drawing, if the
-            model's scores are not numbers.
+        ValueError: if an argument is out of its range; or, while sampling, if the
+            model's logits are not numbers.
 
     Examples:
         >>> from minillm.config import ModelConfig
@@ -326,8 +341,12 @@ def stream(
         "top_p": top_p,
         "banned_ids": frozenset(banned_ids),
     }
-    # Everything is checked now, not when somebody asks for the first token.
+    # Everything is checked now, not when the first token is asked for.
     _check(model, ids, max_new_tokens, settings)
+    if decoder is not None and decoder.model is not model:
+        raise ValueError(
+            "the decoder is of another model: make one with Decoder(model)"
+        )
     random = torch.Generator()
     if seed is None:
         random.seed()
@@ -337,7 +356,7 @@ def stream(
     def draw(logits: Float[Tensor, " vocab"]) -> int:
         return pick(logits.cpu(), **settings, random=random)
 
-    tokens = _decode(model, list(ids), draw, use_cache)
+    tokens = _decode(model, list(ids), draw, use_cache, decoder)
     return takewhile(lambda i: i not in stop_ids, islice(tokens, max_new_tokens))
 
 
@@ -346,14 +365,15 @@ def _decode(
     ids: list[int],
     draw: Callable[[Float[Tensor, " vocab"]], int],
     use_cache: bool,
+    decoder: Decoder | None,
 ) -> Iterator[int]:
     """Yield new ids forever."""
     context_length = model.config.context_length
     device = model.token_embedding.weight.device
     start = 0  # the model sees ids[start:]
     read = 0  # and the cache holds ids[start:read]
-    cache = decoder = None
-    fast = use_cache and suits(model)
+    cache = None
+    fast = use_cache and (decoder is not None or suits(model))
     while True:
         if len(ids) - start > context_length:
             start, cache = len(ids) - (context_length + 1) // 2, None
@@ -398,8 +418,8 @@ def _check(
         raise ValueError("every id is banned: leave at least one")
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must be 0 or more; got {max_new_tokens}")
-    # One draw among equals tries the rest of the settings, and at a temperature of 0
-    # those too that are then of no use.
+    # Sampling among equals once checks the rest of the settings, and at a temperature
+    # of 0 those too that are then ignored.
     settings = settings | {"temperature": settings["temperature"] or 1.0}
     pick(torch.zeros(vocab_size), **settings, random=torch.Generator())
 
@@ -433,24 +453,26 @@ def generate(
 def stream_text(
     model: TransformerLM,
     tokenizer: BPETokenizer,
-    prompt: str,
+    prompt: str | Sequence[int],
     max_new_tokens: int,
     **settings: Any,
 ) -> Iterator[str]:
-    r"""Continue a text, and yield the new pieces of it as they are drawn.
+    r"""Continue a text, and yield what is new in it as it is sampled.
 
     A token is a run of bytes, and a character such as é may be cut between two tokens.
     Its first half is held back until the second is there. Ids of the model for which
-    the tokenizer has no token are never drawn.
+    the tokenizer has no token are never sampled.
 
     Args:
         model: the model.
         tokenizer: the one that the model was trained with.
-        prompt: the beginning; an empty one stands for the beginning of a text, if the
-            tokenizer marks that with `<|endoftext|>`.
+        prompt: the beginning. Before a text the model reads `begin_ids`; ids are read
+            as they are. If nothing is left to read, the model reads `<|endoftext|>`,
+            where the tokenizer has that.
         max_new_tokens: when to stop at the latest.
-        **settings: those of [`stream`][minillm.generate.stream]; and `begin_ids`, ids
-            that the model has to read before any text.
+        **settings: those of [`stream`][minillm.generate.stream], and `begin_ids`. Those
+            and the `stop_ids` are the tokenizer's unless they are given; the end, where
+            nothing says it, is `<|endoftext|>`.
 
     Returns:
         An iterator over strings, none of them empty.
@@ -468,14 +490,14 @@ def stream_text(
         True
     """
     end_of_text = tokenizer.special_tokens.get("<|endoftext|>")
-    ids = [*settings.pop("begin_ids", ()), *tokenizer.encode(prompt)]
-    if not ids and end_of_text is not None:
-        ids = [end_of_text]
-    if end_of_text is not None:
-        settings.setdefault("stop_ids", [end_of_text])
+    begin_ids = settings.pop("begin_ids", tokenizer.begin_ids)
+    if isinstance(prompt, str):
+        prompt = [*begin_ids, *tokenizer.encode(prompt)]
+    usual = [] if end_of_text is None else [end_of_text]
+    settings.setdefault("stop_ids", tokenizer.stop_ids or usual)
     without_token = set(range(model.config.vocab_size)).difference(tokenizer.vocab)
     settings["banned_ids"] = without_token.union(settings.get("banned_ids", ()))
-    tokens = stream(model, ids, max_new_tokens, **settings)
+    tokens = stream(model, list(prompt) or usual, max_new_tokens, **settings)
 
     def pieces() -> Iterator[str]:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")

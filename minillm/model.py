@@ -1,15 +1,16 @@
-r"""The Transformer: from a row of token ids to a score for every possible next token.
+r"""The Transformer: from token ids to logits for every possible next token.
 
 **The question.** [`minillm.bpe`][] has turned text into integers. An integer has no
 meaning a machine could add or compare: id 300 is not "a little more" than id 299. How
-does a model turn a row of such ids into a guess about the next one, and how can the
+does a model turn a sequence of ids into a guess about the next one, and how can the
 guess about one position depend on *all* the positions before it?
 
 **The plan.** Each id becomes a vector of $d$ numbers
 ([`Embedding`][minillm.model.Embedding]). The vectors then pass through $L$ equal
 blocks. In each, [attention][minillm.attention] lets a position gather from the
-positions before it, and a *feed-forward network* lets each position think by itself.
-A last product turns each vector into $V$ scores, the *logits*. That is all:
+positions before it, and a *feed-forward network* processes each position independently.
+A last product turns each vector into $V$ numbers, the *logits*, one for each possible
+next token. That is all:
 
 >>> from minillm.config import ModelConfig
 >>> config = ModelConfig(
@@ -18,12 +19,12 @@ A last product turns each vector into $V$ scores, the *logits*. That is all:
 >>> model = TransformerLM(config)
 >>> ids = torch.tensor([[7, 3, 9]])  # one sequence of three tokens
 >>> logits = model(ids)
->>> logits.shape  # for each of the three, a score for each of 100 possible next tokens
+>>> logits.shape  # for each of the three, a logit for each of 100 possible next tokens
 torch.Size([1, 3, 100])
 
-**The one rule.** The scores at position $t$ may depend on the ids up to $t$ and on
+**The one rule.** The logits at position $t$ may depend on the ids up to $t$ and on
 nothing after it: otherwise the model would read the answer instead of guessing it.
-Change the last id, and the scores before it stay the same to the bit:
+Change the last id, and the logits before it stay the same to the bit:
 
 >>> changed = model(torch.tensor([[7, 3, 42]]))
 >>> torch.equal(logits[:, :2], changed[:, :2]), torch.equal(logits, changed)
@@ -93,11 +94,21 @@ class Embedding(nn.Module):
 
     def __init__(self, vocab_size: int, d_model: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(vocab_size, d_model))
+        self.weight = nn.Parameter(torch.empty(vocab_size, d_model))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the table anew."""
+        self.weight.normal_()
 
     def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
         """Look up the vector of each id."""
         return F.embedding(ids, self.weight)
+
+    def extra_repr(self) -> str:
+        """The sizes, for `print(model)`."""
+        return f"vocab_size={self.weight.shape[0]}, d_model={self.weight.shape[1]}"
 
 
 class RMSNorm(nn.Module):
@@ -142,11 +153,20 @@ class RMSNorm(nn.Module):
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(d_model))
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Set all factors to one."""
+        self.weight.fill_(1.0)
+
     def forward(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """Normalize each vector along the last axis."""
         # PyTorch's kernel computes the formula above in one pass over memory, and
         # under mixed precision does so in float32, where small squares survive.
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        """The size and the constant, for `print(model)`."""
+        return f"d_model={len(self.weight)}, eps={self.eps}"
 
 
 def silu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -170,7 +190,7 @@ def silu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 class SwiGLU(nn.Module):
-    r"""The feed-forward network: each position thinks by itself.
+    r"""The feed-forward network: each position is processed independently.
 
     $$\operatorname{SwiGLU}(x) =
     W_2\, \bigl(\operatorname{silu}(W_1 x) \odot W_3 x\bigr)$$
@@ -203,7 +223,7 @@ class SwiGLU(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    r"""One layer: gather from the past, then think; each *added* to what was there.
+    r"""One layer: gather from the past, then process; each *added* to what was there.
 
     $$x \leftarrow x + \operatorname{Attention}(\operatorname{RMSNorm}(x)) \qquad
     x \leftarrow x + \operatorname{SwiGLU}(\operatorname{RMSNorm}(x))$$
@@ -281,7 +301,7 @@ class KVCache:
         layers: one [`LayerCache`][minillm.attention.LayerCache] for each block.
 
     Examples:
-        Reading three tokens at once, or one and then two, gives the same scores:
+        Reading three tokens at once, or one and then two, gives the same logits:
 
         >>> config = ModelConfig(100, 16, d_model=32, n_layers=2, n_heads=4)
         >>> model, ids = TransformerLM(config).double(), torch.tensor([[7, 3, 9]])
@@ -364,15 +384,13 @@ class TransformerLM(nn.Module):
         )
         self.final_norm = RMSNorm(config.d_model, config.norm_eps)
         self.lm_head = Linear(config.d_model, config.vocab_size)
-        self.reset_parameters()
-        if config.tie_embeddings:
-            self.lm_head.weight = self.token_embedding.weight
+        self._start_small()
 
-    @torch.no_grad()
     def reset_parameters(self) -> None:
-        r"""Set the weights that depend on the place of a layer, not only on its shape.
+        r"""Draw all weights anew, as the constructor does.
 
-        Done once, by the constructor; a second time would shrink the parts again.
+        Each layer first starts as its shape wants it. Then the position of a layer in
+        the model counts:
 
         - The head starts small, so that all logits start near zero and the first loss
           near $\ln V$.
@@ -380,8 +398,19 @@ class TransformerLM(nn.Module):
           smaller, so that their sum starts at the size of one (Radford et al. 2019,
           the GPT-2 report, section 2.3).
         """
+        for part in self.modules():
+            if isinstance(part, Embedding | Linear | RMSNorm):
+                part.reset_parameters()
+        self._start_small()
+
+    @torch.no_grad()
+    def _start_small(self) -> None:
+        """Set the weights that depend on the position of a layer in the model."""
         nn.init.normal_(self.token_embedding.weight, std=0.02)
-        nn.init.normal_(self.lm_head.weight, std=0.02)
+        if self.config.tie_embeddings:
+            self.lm_head.weight = self.token_embedding.weight
+        else:
+            nn.init.normal_(self.lm_head.weight, std=0.02)
         for part in self.modules():
             if isinstance(part, TransformerBlock):
                 part.attn.o_proj.weight.div_(math.sqrt(2 * self.config.n_layers))
@@ -390,7 +419,7 @@ class TransformerLM(nn.Module):
     def forward(
         self, ids: Int[Tensor, "batch seq"], cache: KVCache | None = None
     ) -> Float[Tensor, "batch seq vocab"]:
-        """Score every token of the vocabulary as the successor of each id."""
+        """Compute, for each id, the logits of every possible next token."""
         start = cache.length if cache is not None else 0
         if start + ids.shape[1] > self.config.context_length:
             raise ValueError(

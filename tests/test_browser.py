@@ -156,6 +156,12 @@ def test_the_copy_button_gives_code_that_runs(browser: Any, site: Path) -> None:
     exec(code, scope)  # the page's own example, from this repository
     assert scope["ids"][0] == 257
 
+    # The imports of a page can be copied, too.
+    page = reader.open("attention.html")
+    page.locator(".imports button[data-md-type=copy]").first.click()
+    page.wait_for_function("window.copied !== undefined")
+    assert "from minillm.attention import *" in page.evaluate("window.copied")
+
     # The button of a function takes the whole function.
     page = reader.open("config.html")
     page.locator(".lit[data-copy] button[data-md-type=copy]").first.click()
@@ -207,7 +213,11 @@ def test_nothing_scrolls_sideways_on_a_phone(browser: Any, site: Path) -> None:
 def test_no_line_of_code_begins_with_an_empty_one(browser: Any, site: Path) -> None:
     # A long word below a deep indent is divided, and does not leave the indent alone.
     reader = Reader(browser, site, viewport=NARROW)
-    for name in ("bpe_fast.html", "hub_gguf.html", "exercises/model.html"):
+    for name in (
+        "tokenizer/learning.html",
+        "formats/gguf_files.html",
+        "exercises/model.html",
+    ):
         tops = reader.open(name).eval_on_selector_all(
             "pre .line",
             """lines => lines.filter(line => line.textContent.trim()).map(line => {
@@ -241,6 +251,28 @@ def test_code_that_is_copied_by_hand_has_ordinary_spaces(
         }"""
     )
     assert "\n    def __post_init__" in copied and "\xa0" not in copied
+
+
+def test_a_pattern_is_shown_with_its_spaces(browser: Any, site: Path) -> None:
+    for viewport in (WIDE, NARROW):
+        page = Reader(browser, site, viewport=viewport).open("tokenizer/patterns.html")
+        shown = page.locator("code.spaced").evaluate_all(
+            "all => all.map(code => [code.innerText, code.textContent])"
+        )
+        assert [r" ?\p{L}+"] * 2 in shown
+        for text, source in shown:
+            # A long one may be divided; no space of it is dropped.
+            assert text.replace("\n", "") == source
+
+
+def test_what_is_looked_up_opens(browser: Any, site: Path) -> None:
+    page = Reader(browser, site, viewport=WIDE).open("bpe.html")
+    fold = page.locator("details.reference").first
+    field = fold.locator(".fields").first
+    assert not field.is_visible()
+    fold.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert field.is_visible()
 
 
 def test_code_of_88_columns_fits_on_a_wide_screen(browser: Any, site: Path) -> None:
@@ -302,6 +334,7 @@ def test_axe_finds_nothing_serious(browser: Any, site: Path, scheme: str) -> Non
 PAGES_WITH_WIDGETS = {
     "watch": "watch.html",
     "tokenize": "tokenize.html",
+    "gradients": "backward.html",
     "flops": "where_flops_go.html",
     "sampling": "sample.html",
 }
@@ -513,6 +546,29 @@ def test_merges_go_forward_and_back(widget: Any) -> None:
     assert forward.is_disabled()
     back.click()
     assert shown() == expected(len(story["states"]) - 2)
+
+
+def test_the_tape_is_walked_forward_and_back(widget: Any) -> None:
+    from minillm.drawing.widgets import read
+
+    page, graphs = widget("gradients"), read("gradients")
+    for title, graph in graphs.items():
+        page.locator(".widget select").select_option(title)
+        status, slopes = page.locator(".w-status"), page.locator(".w-graph .w-grad")
+        for i, step in enumerate(graph["steps"]):
+            assert status.inner_text().endswith(step["says"])
+            known = [
+                f"{x:.3f}".replace("-", "−") for x in step["grads"] if x is not None
+            ]
+            assert slopes.all_text_contents() == known
+            assert page.locator(".w-share").count() == len(step["passed"])
+            if i < len(graph["steps"]) - 1:
+                page.get_by_role("button", name="Next step").click()
+        assert page.get_by_role("button", name="Next step").is_disabled()
+        page.get_by_role("button", name="forward pass").click()
+        assert slopes.count() == 0
+        page.get_by_role("slider").press("ArrowRight")  # a keyboard does as well
+        assert slopes.all_text_contents() == ["1.000"]
 
 
 def test_without_scripts_the_widgets_are_tables(browser: Any, site: Path) -> None:

@@ -14,17 +14,16 @@ from test_model import GQA, loud, shapes, some_ids
 from test_run import data, read_log, words
 
 from minillm.accounting.industrialization import disclose
-from minillm.accounting.measure import machine_memory
+from minillm.accounting.measure import machine_memory, measure_peak_flops
 from minillm.config import ModelConfig
 from minillm.flops import short
 from minillm.generate import generate
 from minillm.inference.decoder import suits
 from minillm.model import KVCache
 from minillm.runs.checks import check_memory, pick_device
-from minillm.train import TrainConfig, Trainer, measure_peak_flops
+from minillm.train import TrainConfig, Trainer
 from minillm.training.descent import adamw
-from minillm.training.loss import cross_entropy, evaluate
-from minillm.training.loss_fast import cross_entropy_fast
+from minillm.training.loss import cross_entropy, cross_entropy_fast, evaluate
 from minillm.training.optimizer import AdamW
 
 __all__ = ["data"]  # a fixture

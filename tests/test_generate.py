@@ -1,5 +1,6 @@
 """Sampling: the filters by brute force, the draws by counting, the text by a loop."""
 
+import copy
 import math
 from itertools import combinations, islice
 
@@ -19,6 +20,7 @@ from minillm.generate import (
     top_k_filter,
     top_p_filter,
 )
+from minillm.inference.decoder import Decoder
 from minillm.model import TransformerLM
 
 CONFIG = ModelConfig(23, 9, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=24)
@@ -130,6 +132,25 @@ def test_top_p_keeps_the_smallest_set_that_is_enough(logits, p):
 def test_top_p_stops_at_exactly_p(n, p, n_kept):
     # Equal scores whose probabilities a computer can write down exactly.
     assert kept(top_p_filter(torch.zeros(n), p)) == set(range(n_kept))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_top_p_keeps_k_of_n_equals_at_k_over_n(dtype):
+    wrong = [
+        (k, n)
+        for n in range(2, 65)
+        for k in range(1, n + 1)
+        if kept(top_p_filter(torch.full((n,), -1.7, dtype=dtype), k / n))
+        != set(range(k))
+    ]
+    assert wrong == []
+
+
+def test_top_p_sees_a_difference_beyond_rounding():
+    p = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64).log()
+    for share, n_kept in ((0.75, 2), (0.75 + 1e-8, 3), (0.75 - 1e-8, 2), (0.5, 1)):
+        assert kept(top_p_filter(p, share)) == set(range(n_kept))
+    assert kept(top_p_filter(torch.zeros(3), 5e-324)) == {0}
 
 
 def test_many_equals_are_kept_in_their_order():
@@ -428,3 +449,40 @@ def test_what_cannot_be_generated_is_refused_at_once(lm, chosen, message):
         # The error comes from the call, not from the first token.
         with pytest.raises(ValueError, match=message):
             function(lm, **arguments)
+
+
+# A tokenizer knows what stands around a text
+
+
+def test_a_text_begins_and_ends_as_its_tokenizer_says(tokenizer):
+    lm = TransformerLM(ModelConfig(tokenizer.vocab_size, 32, 8, 1, 2))
+    own = BPETokenizer(
+        tokenizer.vocab,
+        tokenizer.merges,
+        tokenizer.special_tokens,
+        begin_ids=[5, 6],
+        stop_ids=[7, 8],
+    )
+    read = []
+    lm.register_forward_pre_hook(lambda _, args: read.append(args[0][0].tolist()))
+    text = own.encode("the")
+    assert list(stream_text(lm, own, "the", 1, temperature=0)) != []
+    assert read.pop() == [5, 6, *text]
+    # Ids are read as they are.
+    assert list(stream_text(lm, own, text, 1, temperature=0)) != []
+    assert read.pop() == text
+    with pytest.raises(ValueError, match="at least one"):
+        stream_text(lm, BPETokenizer({0: b"a"}, []), "", 1)
+    first = generate(lm, [5, 6, *text], 1, temperature=0)
+    own.stop_ids = first
+    assert list(stream_text(lm, own, "the", 9, temperature=0)) == []
+    assert list(stream_text(lm, own, "the", 1, temperature=0, stop_ids=[])) != []
+
+
+def test_a_decoder_can_be_kept(lm, monkeypatch):
+    decoder = Decoder(lm)
+    expected = generate(lm, [1, 2], 9, seed=0)
+    monkeypatch.setattr(Decoder, "__init__", None)  # none is made
+    assert generate(lm, [1, 2], 9, seed=0, decoder=decoder) == expected
+    with pytest.raises(ValueError, match="the decoder is of another model"):
+        generate(copy.deepcopy(lm), [1, 2], 9, decoder=decoder)

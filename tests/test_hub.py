@@ -12,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm import hub, load
+from minillm import load
 from minillm.bpe import BPETokenizer
-from minillm.config import ModelConfig, RopeScaling
+from minillm.config import LinearScaling, ModelConfig, RopeScaling
+from minillm.formats import folders
 from minillm.generate import generate
 from minillm.hub import load_llama, save_llama, to_halves, to_pairs
 from minillm.model import TransformerLM
@@ -43,6 +44,7 @@ CONFIGS = {
         rope_theta=60.0,
         rope_scaling=RopeScaling(6.0, 1.5, 7.0, 90),
     ),
+    "linear": ModelConfig(**SHAPE, n_kv_heads=2, rope_scaling=LinearScaling(3.0)),
 }
 THEIR_OPTIONS = {"local_files_only": True}
 shapes = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -136,7 +138,7 @@ def test_a_model_comes_back_as_it_was(config, dtype, tmp_path):
     assert tied == config.tie_embeddings
 
 
-def test_saving_leaves_three_files_and_what_was_there(tmp_path):
+def test_saving_leaves_four_files_and_what_was_there(tmp_path):
     config = ModelConfig(300, 16, 8, 1, 1, d_ff=8)
     tokenizer = BPETokenizer.train(["a rose is a rose"], 262, ["<|endoftext|>"])
     (tmp_path / "log.jsonl").write_text("{}", encoding="utf-8")
@@ -146,6 +148,7 @@ def test_saving_leaves_three_files_and_what_was_there(tmp_path):
         save_llama(lm, tmp_path, tokenizer)
         assert all(torch.equal(before[n], t) for n, t in lm.state_dict().items())
     names = {"config.json", "model.safetensors", "tokenizer.json", "log.jsonl"}
+    names.add("tokenizer_config.json")
     assert {path.name for path in tmp_path.iterdir()} == names
     model, again = load(tmp_path)
     assert torch.equal(model(some_ids(config, 9)), lm(some_ids(config, 9)))
@@ -164,6 +167,8 @@ def test_nothing_here_needs_transformers():
 def their_rope(config):
     rope = {"rope_type": "default", "rope_theta": config.rope_theta}
     scaling = config.rope_scaling
+    if isinstance(scaling, LinearScaling):
+        return rope | {"rope_type": "linear", "factor": scaling.factor}
     return rope | (
         {}
         if scaling is None
@@ -210,6 +215,8 @@ class ExactAngles(torch.nn.Module):
         s = self.config.rope_scaling
         if s is None:
             return speeds
+        if isinstance(s, LinearScaling):
+            return speeds / s.factor
         # As in Llama 3.1's own `apply_scaling`, by wavelengths.
         length = 2 * math.pi / speeds
         longest = s.original_context_length / s.low_freq_factor
@@ -278,7 +285,7 @@ def test_they_read_what_we_write(transformers, config, tmp_path):
 def test_the_comparison_sees_a_wrong_permutation(transformers, tmp_path, monkeypatch):
     theirs = theirs_from(transformers, CONFIGS["gqa"])
     theirs.save_pretrained(tmp_path)
-    monkeypatch.setattr(hub, "to_pairs", lambda weight, n_heads: weight)
+    monkeypatch.setattr(folders, "to_pairs", lambda weight, n_heads: weight)
     ids = some_ids(CONFIGS["gqa"])
     with torch.no_grad():
         found, expected = load_llama(tmp_path)(ids), theirs(ids).logits
@@ -410,6 +417,138 @@ def test_a_stretched_rotation_is_read_in_both_spellings(folder):
     rope["factor"] = int(rope["factor"])
     rewrite(folder, rope_scaling=rope)
     assert load_llama(folder).config == wanted
+
+
+# What others load, and so do we
+
+
+def same_as_theirs(transformers, folder, **options):
+    """Load a folder with both programs, and compare; our model and their report."""
+    theirs, report = transformers.LlamaForCausalLM.from_pretrained(
+        folder, local_files_only=True, output_loading_info=True, **options
+    )
+    ours = load_llama(folder)
+    ids = some_ids(ours.config, 50)
+    with torch.no_grad():
+        assert relative(ours(ids), theirs.eval()(ids).logits) < 1e-5
+    return ours, report
+
+
+def test_another_head_in_a_tied_folder_is_kept(transformers, tmp_path):
+    lm = loud(CONFIGS["gqa-tied"])
+    save_llama(lm, tmp_path)
+    head = loud(CONFIGS["gqa"]).lm_head.weight.detach()
+    rewrite_weights(tmp_path, lambda tensors: tensors.update({"lm_head.weight": head}))
+    with pytest.warns(UserWarning, match="are tied, but the weights have another head"):
+        ours, _ = same_as_theirs(transformers, tmp_path)
+    assert not ours.config.tie_embeddings
+    assert torch.equal(ours.lm_head.weight, head)
+    assert torch.equal(ours.token_embedding.weight, lm.token_embedding.weight)
+
+
+def test_a_tied_folder_may_hold_the_head_alone(transformers, tmp_path):
+    lm = loud(CONFIGS["gqa-tied"])
+    save_llama(lm, tmp_path)
+
+    def rename(tensors):
+        tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+
+    rewrite_weights(tmp_path, rename)
+    ours, _ = same_as_theirs(transformers, tmp_path)
+    assert ours.lm_head.weight is ours.token_embedding.weight
+    assert torch.equal(ours.token_embedding.weight, lm.token_embedding.weight)
+
+
+def test_a_model_saved_without_its_head_is_read(transformers, tmp_path):
+    theirs = theirs_from(transformers, CONFIGS["gqa-tied"])
+    theirs.model.save_pretrained(tmp_path)
+    names = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert "embed_tokens.weight" in names
+    ours, _ = same_as_theirs(transformers, tmp_path)
+    with torch.no_grad():
+        ids = some_ids(ours.config, 20)
+        assert relative(ours(ids), theirs(ids).logits) < 1e-5
+
+
+def test_speeds_that_follow_from_the_config_are_passed_over(transformers, folder):
+    old = {
+        f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(4)
+        for i in range(3)
+    }
+    rewrite_weights(folder, lambda tensors: tensors.update(old))
+    same_as_theirs(transformers, folder)
+
+
+def test_what_old_configs_leave_out_has_their_defaults(transformers, tmp_path):
+    config = ModelConfig(97, 2048, 48, 2, 6, norm_eps=1e-6)
+    save_llama(loud(config), tmp_path)
+    rewrite(tmp_path, rms_norm_eps=None, max_position_embeddings=None)
+    rewrite(tmp_path, hidden_act="swish")
+    ours, _ = same_as_theirs(transformers, tmp_path)
+    assert ours.config == config
+
+
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
+def test_weights_of_eight_bits_are_read_as_float32(tmp_path, name):
+    lm = loud(CONFIGS["gqa"])
+    save_llama(lm, tmp_path)
+    narrow = getattr(torch, name)
+
+    def shorten(tensors):
+        for key, tensor in tensors.items():
+            tensors[key] = tensor.to(narrow)
+
+    rewrite_weights(tmp_path, shorten)
+    expected = [weight.to(narrow).float() for weight in lm.parameters()]
+    ours = load_llama(tmp_path)
+    found = dict(ours.named_parameters())
+    assert {weight.dtype for weight in found.values()} == {torch.float32}
+    norm = found["final_norm.weight"]
+    assert torch.equal(norm, lm.final_norm.weight.to(narrow).float())
+    assert sum(w.numel() for w in found.values()) == sum(w.numel() for w in expected)
+    assert ours(some_ids(ours.config, 9)).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32", "bool", "complex64"])
+@pytest.mark.parametrize("where", ["q_proj", "norm", "embed_tokens", "inv_freq"])
+def test_numbers_that_are_no_weights_are_refused_by_name(folder, dtype, where):
+    def change(tensors):
+        tensors["inv_freq"] = torch.ones(2)
+        key = next(key for key in tensors if where in key)
+        tensors[key] = tensors[key].to(getattr(torch, dtype))
+
+    rewrite_weights(folder, change)
+    with pytest.raises(ValueError, match=f"{where}.*holds numbers of type {dtype}; on"):
+        load_llama(folder)
+
+
+def test_no_weight_is_shortened_to_the_type_of_another(folder):
+    def change(tensors):
+        for key in tensors:
+            if "embed_tokens" in key:
+                tensors[key] = tensors[key].half()
+        tensors["model.norm.weight"] *= 1e5  # more than a float16 holds
+
+    rewrite_weights(folder, change)
+    ours = load_llama(folder)
+    assert {weight.dtype for weight in ours.parameters()} == {torch.float32}
+    assert ours.final_norm.weight.isfinite().all()
+
+
+def test_transformers_decodes_as_we_do(transformers, tmp_path):
+    text = 'f( x ) , do n\'t !  "a" .'
+    tokenizer = BPETokenizer.train([text], 270, ["<|endoftext|>", "<|end|>"])
+    tokenizer.stop_ids = [tokenizer.special_tokens["<|end|>"]]
+    lm = TransformerLM(ModelConfig(tokenizer.vocab_size, 16, 8, 1, 2))
+    template = "{{ messages[0].content }}"
+    save_llama(lm, tmp_path, tokenizer, chat_template=template)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    assert type(theirs).__name__ in {"PreTrainedTokenizerFast", "TokenizersBackend"}
+    assert theirs(text)["input_ids"] == tokenizer.encode(text)
+    assert theirs.decode(tokenizer.encode(text)) == text
+    assert (theirs.bos_token, theirs.eos_token) == ("<|endoftext|>", "<|end|>")
+    assert (theirs.model_max_length, theirs.chat_template) == (16, template)
+    assert load(tmp_path)[1].stop_ids == tokenizer.stop_ids
 
 
 # Shards
@@ -551,11 +690,15 @@ def test_a_loaded_model_holds_no_file(folder):
     [
         ({"model_type": "gpt2"}, "model_type is 'gpt2'; only 'llama' can be read"),
         ({"model_type": None}, "model_type is None; only 'llama' can be read"),
-        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu'"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu' or 'swish'"),
         ({"attention_bias": True}, "attention_bias is True; only False"),
         ({"mlp_bias": True}, "mlp_bias is True; only False"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "rope_type is 'yarn'"),
-        ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_type is 'linear'"),
+        ({"rope_scaling": {"type": "linear"}}, "does not say 'factor'"),
+        (
+            {"rope_scaling": {"type": "dynamic", "factor": 2}},
+            "'dynamic'; only 'default' or 'linear' or 'llama3' can be read here",
+        ),
         ({"rope_parameters": {"rope_type": "dynamic"}}, "rope_type is 'dynamic'"),
         ({"rope_scaling": "llama3"}, "rope parameters must be an object; got 'llama3'"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "does not say 'factor'"),

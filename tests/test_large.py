@@ -90,7 +90,7 @@ import itertools, numpy as np, torch
 from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
 from minillm.generate import generate
-from minillm.training.loss_fast import cross_entropy_fast
+from minillm.training.loss import cross_entropy_fast
 from minillm.model import TransformerLM
 from minillm.training.optimizer import AdamW
 torch.set_num_threads(1)

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -476,3 +477,89 @@ def test_too_long_a_text_is_refused():
 def test_an_unknown_id_is_an_error(bad):
     with pytest.raises(IndexError):
         TransformerLM(GQA)(torch.tensor([[0, bad]]))
+
+
+# Starting anew
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_can_be_drawn_anew_and_anywhere(tied):
+    """Twice, or in memory that held something else, they are those of a new model."""
+    config = ModelConfig(20, 16, d_model=8, n_layers=3, n_heads=2, tie_embeddings=tied)
+    torch.manual_seed(0)
+    expected = TransformerLM(config).state_dict()
+    with torch.device("meta"):
+        empty = TransformerLM(config)
+    empty.to_empty(device="cpu")
+    for weight in empty.parameters():
+        weight.data.fill_(math.nan)
+    used = TransformerLM(config)
+    used.reset_parameters()
+    for lm in (empty, used):
+        torch.manual_seed(0)
+        lm.reset_parameters()
+        found = lm.state_dict()
+        if tied:  # a tied head is not sampled for itself
+            assert lm.lm_head.weight is lm.token_embedding.weight
+        assert list(found) == list(expected)
+        for name, tensor in expected.items():
+            assert torch.equal(found[name], tensor), name
+        ids = torch.arange(16).unsqueeze(0)
+        assert lm(ids).isfinite().all()
+
+
+def test_a_model_says_how_large_its_parts_are():
+    shown = repr(TransformerLM(ModelConfig(50, 16, 32, 1, 4, 2, d_ff=48, norm_eps=0.1)))
+    for part in (
+        "(token_embedding): Embedding(vocab_size=50, d_model=32)",
+        "(attn_norm): RMSNorm(d_model=32, eps=0.1)",
+        "n_heads=4, n_kv_heads=2, d_head=8",
+        "(w1): Linear(d_in=32, d_out=48)",
+        "(lm_head): Linear(d_in=32, d_out=50)",
+    ):
+        assert part in shown
+
+
+# For other programs
+
+
+@pytest.mark.parametrize("heads", [(4, 4), (4, 2)])
+@torch.no_grad()
+def test_the_model_is_exported_with_any_length(heads):
+    lm = TransformerLM(ModelConfig(50, 16, 32, 2, *heads)).eval()
+    length = torch.export.Dim("length", min=1, max=16)
+    ids = torch.randint(50, (1, 7), generator=torch.manual_seed(0))
+    exported = torch.export.export(lm, (ids,), dynamic_shapes={"ids": {1: length}})
+    for n in (1, 2, 7, 16):
+        ids = torch.randint(50, (1, n))
+        assert exported.module()(ids).allclose(lm(ids), atol=1e-6)
+
+
+@torch.no_grad()
+def test_onnx_runs_the_model_at_any_length(tmp_path):
+    pytest.importorskip("onnxscript", reason="torch writes ONNX with it")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the peer of this test")
+    lm = TransformerLM(ModelConfig(50, 16, 32, 2, 4, 2)).eval()
+    length = torch.export.Dim("length", min=1, max=16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own
+        torch.onnx.export(
+            lm,
+            (torch.zeros(1, 7, dtype=torch.int64),),
+            tmp_path / "model.onnx",
+            dynamo=True,
+            dynamic_shapes={"ids": {1: length}},
+            verbose=False,
+        )
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    for n in (1, 2, 7, 16):
+        ids = torch.randint(50, (1, n))
+        (found,) = session.run(None, {"ids": ids.numpy()})
+        assert torch.from_numpy(found).allclose(lm(ids), atol=1e-5)
+
+
+def test_a_cache_for_more_sequences_is_refused():
+    config = ModelConfig(50, 16, 32, 2, 4)
+    cache = KVCache(config, batch_size=2)
+    with pytest.raises(ValueError, match="made for 2 sequences; got 1: make one with"):
+        TransformerLM(config)(torch.tensor([[1, 2, 3]]), cache)

@@ -28,8 +28,13 @@ from minillm.model import RMSNorm, SwiGLU, TransformerLM, silu
 from minillm.rope import RotaryEmbedding
 from minillm.train import TrainConfig, Trainer
 from minillm.training.baselines import uniform_loss, unigram_loss
-from minillm.training.loss import bits_per_byte, cross_entropy, evaluate, perplexity
-from minillm.training.loss_fast import cross_entropy_fast
+from minillm.training.loss import (
+    bits_per_byte,
+    cross_entropy,
+    cross_entropy_fast,
+    evaluate,
+    perplexity,
+)
 from minillm.training.optimizer import AdamW, adamw, clip_gradients, cosine_schedule
 
 INF = math.inf

@@ -21,7 +21,9 @@ def read(name):
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", ["minillm", "minillm.bpe", "minillm.flops"])
+@pytest.mark.parametrize(
+    "module", ["minillm", "minillm.bpe", "minillm.gradients", "minillm.flops"]
+)
 def test_importing_needs_no_torch(module):
     code = (
         f"import sys, {module}; print(sorted(sys.modules.keys() & {{'torch', 'rich'}}))"

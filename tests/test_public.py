@@ -40,20 +40,21 @@ UNSHOWN = {
     "draws: test_figures draws it again": (
         "drawing.attention.attention_grid drawing.attention.distance_curve "
         "drawing.compression.compression_curve drawing.figures.draw_all "
-        "drawing.kit.loss_curve drawing.kit.new_figure "
-        "drawing.kit.save_figure drawing.flops.context_curve "
-        "drawing.flops.roofline_curve drawing.flops.shares_curve "
         "drawing.curation.bands_curve drawing.curation.leak_curves "
-        "drawing.training.descent_curve drawing.training.schedule_curve "
-        "runs.display.training_display runs.result.draw_loss"
+        "drawing.flops.context_curve drawing.flops.roofline_curve "
+        "drawing.flops.shares_curve drawing.gradients.depth_curve "
+        "drawing.gradients.error_curve drawing.kit.loss_curve drawing.kit.new_figure "
+        "drawing.kit.save_figure drawing.training.descent_curve "
+        "drawing.training.schedule_curve runs.display.training_display "
+        "runs.result.draw_loss"
     ),
     "trains or measures for seconds or minutes: tests of its chapter run it": (
-        "corpus.prepare.embedded_corpus drawing.attention.learn_to_repeat "
+        "accounting.measure.measure_peak_flops corpus.prepare.embedded_corpus "
+        "drawing.attention.learn_to_repeat drawing.compression.compression_points "
         "drawing.curation.banding_experiment labs.repairs.seconds_per_megabyte "
-        "drawing.compression.compression_points labs.bench.learn "
-        "labs.bench.read_results labs.bench.run_lab runs.demo.run_demo "
-        "runs.milestones.Milestones runs.run.Run runs.two_models.compare_models "
-        "runs.two_models.measure train.measure_peak_flops"
+        "drawing.gradients.measure_errors labs.bench.learn labs.bench.read_results "
+        "labs.bench.run_lab runs.demo.run_demo runs.milestones.Milestones "
+        "runs.run.Run runs.two_models.compare_models runs.two_models.measure"
     ),
     "needs an extra: tests of its chapter run it": "corpus.records.write_warc",
     "writes pages of the site, which are compared, or starts processes": (
@@ -61,7 +62,7 @@ UNSHOWN = {
         "drawing.widgets.tokenize_data drawing.widgets.write_all "
         "exercises.pages.chapter_page exercises.pages.write_pages "
         "exercises.runner.grade_folder exercises.workbook.place formats.opening.find "
-        "tokenizer.learning.processes"
+        "tokenizer.parallel.processes"
     ),
 }
 

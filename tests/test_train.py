@@ -3,10 +3,10 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from decimal import Decimal, localcontext
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,12 +25,13 @@ from minillm.train import (
     Progress,
     TrainConfig,
     bits_per_byte,
+    cosine_schedule,
     cross_entropy,
     evaluate,
     get_batch,
-    measure_peak_flops,
     perplexity,
     train,
+    train_naive,
 )
 
 FLOAT32_MAX = torch.finfo(torch.float32).max
@@ -440,6 +441,10 @@ def test_texts_that_do_not_fit_are_refused_before_the_first_step() -> None:
         ({"max_norm": -1.0}, "max_norm must be positive; got -1.0"),
         ({"min_lr": -0.1}, "min_lr must be 0 or more; got -0.1"),
         ({"warmup_steps": -1}, "warmup_steps must be 0 or more; got -1"),
+        (
+            {"steps": 60, "warmup_steps": 100},
+            "warmup_steps must be at most steps=60; got 100",
+        ),
         ({"weight_decay": -0.1}, "weight_decay must be 0 or more; got -0.1"),
     ],
 )
@@ -448,12 +453,57 @@ def test_settings_out_of_range(setting: dict[str, Any], message: str) -> None:
         TrainConfig(**setting)
 
 
-def test_the_peak_is_that_of_the_fastest_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A clock by which the products take 4, 2 and 8 seconds.
-    ticks = iter([0, 4, 10, 12, 20, 28])
-    clock = SimpleNamespace(perf_counter=lambda: next(ticks))
-    monkeypatch.setattr(train_module, "time", clock)
-    assert measure_peak_flops(size=5, tries=3) == 5**3
+@pytest.mark.parametrize("steps", [1, 7, 10, 60, 101, 999, 1000, 4500])
+def test_every_training_decays(steps: int) -> None:
+    c = TrainConfig(steps=steps)
+    rates = [
+        cosine_schedule(step, c.max_lr, c.min_lr, c.warmup_steps, c.steps)
+        for step in range(1, steps + 1)
+    ]
+    assert rates[-1] == c.min_lr
+    assert rates.index(max(rates)) <= steps // 10
+    assert c.warmup_steps == min(100, steps // 10)
+
+
+# The naive loop
+
+
+def test_the_naive_loop_and_the_production_loop_are_equal() -> None:
+    config = TrainConfig(
+        steps=25,
+        batch_size=3,
+        max_lr=0.02,
+        warmup_steps=4,
+        weight_decay=0.5,
+        max_norm=0.7,
+        max_rise=math.inf,
+        seed=3,
+    )
+    text = random_text(80)
+    for _ in range(2):
+        ours, naive = (tiny_model(4, seed=1).double() for _ in range(2))
+        reports: list[Progress] = []
+        train(ours, text, config, report=reports.append)
+        losses = train_naive(naive, text, config)
+        # In float64; the loss and its gradient are computed in another order.
+        np.testing.assert_allclose([p.loss for p in reports], losses, rtol=1e-10)
+        for a, b in zip(weights_of(ours), weights_of(naive), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+        # Micro-batches change nothing either.
+        config = replace(config, grad_accum=3)
+    # Clipping and decay were at work, or their place would not matter.
+    assert any(p.gradient_norm > config.max_norm for p in reports)
+
+
+def test_the_naive_loop_reads_what_its_seed_says() -> None:
+    runs = []
+    for seed in (1, 1, 2):
+        model = tiny_model(4)
+        chance = torch.get_rng_state()
+        config = TrainConfig(steps=5, seed=seed)
+        runs.append(train_naive(model, random_text(80), config))
+        assert torch.equal(chance, torch.get_rng_state())
+    assert runs[0] == runs[1] != runs[2]
 
 
 # The trainer
@@ -567,6 +617,31 @@ def test_ids_are_checked_before_anything_else() -> None:
         for texts in ({"tokens": bad}, {"tokens": random_text(50), "validation": bad}):
             with pytest.raises(ValueError, match=message):
                 train(model, config=TrainConfig(), **texts)
+
+
+def test_ids_of_a_mapped_text_are_checked_when_they_are_read(tmp_path: Path) -> None:
+    """Seventeen gigabytes of zeros, which take no room on the disk."""
+    path = tmp_path / "tokens.bin"
+    with path.open("wb") as file:
+        file.truncate(2 * 2**33)
+    tokens = np.memmap(path, dtype=np.uint16, mode="r")
+    config = TrainConfig(steps=2, batch_size=2, eval_tokens=20)
+    train(tiny_model(4), tokens, config, validation=tokens)
+    bad = np.full(1000, 7, np.uint16)
+    bad.tofile(path)
+    tokens = np.memmap(path, dtype=np.uint16, mode="r")
+    model = tiny_model(4)
+    before = weights_of(model)
+    trainer = train_module.Trainer(model, tokens, config)
+    with pytest.raises(ValueError, match="ids 0 to 6; the text has 7: tokenize"):
+        trainer.step()
+    assert same(before, weights_of(model))
+    assert trainer.done == 0
+    # What is evaluated is read as a whole anyway, so it is checked before the first
+    # step.
+    with pytest.raises(ValueError, match="ids 0 to 6; the text has 7: tokenize"):
+        train(model, random_text(50), config, validation=tokens)
+    assert same(before, weights_of(model))
 
 
 def test_only_so_much_of_the_validation_text_is_looked_at() -> None:

@@ -9,6 +9,8 @@ away. A course needs more, and this extension prepares it:
   is dropped; so are comments that speak to tools, such as `# noqa`.
 - What has no docstring (a constant, a helper, a method such as `forward`) is not lost.
   It is shown in its place, before the next object that has one or inside its class.
+- The page learns its chapter's number (from the syllabus in the package's docstring),
+  how long it takes to read, and which imports its examples need.
 
 The templates beside this file render what is stored in `obj.extra["literate"]`. Nothing
 here knows MkDocs; any renderer that reads mkdocstrings' handler for Python will do.
@@ -17,6 +19,8 @@ here knows MkDocs; any renderer that reads mkdocstrings' handler for Python will
 from __future__ import annotations
 
 import ast
+import builtins
+import doctest
 import inspect
 import io
 import re
@@ -291,6 +295,27 @@ def attribute_strings(node: ast.AST) -> Iterator[ast.Expr]:
                     yield below
 
 
+def bound_names(nodes: Iterable[ast.AST]) -> set[str]:
+    """Collect the names that some code binds.
+
+    Args:
+        nodes: its statements.
+
+    Returns:
+        What it assigns, imports, defines or takes as an argument.
+    """
+    bound = set()
+    for node in (inner for outer in nodes for inner in ast.walk(outer)):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store() | ast.Del()) | ast.arg(arg=name):
+                bound.add(name)
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                bound.add(name)
+            case ast.alias():
+                bound.add((node.asname or node.name).partition(".")[0])
+    return bound
+
+
 def free_names(nodes: Iterable[ast.AST]) -> set[str]:
     """Collect the names that some code reads and does not bind.
 
@@ -323,8 +348,11 @@ class LiterateExtension(griffe.Extension):
             pkg: the package.
             **kwargs: of no interest.
         """
+        syllabus = pkg.docstring.value if pkg.docstring else ""
+        numbers = chapter_numbers(syllabus, pkg.name)
         for module in modules(pkg):
             prepare(module)
+            module.extra["literate"]["number"] = numbers.get(module.path, 0)
 
 
 def modules(module: griffe.Module) -> Iterator[griffe.Module]:
@@ -351,7 +379,12 @@ def prepare(module: griffe.Module) -> None:
     source = Source("\n".join(module.lines))
     paths = import_paths(module)
     fence_docstring(module)
-    module.extra["literate"] |= {"minutes": minutes(source), "before": before(module)}
+    module.extra["literate"] |= {
+        "minutes": minutes(source),
+        "code": code_lines(source),
+        "imports": imports(source, module.path, exports(module)),
+        "before": before(module),
+    }
     docstring = docstring_node(source.tree)
     told = docstring.end_lineno or 0 if docstring else 0  # the last line on the page
     loose: list[ast.stmt] = []
@@ -362,7 +395,7 @@ def prepare(module: griffe.Module) -> None:
         told_already = obj is not None and obj.is_attribute and is_string(node)
         if node is docstring or name in HIDDEN or told_already:
             source.drop(span(node))
-        elif member and not member.is_alias and member.lineno in span(node):
+        elif isinstance(member, griffe.Object) and member.lineno in span(node):
             first = source.lead(start(node))
             if member.is_attribute and not member.docstring and name in exports(module):
                 text = "\n".join(source.prose[n] for n in range(first, node.lineno))
@@ -386,33 +419,134 @@ def prepare(module: griffe.Module) -> None:
         obj.extra["literate"]["tail"] = tail
 
 
+def chapter_numbers(syllabus: str, package: str) -> dict[str, int]:
+    """Read the numbers of the chapters.
+
+    Args:
+        syllabus: a numbered list of links, ``1. [`minillm.bpe`][]: ...``.
+        package: the name of the package.
+
+    Returns:
+        Each chapter's path with its number.
+    """
+    listed = rf"^(\d+)\. \[`({package}\.\w+)`\]\[\]"
+    found = re.findall(listed, syllabus, re.MULTILINE)
+    return {path: int(number) for number, path in found}
+
+
+# Sections of a docstring that are reference: folded on the page, not read in a lecture.
+REFERENCE = re.compile(
+    r"^(Args|Attributes|Raises|Returns|Yields|Receives|Warns):\n(?:[ ]+.*\n|\n)*",
+    re.MULTILINE,
+)
+
+
 def minutes(source: Source) -> int:
-    """Estimate how long a module takes to read.
+    """Estimate how long the lecture of a module takes: its prose and its examples.
 
     Args:
         source: the module.
 
     Returns:
-        Minutes: 200 words of prose in each, or twelve lines of code or of an example;
-        that is slow, since such code is read to be understood.
+        Minutes: 200 words of prose in each, or twelve lines of an example, which is
+        slow, since examples are read to be understood. Arguments, errors and the code
+        itself are left out: they are looked up.
     """
-    sessions = "\n".join(
-        node.value
-        for node in ast.walk(source.tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        if "\n" in node.value or " " in node.value
-    ).split("\n")
+    told = [
+        REFERENCE.sub("", inspect.cleandoc(ast.literal_eval(node.value)) + "\n")
+        for node in [
+            *filter(None, docstrings(source.tree)),
+            *attribute_strings(source.tree),
+        ]
+    ]
+    lines = "\n".join(told).split("\n")
     example = re.compile(r"\s*(>>>|\.\.\.)")
-    words = sum(len(line.split()) for line in sessions if not example.match(line))
+    words = sum(len(line.split()) for line in lines if not example.match(line))
     words += sum(len(text.split()) for text in source.prose.values())
-    lines = sum(1 for line in sessions if example.match(line))
-    code = [line for line in source.raw if line.strip()]
-    lines += len(code) - len(source.prose) - sum(1 for line in sessions if line.strip())
-    return max(1, round(words / 200 + max(lines, 0) / 12))
+    examples = sum(1 for line in lines if example.match(line))
+    return max(1, round(words / 200 + examples / 12))
+
+
+def code_lines(source: Source) -> int:
+    """Count the lines of code that stand beside the lecture of a module.
+
+    Args:
+        source: the module.
+
+    Returns:
+        Lines, without comments on lines of their own, docstrings and empty lines.
+    """
+    told: set[int] = set(source.prose)
+    for node in filter(None, docstrings(source.tree)):
+        told.update(span(node))
+    lines = enumerate(source.raw)
+    return sum(1 for number, line in lines if line.strip() and number not in told)
+
+
+def docstrings(tree: ast.Module) -> Iterator[ast.Expr | None]:
+    """Walk through the docstrings of a module, its own first.
+
+    Args:
+        tree: the module.
+
+    Yields:
+        The statement of each, or `None` where something has none.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | Definition):
+            yield docstring_node(node)
+
+
+def imports(source: Source, name: str, exported: set[str]) -> list[str]:
+    """Find the imports that make the examples of a module run.
+
+    Args:
+        source: the module.
+        name: how it is imported.
+        exported: what `from … import *` brings.
+
+    Returns:
+        Lines of Python: the module's names, and what its examples use beyond them of
+        what the module itself imports. Empty if there are no examples.
+    """
+    used: set[str] = set()
+    parser = doctest.DocTestParser()
+    for docstring in filter(None, docstrings(source.tree)):
+        bound = {*dir(builtins), *exported}
+        examples = parser.get_examples(ast.literal_eval(docstring.value))
+        for tree in (ast.parse(example.source) for example in examples):
+            bound |= bound_names([tree])
+            used |= free_names([tree]) - bound
+        used |= {""} if examples else set()
+    if not used:
+        return []
+    plain: set[str] = set()
+    chosen: dict[str, set[str]] = {}
+    for node in ast.walk(source.tree):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        for alias in node.names:
+            if (alias.asname or alias.name) not in used:
+                continue
+            if isinstance(node, ast.Import):
+                plain.add(ast.unparse(ast.Import([alias])))
+            else:
+                chosen.setdefault(node.module or "", set()).add(ast.unparse(alias))
+    return [
+        *sorted(plain),
+        f"from {name} import *",
+        *(
+            f"from {module} import {', '.join(sorted(chosen[module]))}"
+            for module in sorted(chosen)
+        ),
+    ]
 
 
 def before(module: griffe.Module) -> str:
     """Take what comes before a chapter out of its docstring: it stands at the top.
+
+    What comes next is taken out, too: the foot of the page says it, in the order of the
+    navigation.
 
     Args:
         module: the module.
@@ -423,6 +557,11 @@ def before(module: griffe.Module) -> str:
     """
     for section in module.docstring.parsed if module.docstring else ():
         if section.kind is griffe.DocstringSectionKind.text:
+            section.value = re.sub(
+                r"\s*\*\*Next:\*\*\s+(?:(?!\.\s|\n\n)[\s\S])*\.(?=\s|$)",
+                "",
+                section.value,
+            )
             found = re.search(
                 r"\*\*Before this:\*\*\s+((?:(?!\.\s|\n\n).)*\.)\s*(?=\*\*|\n\n|$)",
                 section.value,
@@ -454,7 +593,7 @@ def prepare_object(
         source.strings[string.lineno] = string
     for inner in node.body if isinstance(node, ast.ClassDef) else ():
         member = obj.members.get(defined_name(inner))
-        if member is None or member.is_alias or member.lineno not in span(inner):
+        if not isinstance(member, griffe.Object) or member.lineno not in span(inner):
             continue
         inner_docstring = docstring_node(inner)
         if not isinstance(inner, Definition):
@@ -473,11 +612,11 @@ def prepare_object(
     rows = source.rows(
         first, span(node)[-1], names=names([node], paths), indent=node.col_offset
     )
-    if docstring and len(node.body) == 1:
+    if docstring and isinstance(node, Definition) and len(node.body) == 1:
         # A body that is only a docstring still has to be a body.
         rows[-1].code += "\n    ..."
     obj.extra["literate"] |= {"rows": rows, "source": dedent("\n".join(lines))}
-    if obj.is_function:
+    if isinstance(obj, griffe.Function):
         obj.extra["literate"]["call"] = call(obj)
 
 
@@ -523,7 +662,7 @@ def import_paths(module: griffe.Module) -> dict[str, str]:
     """
     paths = {}
     for name, member in list(module.members.items()):
-        if not member.is_alias:
+        if not isinstance(member, griffe.Alias):
             paths[name] = member.path
             continue
         paths[name] = member.target_path

@@ -78,7 +78,14 @@ from minillm.config import ModelConfig
 from minillm.model import Linear, TransformerLM
 from minillm.training.loss import cross_entropy
 
-__all__ = ["machine_memory", "stand_in", "step_seconds", "torch_flops", "watched"]
+__all__ = [
+    "machine_memory",
+    "measure_peak_flops",
+    "stand_in",
+    "step_seconds",
+    "torch_flops",
+    "watched",
+]
 
 
 @contextmanager
@@ -235,3 +242,37 @@ def step_seconds(
         times.append(time.perf_counter() - start)
         model.zero_grad()
     return min(times[1:])
+
+
+def measure_peak_flops(
+    size: int | None = None,
+    tries: int = 10,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> float:
+    r"""Measure how fast this machine multiplies matrices: the most a step can reach.
+
+    Args:
+        size: the matrices are `size` by `size`; `None` takes 1024 on a CPU, and 8192
+            elsewhere, where less would not fill the device.
+        tries: the fastest of this many products counts; the others were disturbed.
+        dtype: the type of their numbers.
+        device: where they are multiplied.
+
+    Returns:
+        FLOP per second; on a CPU with as many threads as PyTorch uses.
+
+    Examples:
+        >>> measure_peak_flops(size=64, tries=2) > 1e6  # a megaflop per second
+        True
+    """
+    if size is None:
+        size = 1024 if torch.device(device).type == "cpu" else 8192
+    a = torch.randn(size, size).to(device, dtype)
+    seconds = []
+    for _ in range(tries):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()  # a GPU has begun when `@` returns; `item` waits
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds)

@@ -1,11 +1,14 @@
 r"""The command `minillm`.
 
-The course does not explain this module: it connects the chapters to a terminal through
-the libraries `typer` and `rich`. Every mistake of a caller ends in one line that names
-the remedy, and the exit code 2.
+It connects the chapters to a terminal through the libraries `typer` and `rich`. Every
+mistake of a caller ends in one line that names the remedy, and the exit code 2. To see
+where an error comes from, `minillm --debug COMMAND` shows its traceback before that
+line; so does the environment variable `MINILLM_DEBUG=1`.
 """
 
+import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +24,9 @@ from minillm.cli import tokenizer as tokenizer_cli
 from minillm.cli import train as train_cli
 
 __all__ = ["app", "main"]
+
+# The variable reaches the processes that a command starts, too.
+DEBUG = "MINILLM_DEBUG"
 
 app = typer.Typer(
     name="minillm",
@@ -42,6 +48,8 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        if os.environ.get(DEBUG, "0") not in {"", "0"}:
+            traceback.print_exc()
         print(f"error: {_one_line(error)}", file=sys.stderr)
         raise SystemExit(2) from None
 
@@ -67,8 +75,13 @@ def common(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, help="Show the version.")
     ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.")
+    ] = False,
 ) -> None:
     """The course that runs: build a small language model from nothing."""
+    if debug:
+        os.environ[DEBUG] = "1"
 
 
 @app.command()
@@ -82,25 +95,22 @@ def demo(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps; fewer are faster.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Fixes the chance in training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Fixes the initial weights and the batches.")
+    ] = 0,
     text: Annotated[
         Path | None,
         typer.Option(help="A text file of your own; two blank lines divide documents."),
     ] = None,
 ) -> None:
     """Train on fairy tales and let the model write. It takes about three minutes."""
-    from dataclasses import replace
-
     from rich.console import Console
 
     from minillm.data import read_documents
     from minillm.runs.demo import CONFIG, run_demo
+    from minillm.training.settings import TrainConfig
 
-    config = replace(CONFIG, seed=seed)
-    if steps is not None:
-        config = replace(
-            config, steps=steps, warmup_steps=min(config.warmup_steps, steps // 10)
-        )
+    config = TrainConfig(steps=CONFIG.steps if steps is None else steps, seed=seed)
     documents = None if text is None else read_documents(text)
     run_demo(out, config=config, documents=documents, prompt=prompt, console=Console())
 

@@ -1,13 +1,14 @@
 r"""The commands `minillm data clean` and `minillm data prepare`.
 
-The course does not explain this module: it brings [`minillm.corpus.clean`][] and
-[`minillm.corpus.prepare`][] to a terminal.
+It brings [`minillm.corpus.clean`][] and [`minillm.corpus.prepare`][] to a terminal.
 """
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from minillm.config import VOCAB_SIZE
 
 __all__ = ["app", "clean", "prepare"]
 
@@ -34,7 +35,7 @@ def prepare(
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     vocab_size: Annotated[
         int, typer.Option(help="How many tokens a new vocabulary has.")
-    ] = 2048,
+    ] = VOCAB_SIZE,
     tokenizer: Annotated[
         Path | None,
         typer.Option(help="A tokenizer.json, or its folder, instead of a new one."),
@@ -43,13 +44,14 @@ def prepare(
         str, typer.Option(help="Where a JSON object has its text.")
     ] = "text",
     validation: Annotated[
-        float, typer.Option(help="Which share of the documents is put aside.")
+        float,
+        typer.Option(help="Share of the documents held out for validation."),
     ] = 0.1,
     workers: Annotated[
         int | None, typer.Option(help="How many processes work.")
     ] = None,
 ) -> None:
-    """Turn files of any size into tokens. A part is put aside for examination."""
+    """Turn files of any size into tokens. A part is held out for validation."""
     from minillm.bpe import BPETokenizer
     from minillm.corpus.prepare import prepare as prepare_files
 

@@ -81,8 +81,9 @@ def check(
 ) -> None:
     """Grade your functions: what is wrong, and why.
 
-    Without a name all exercises are graded, without DIR those in this folder. With
-    --json, DIR may hold many folders, one for each learner.
+    Without a name all exercises are graded, without DIR those in this folder. The exit
+    code is 1 if an answer is wrong. With --json, DIR may hold many folders, one for
+    each learner, and the exit code is 0.
     """
     chosen, folder, named = _arguments(names or [])
     if hint or reveal:
@@ -104,10 +105,17 @@ def check(
         return
     own = workbook(folder)
     progress = Progress(own)
+    wrong = False
     for report in grade_folder(own, chosen):
         progress.note(report)
         _print(report, folder, show_todo=named)
+        wrong |= report.status == "wrong"
     print(_bar(progress))
+    _leave(int(wrong))
+
+
+def _leave(code: int) -> None:
+    raise typer.Exit(code)
 
 
 def _only(chosen: list["Exercise"]) -> "Exercise":

@@ -1,7 +1,7 @@
 r"""The commands `minillm flops`, `minillm cost` and `minillm disclose`.
 
-The course does not explain this module: it brings the numbers of
-[`minillm.flops`][] and its neighbours to a terminal, as a table or as JSON.
+It brings the numbers of [`minillm.flops`][] and its neighbours to a terminal, as a
+table or as JSON.
 """
 
 import json
@@ -170,9 +170,13 @@ def _measure(
     shape: "ModelConfig | Architecture", report: dict[str, Any], quiet: bool
 ) -> dict[str, Any]:
     """Count by PyTorch, time a step if it fits, and print both as they come."""
-    from minillm.accounting.measure import machine_memory, step_seconds, torch_flops
+    from minillm.accounting.measure import (
+        machine_memory,
+        measure_peak_flops,
+        step_seconds,
+        torch_flops,
+    )
     from minillm.flops import mfu, short, training_flops
-    from minillm.train import measure_peak_flops
 
     def say(text: str) -> None:
         if not quiet:
@@ -314,12 +318,15 @@ def disclose(
     """Set a run of yours beside the GPT-4 report. What does either disclose?"""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from minillm.accounting.industrialization import GPT4_REPORT
     from minillm.accounting.industrialization import disclose as read_run
 
     ours = read_run(run)
-    table = Table("", "GPT-4 report", str(run), show_lines=True)
+    # `Text` is shown as it is; in a string, square brackets would be markup.
+    table = Table("", "GPT-4 report", show_lines=True)
+    table.add_column(Text(str(run)))
     for item, text in GPT4_REPORT.items():
-        table.add_row(item, text, ours[item])
+        table.add_row(*map(Text, (item, text, ours[item])))
     Console().print(table)

@@ -5,11 +5,14 @@ The course does not explain this module: it puts [`minillm.generate`][] and
 """
 
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from minillm.formats.opening import Opened
 
 __all__ = ["chat", "generate"]
 
@@ -18,9 +21,10 @@ Temperature = Annotated[
     float, typer.Option(help="Below 1 safer, above 1 wilder, 0 always the likeliest.")
 ]
 TopP = Annotated[
-    float | None, typer.Option(help="Draw from the likeliest share p only.")
+    float | None, typer.Option(help="Sample from the likeliest share p only.")
 ]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text.")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")]
 
 
 def generate(
@@ -34,23 +38,21 @@ def generate(
     max_new_tokens: Length = 200,
     temperature: Temperature = 0.8,
     top_k: Annotated[
-        int | None, typer.Option(help="Draw from the k likeliest tokens only.")
+        int | None, typer.Option(help="Sample from the k likeliest tokens only.")
     ] = None,
     top_p: TopP = 0.95,
     seed: Seed = None,
+    device: Device = "auto",
 ) -> None:
     """Continue PROMPT with a trained model. The text is printed as it is written."""
-    from minillm.formats.opening import open_model
     from minillm.generate import stream_text
 
-    model, tokenizer, begin_ids, stop_ids = open_model(source)
+    model, tokenizer, _ = _open(source, device)
     pieces = stream_text(
         model,
         tokenizer,
         prompt,
         max_new_tokens,
-        begin_ids=begin_ids,
-        stop_ids=stop_ids,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
@@ -78,27 +80,18 @@ def chat(
     temperature: Temperature = 0.4,
     top_p: TopP = 0.9,
     seed: Seed = None,
+    device: Device = "auto",
 ) -> None:
     """Talk to a model. An empty line, or the end of the input, ends it."""
-    from minillm.formats.opening import open_model
-    from minillm.inference.chat import reply
-
-    model, tokenizer, _, stop_ids = open_model(source)
-
-    def answers(turns: list[tuple[str, str]]) -> Iterator[str]:
-        return reply(
-            model,
-            tokenizer,
-            turns,
-            max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            stop_ids=stop_ids,
-        )
-
+    answers = _replies(
+        _open(source, device),
+        max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+    )
     turns = [("system", system)] if system else []
-    with _naming(source):  # what no words can mend is refused before anyone speaks
+    with _naming(source):  # what no line can mend is refused before the first one
         answers([*turns, ("user", "")])
     while said := _ask():
         try:
@@ -113,6 +106,46 @@ def chat(
                 answer += piece
         print()
         turns += [("user", said), ("assistant", answer)]
+
+
+def _open(source: str, device: str) -> "Opened":
+    """Open a model on a device."""
+    from minillm.formats.opening import open_model
+    from minillm.runs.checks import pick_device
+
+    chosen = pick_device(device)
+    opened = open_model(source)
+    opened.model.to(chosen)
+    return opened
+
+
+def _replies(
+    opened: "Opened", max_new_tokens: int, **settings: Any
+) -> Callable[[list[tuple[str, str]]], Iterator[str]]:
+    """Give what continues a conversation by the assistant's next turn."""
+    from minillm.generate import stream_text
+    from minillm.inference import chat as form
+    from minillm.inference.decoder import Decoder, suits
+
+    model, tokenizer, template = opened
+    decoder = Decoder(model) if suits(model) else None
+    # Half of the context at least is for what was said.
+    room = min(max_new_tokens, model.config.context_length // 2)
+    most = model.config.context_length - room
+
+    def answers(turns: list[tuple[str, str]]) -> Iterator[str]:
+        left = form.recent(tokenizer, turns, most, template)
+        return stream_text(
+            model,
+            tokenizer,
+            form.encode_chat(tokenizer, left, template),
+            max_new_tokens,
+            stop_ids=form.turn_ends(tokenizer),
+            decoder=decoder,
+            **settings,
+        )
+
+    return answers
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 r"""The command `minillm lab`: repeat an experiment of [`minillm.emergence`][].
 
-The course does not explain this module: it hands the arguments to
-[`minillm.labs.bench`][].
+It passes the arguments to [`minillm.labs.bench`][].
 """
 
 from pathlib import Path

@@ -30,8 +30,8 @@ def lecture(
 
     console = Console()
     if not chapter:
-        for number, name in enumerate(chapters()):
-            console.print(f"{number}  {name}", highlight=False)
+        for number, name in chapters().items():
+            console.print(f"{number:2}  {name}", highlight=False)
         return
     given = Lecture(chapter, console)
     if not everything:

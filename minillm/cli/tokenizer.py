@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from minillm.config import VOCAB_SIZE
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -71,7 +73,7 @@ def train(
     ] = None,
     vocab_size: Annotated[
         int, typer.Option(help="Bytes, merges and special tokens together.")
-    ] = 4096,
+    ] = VOCAB_SIZE,
     special: Annotated[
         list[str] | None, typer.Option(help="A special token; may be repeated.")
     ] = None,
@@ -113,8 +115,7 @@ def train(
 
 def _documents(files: list[Path], pattern: str, specials: list[str]) -> Iterable[str]:
     from minillm.data import andersen
-    from minillm.tokenizer.cuts import check_specials
-    from minillm.tokenizer.source import source_documents
+    from minillm.tokenizer.streams import check_specials, source_documents
 
     if not files:
         return andersen()
@@ -281,7 +282,7 @@ def _load(path: Path) -> "BPETokenizer":
 
 
 def _parts(text: str | None, file: Path | None) -> Iterable[str]:
-    from minillm.tokenizer.source import read_text
+    from minillm.tokenizer.streams import read_text
 
     if text is not None and file is not None:
         raise ValueError("give the text or --file, not both")
@@ -291,7 +292,7 @@ def _parts(text: str | None, file: Path | None) -> Iterable[str]:
 
 
 def _stdin() -> Iterator[str]:
-    from minillm.tokenizer.source import decode_blocks
+    from minillm.tokenizer.streams import decode_blocks
 
     return decode_blocks(sys.stdin.buffer.read, "standard input")
 

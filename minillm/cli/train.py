@@ -1,7 +1,7 @@
 r"""The command `minillm train`.
 
-The course does not explain this module: it brings [`minillm.runs.run`][] to a terminal.
-The options for settings are not written here; they are made from the fields of
+It brings [`minillm.runs.run`][] to a terminal. The options for settings are not written
+here; they are made from the fields of
 [`TrainConfig`][minillm.training.settings.TrainConfig] and
 [`ModelConfig`][minillm.config.ModelConfig].
 """
@@ -91,12 +91,11 @@ def train(
 
     from minillm.corpus.prepare import embedded_corpus, load_corpus
     from minillm.runs.checks import pick_device
-    from minillm.runs.demo import VOCAB_SIZE
     from minillm.training.distributed import joined, rank
 
     given = _given(config, options)
     chosen = pick_device(device)
-    corpus = embedded_corpus(VOCAB_SIZE) if data is None else load_corpus(data)
+    corpus = embedded_corpus() if data is None else load_corpus(data)
     with joined(chosen) as own:
         console = Console(quiet=rank() != 0)
         finished = _train(out, corpus, given, own, console, prompt, resume, force)
@@ -128,13 +127,14 @@ def _train(
 ) -> bool:
     """Start or resume a run and let it go; whether it came to its end."""
     import torch
+    from rich.text import Text
 
     from minillm.runs.start import is_run, locked, resume, start
-    from minillm.training.distributed import any_of_us, rank, was_restarted
+    from minillm.training.distributed import any_rank, rank, was_restarted
     from minillm.training.settings import TrainConfig
 
     # Process 0 decides for all: when another looks, the folder may be there already.
-    exists = any_of_us(rank() == 0 and is_run(out), torch.device(device))
+    exists = any_rank(rank() == 0 and is_run(out), torch.device(device))
     if exists and not (wants_to_resume or was_restarted()):
         raise FileExistsError(
             f"{out} holds a run already: go on with it by --resume, or choose another "
@@ -143,7 +143,7 @@ def _train(
     if exists:
         with locked(out):
             run = resume(out, corpus, given, device=device, force=force)
-            console.print(f"going on with {out} after step {run.trainer.done}")
+            console.print(Text(f"going on with {out} after step {run.trainer.done}"))
             return _go(run, console, prompt, device)
     shape = _shape(corpus, given["model"])
     run = start(out, corpus, shape, TrainConfig(**given["train"]), device=device)
@@ -170,18 +170,19 @@ def _shape(corpus: "Corpus", given: dict[str, Any]) -> "ModelConfig":
 
 
 def _go(run: Any, console: Any, prompt: str, device: str) -> bool:
+    from rich.text import Text
+
     from minillm.training.distributed import rank
 
     result = run.go(console, prompt, device)
     if rank():
         return run.trainer.done == run.trainer.config.steps
     if result is None:
-        console.print(
-            f"interrupted: {run.folder} keeps step {run.saved}; go on with --resume"
-        )
+        line = f"interrupted: {run.folder} keeps step {run.saved}; go on with --resume"
+        console.print(Text(line))
         return False
     for name, bits in result["baselines"].items():
         console.print(f"{name:>20}: {bits:.3f} bits per byte")
     console.print(f"{'the model':>20}: {result['bits_per_byte']:.3f} bits per byte")
-    console.print(f"kept in {run.folder}: minillm generate {run.folder}")
+    console.print(Text(f"kept in {run.folder}: minillm generate {run.folder}"))
     return True

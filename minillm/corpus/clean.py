@@ -53,7 +53,7 @@ from minillm.corpus.extraction import decode, extract_text
 from minillm.corpus.quality import broken_rule
 from minillm.corpus.records import Record, read_records
 from minillm.files.writing import atomic_folder, atomic_write, locked
-from minillm.tokenizer.learning import check_workers, map_in_order, processes
+from minillm.tokenizer.parallel import check_workers, map_in_order, processes
 
 __all__ = ["Settings", "clean"]
 

@@ -1,15 +1,15 @@
 r"""Your own text: from files of any size to token files.
 
 **The question.** The fairy tales fit into memory a thousand times over. A text worth
-training on for a week does not. How does it become a row of ids?
+training on for a week does not. How does it become a sequence of ids?
 
-By never holding more of it than one document and a batch on its way. The files are read
-three times: once to look at them, once to learn a vocabulary from the training part,
-once to encode. What comes out is a folder:
+By never holding more of it than one document and those that are being encoded. The
+files are read three times: once to count documents, once to train a tokenizer on the
+training part, once to encode. The result is a folder:
 
 | file | what it holds |
 | --- | --- |
-| `train.npy`, `validation.npy` | a row of ids each, to be memory-mapped |
+| `train.npy`, `validation.npy` | a sequence of ids each, to be memory-mapped |
 | `tokenizer.json` | what they mean |
 | `data.json` | how many documents, tokens and bytes |
 
@@ -18,13 +18,13 @@ minillm data prepare shakespeare.txt letters.jsonl --out data/mine
 minillm train --data data/mine --out runs/mine
 ```
 
-# Who is examined
+# What is held out
 
-[`split`][minillm.data.split] cuts off the end of a text, which needs the whole text,
-and if the text is several files, the end is another kind of text. Here each document
-decides for itself, by its *hash*, a number that is as good as random but always the
-same for the same text. So a document stays on its side whatever is added or reordered,
-and a document that occurs twice is never on both:
+[`split`][minillm.data.split] holds out the end of a text. That needs the whole text in
+memory, and if the text is several files, its end may be of another kind. Here the
+*hash* of each document decides, a number that looks random but is always the same for
+the same text. So a document stays in its split whatever is added or reordered, and a
+document that occurs twice is never in both:
 
 >>> round(hash_of("once upon a time"), 3), hash_of("once upon a time") < 0.1
 (0.08, True)
@@ -47,6 +47,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minillm.bpe import BPETokenizer
+from minillm.config import VOCAB_SIZE
 from minillm.data import (
     END_OF_TEXT,
     SEPARATOR,
@@ -88,7 +89,7 @@ def prepare(
     paths: Sequence[str | PathLike[str]],
     out: str | PathLike[str],
     *,
-    vocab_size: int = 2048,
+    vocab_size: int = VOCAB_SIZE,
     tokenizer: BPETokenizer | None = None,
     field: str = "text",
     validation: float = 0.1,
@@ -104,7 +105,7 @@ def prepare(
         vocab_size: how many tokens a new vocabulary has.
         tokenizer: one to use instead of a new one.
         field: under which name a JSON object holds its document.
-        validation: which share of the documents is put aside, in $(0, 1)$. At least one
+        validation: which share of the documents is held out, in $(0, 1)$. At least one
             is, and at least one is not.
         workers: how many processes work.
         say: told about each step.
@@ -120,13 +121,14 @@ def prepare(
 
     Examples:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder) / "tales.txt"
         ...     _ = path.write_text("\n\n\n".join("abcdefgh"), encoding="utf-8")
         ...     out = Path(folder) / "data"
         ...     facts = prepare([path], out, vocab_size=257, workers=1)
         ...     training = load_corpus(out).training.tolist()
-        >>> facts["documents"], training[:5]  # "a" is put aside
+        >>> facts["documents"], training[:5]  # "a" is held out
         ({'train': 7, 'validation': 1}, [256, 98, 256, 99, 256])
     """
     if not 0 < validation < 1:
@@ -139,7 +141,7 @@ def prepare(
             for document in stream_documents(path, separator=separator, field=field):
                 yield hash_of(document) < limit, document
 
-    # It is begun before the work, so that a second process is told at once.
+    # Created before the work starts, so that a second process fails at once.
     with atomic_folder(out) as folder:
         if tokenizer is None:
             say(f"learning {vocab_size:,} tokens from the rest")
@@ -173,7 +175,7 @@ def _survey(
     validation: float,
     say: Callable[[str], None],
 ) -> tuple[str, float]:
-    """Find out where the text can be cut, and below which hash it is put aside."""
+    """Find out where the text can be cut, and below which hash it is held out."""
     for separator, name in SEPARATORS.items():
         n, low, high = 0, 1.0, 0.0
         for path in paths:
@@ -202,7 +204,7 @@ def _write(
 ) -> dict[str, dict[str, int]]:
     """Encode each document into the file of its side, and count."""
     end, dtype = end_of_text(tokenizer), np.min_scalar_type(tokenizer.vocab_size - 1)
-    # Encoders read ahead: the sides of documents under way wait in a line.
+    # Encoders read ahead: the splits of documents under way wait in a queue.
     sides: deque[bool] = deque()
     n_documents, n_bytes, n_tokens = [0, 0], [0, 0], [1, 1]
 
@@ -239,8 +241,8 @@ class Corpus:
 
     Attributes:
         name: what it is.
-        training: the part to learn from.
-        validation: the part to examine with.
+        training: the part to train on.
+        validation: the held-out part.
         tokenizer: what the ids mean.
         documents: of how many documents the training part consists.
     """
@@ -267,8 +269,8 @@ class Corpus:
         return int(lengths[tokens].sum())
 
 
-def embedded_corpus(vocab_size: int) -> Corpus:
-    """Make the fairy tales a corpus, the last tenth of them for validation.
+def embedded_corpus(vocab_size: int = VOCAB_SIZE) -> Corpus:
+    """Make the fairy tales a corpus, with the last tenth held out for validation.
 
     Args:
         vocab_size: how many tokens the vocabulary has.

@@ -19,7 +19,9 @@ from minillm.accounting.industrialization import disclose, disclosure_table
 from minillm.drawing.attention import attention_grid, distance_curve
 from minillm.drawing.compression import compression_curve
 from minillm.drawing.curation import CURATION_FIGURES
+from minillm.drawing.first_page import write_first_page
 from minillm.drawing.flops import context_curve, roofline_curve, shares_curve
+from minillm.drawing.gradients import depth_curve, error_curve
 from minillm.drawing.kit import loss_curve, summarize
 from minillm.drawing.labs import LAB_FIGURES
 from minillm.drawing.training import descent_curve, schedule_curve
@@ -48,11 +50,15 @@ def draw_all(folder: Path) -> list[Path]:
     run = json.loads((data / "demo.json").read_text(encoding="utf-8"))
     points = json.loads((data / "compression.json").read_text(encoding="utf-8"))
     heads = json.loads((data / "heads.json").read_text(encoding="utf-8"))
+    errors = json.loads((data / "gradient-error.json").read_text(encoding="utf-8"))
+    depth = json.loads((data / "depth.json").read_text(encoding="utf-8"))
     figures: dict[str, Callable[[Path], None]] = {
         "demo-loss.svg": lambda path: loss_curve(run, path),
         "compression.svg": lambda path: compression_curve(points, path),
         "attention-maps.svg": lambda path: attention_grid(heads, path),
         "rope-distance.svg": lambda path: distance_curve(heads, path),
+        "gradient-error.svg": lambda path: error_curve(errors, path),
+        "gradient-depth.svg": lambda path: depth_curve(depth, path),
         "descent.svg": descent_curve,
         "learning-rate.svg": schedule_curve,
         "flop-shares.svg": shares_curve,
@@ -84,6 +90,7 @@ def recompute() -> float:
         table = disclosure_table(disclose(Path(folder) / "demo"))
         # The site lets its readers draw from this model.
         write_all(run=Path(folder) / "demo")
+        write_first_page(run=Path(folder) / "demo")
     difference = math.inf
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))

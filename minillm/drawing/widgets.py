@@ -176,7 +176,7 @@ def read(name: str, folder: Path = SCRIPTS) -> Any:
     """Read the data of a widget back from its script.
 
     Args:
-        name: `"watch"`, `"tokenize"`, `"flops"` or `"sampling"`.
+        name: `"watch"`, `"tokenize"`, `"gradients"`, `"flops"` or `"sampling"`.
         folder: where the scripts are.
 
     Returns:
@@ -268,6 +268,14 @@ def fallbacks(data: dict[str, Any]) -> dict[str, str]:
     for a, b in zip(flat[::2], flat[1::2], strict=True):
         pairs.append((vocab[a], vocab[b]))
         vocab[len(vocab)] = vocab[a] + vocab[b]
+    graph = next(iter(data["gradients"].values()))
+    last = graph["steps"][-1]
+    slopes = [
+        [node["name"], node["made"] or "given", f"{value:.3f}", f"{grad:.3f}"]
+        for node, value, grad in zip(
+            graph["nodes"], last["values"], last["grads"], strict=True
+        )
+    ]
     rows: list[list[object]] = []
     kinds: list[tuple[str, Any]] = [
         ("characters", CharTokenizer()),
@@ -295,6 +303,7 @@ def fallbacks(data: dict[str, Any]) -> dict[str, str]:
         "watch": table(["merge", "left", "right", "how often"], merges),
         "tokenize": f"“{SENTENCE}” has {n_bytes} bytes.\n\n"
         + table(["tokenizer", "tokens", "bytes per token"], rows),
+        "gradients": table(["number", "made from", "value", "gradient"], slopes),
         "sampling": f"What a model expects after “{prompt}”, trained for "
         f"{data['sampling']['steps']} steps:\n\n"
         + table(["next token", "probability"], likely),
@@ -316,12 +325,16 @@ def write_all(
     Returns:
         The files.
     """
+    # Its chapter's figures import the style of all, and draw_all imports them.
+    from minillm.drawing.gradients import graph_data
+
     data: dict[str, Any] = {
         "watch": {
             title: {"text": text, "states": watch_data(text, n_merges)}
             for title, (text, n_merges) in WATCHED.items()
         },
         "tokenize": tokenize_data(),
+        "gradients": graph_data(),
         "flops": flops_data(),
         "sampling": read("sampling") if run is None else sampling_data(run),
     }

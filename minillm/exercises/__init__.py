@@ -46,6 +46,7 @@ from minillm.exercises.exercise import CHAPTERS, Exercise
 from minillm.exercises import (
     accounting,
     curation,
+    differentiating,
     predicting,
     sampling,
     tokenization,
@@ -62,6 +63,7 @@ EXERCISES: dict[str, Exercise] = {
     for chapter in (
         tokenization,
         transformer,
+        differentiating,
         training,
         sampling,
         accounting,

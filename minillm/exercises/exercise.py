@@ -28,6 +28,7 @@ __all__ = ["CHAPTERS", "Exercise", "Mistake", "Stub", "chapter_text", "tensors"]
 CHAPTERS: dict[str, str] = {
     "bpe": "Text to integers",
     "model": "Attention and the Transformer",
+    "gradients": "Gradients",
     "train": "Learning",
     "generate": "Sampling",
     "flops": "Accounting",

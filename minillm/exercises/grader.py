@@ -77,8 +77,7 @@ def grade(
 
     Args:
         exercise: what it should do.
-        candidate: the function. For an exercise whose answer is a number, the number
-            will do.
+        candidate: the function.
         seconds: when to interrupt it. The guard is soft: Python code is stopped, a call
             that never returns from C is not, nor is a crash. It needs the main thread.
         watch: whether to notice that the candidate calls the answer.
@@ -99,16 +98,10 @@ def grade(
         'wrong'
     """
     if not callable(candidate):
-        if exercise.stub.parameters:
-            raise TypeError(
-                f"{exercise.name} is graded as a function; got {candidate!r}: pass the "
-                "function itself, without calling it"
-            )
-        number = candidate
-
-        def candidate() -> Any:
-            return number
-
+        raise TypeError(
+            f"{exercise.name} is graded as a function; got {candidate!r}: pass the "
+            "function itself, without calling it"
+        )
     if problem := wrong_signature(exercise, candidate):
         return Report(exercise.name, "wrong", "signature", problem)
     session = _Session(exercise, candidate, watch, shrink, examples)
@@ -245,20 +238,10 @@ class _Session:
         if kind in VALUES:
             report = replace(
                 report,
-                expected=self.expected(smallest),
-                got=show_outcome(smallest.got),
+                expected=show_outcome(smallest.expected, smallest.got),
+                got=show_outcome(smallest.got, smallest.expected),
             )
         return self.name(report, [smallest, *bad])
-
-    def expected(self, trial: Trial) -> str:
-        """What is right; where one number is all the answer, how far it is off."""
-        right, given = trial.expected.value, trial.got.value
-        if trial.args or self.exercise.tolerance is None:
-            return show_outcome(trial.expected)
-        within = f"within {100 * self.exercise.tolerance:g} %"
-        if not isinstance(given, int | float) or not 0 < abs(given) < 1e100:
-            return f"a positive number, {within}"
-        return f"{right / given:.4g} times as much, {within}"
 
     def smaller(self, first: Trial, kind: str) -> Trial:
         """Find the smallest input that fails in the same way."""
@@ -333,7 +316,17 @@ class _Session:
         if self.exercise.growth is None:
             return
         count = self.exercise.work or lines_run
-        small, large = (count(self.candidate, *self.exercise.growth(n)) for n in GROWTH)
+        work = []
+        for n in GROWTH:
+            self.args = self.exercise.growth(n)
+            try:
+                work.append(count(self.candidate, *self.args))
+            except Exception as error:
+                # What is right for short inputs may still fail for long ones.
+                says = f"it raises {type(error).__name__} for a longer input: {error}"
+                says += learners_lines(error, self.candidate)
+                raise _Finished(self.report("error", says)) from None
+        small, large = work
         times = GROWTH[1] // GROWTH[0]
         # Halfway, on a scale of powers, between growing like n and growing like n².
         if large > small * times**1.5:

@@ -19,12 +19,12 @@ def _digit_accuracy(share: float, k: int) -> float:
     return float(share ** (1 / k))
 
 
-def _run_both_models() -> float:
+def _run_both_models(p: float, q: float, k: int) -> float:
     """Let two models answer, digit by digit, and count what is right altogether."""
     chance = np.random.default_rng(0)
     right = []
-    for p in (0.8, 0.9):
-        digits = chance.random((400_000, 10)) < p
+    for digit in (p, q):
+        digits = chance.random((400_000, k)) < digit
         right.append(int(digits.all(axis=1).sum()))
     return right[1] / right[0]
 
@@ -114,34 +114,39 @@ EXERCISES = (
         why="An eighth more on one measure is a leap on another. Nothing leapt.",
         answer=(_run_both_models,),
         reference=_run_both_models,
-        inputs=st.just(()),
+        inputs=st.tuples(
+            st.sampled_from([0.7, 0.8]),
+            st.sampled_from([0.9, 0.95, 0.99]),
+            st.integers(4, 10),
+        ),
+        examples=((0.8, 0.9, 10),),
         tolerance=0.05,
         mistakes=(
             Mistake(
                 "as much as a digit",
-                "9/8 is the growth for one digit; ten of them multiply.",
-                lambda: 9 / 8,
+                "q / p is the growth for one digit; k of them multiply.",
+                lambda p, q, k: q / p,
             ),
             Mistake(
-                "ten times the growth of a digit",
-                "Growth of 1/8, ten times over, multiplies: (9/8) ** 10, not 10/8.",
-                lambda: 1 + 10 / 8,
+                "k times the growth of a digit",
+                "The same growth, k times over, multiplies: (q / p) ** k.",
+                lambda p, q, k: 1 + k * (q / p - 1),
             ),
             Mistake(
                 "half the errors, twice the answers",
-                "Errors fall from 20 to 10 %, but the answers that are right grow by "
-                "(9/8) ** 10.",
-                lambda: 2.0,
+                "Errors fall by (1 - p) / (1 - q), but the answers that are right grow "
+                "by (q / p) ** k.",
+                lambda p, q, k: (1 - p) / (1 - q),
             ),
             Mistake(
                 "the share, not the growth",
-                "0.9 ** 10 is how many are right; by which factor did that grow?",
-                lambda: 0.9**10,
+                "q ** k is how many are right; by which factor did that grow?",
+                lambda p, q, k: q**k,
             ),
         ),
         hints=(
             "What share of answers does each of the two models get right?",
-            "0.8 ** 10 and 0.9 ** 10.",
+            "p ** k and q ** k.",
             "Divide the second by the first.",
         ),
     ),

@@ -128,43 +128,63 @@ def show_call(exercise: Exercise, args: tuple[Any, ...]) -> str:
     return f"{exercise.function}({', '.join(map(show, args))})"
 
 
-def show_outcome(outcome: Outcome) -> str:
-    """Write a value, or the error that came instead of one."""
+def show_outcome(outcome: Outcome, beside: Outcome | None = None) -> str:
+    """Write a value, or the error that came instead of one.
+
+    Args:
+        outcome: what to write.
+        beside: what it is compared with. Where six digits would make both look alike,
+            all digits are shown.
+
+    Returns:
+        The value in Python's words, or the error in its own.
+    """
     if outcome.error is not None:
         text = f"{outcome.error!s:.400}".partition("\n")[0]
         return f"{type(outcome.error).__name__}{': ' if text else ''}{text}"
-    return show(outcome.value)
+    short = show(outcome.value)
+    if beside is None or beside.error is not None or show(beside.value) != short:
+        return short
+    return show(outcome.value, digits=17)
 
 
-def show(value: Any, most: int = 400) -> str:
+def show(value: Any, most: int = 400, digits: int = 6) -> str:
     """Write a value as Python would take it, shortened where it is long."""
     try:
-        text = _written(value, most)
+        text = _written(value, most, digits)
     except Exception:  # nested without end, or of a class that cannot be shown
         text = f"<{type(value).__name__}>"
     return text if len(text) <= most else f"{text[:most]}…"
 
 
-def _written(value: Any, most: int) -> str:
+def _written(value: Any, most: int, digits: int) -> str:
     if isinstance(value, torch.Tensor):
         kind = "" if value.dtype in USUAL else f", dtype={value.dtype}"
-        text = f"tensor({show(value.detach().tolist(), most)}{kind})"
+        text = f"tensor({show(value.detach().tolist(), most, digits)}{kind})"
     elif isinstance(value, np.ndarray):
-        text = f"array({show(value.tolist(), most)}, dtype={value.dtype})"
+        text = f"array({show(value.tolist(), most, digits)}, dtype={value.dtype})"
     elif isinstance(value, float):
-        text = f"{value:.6g}" if math.isfinite(value) else repr(value)
+        text = f"{value:.{digits}g}" if math.isfinite(value) else repr(value)
         text += "" if set(text) & set(".en") else ".0"
     elif isinstance(value, list | tuple):
-        inside = ", ".join(show(part, most) for part in value)
+        inside = ", ".join(show(part, most, digits) for part in value)
         if isinstance(value, list):
             text = f"[{inside}]"
         else:
             text = f"({inside}{',' if len(value) == 1 else ''})"
     elif isinstance(value, dict):
-        text = repr(dict(value))
+        text = _mapping(dict(value))
     else:
         text = repr(value)
     return text
+
+
+def _mapping(value: dict[Any, Any]) -> str:
+    """Write a dictionary; of a vocabulary, what is there besides the 256 bytes."""
+    if all(value.get(i) == bytes([i]) for i in range(256)):
+        more = {i: token for i, token in value.items() if i not in range(256)}
+        return f"{{i: bytes([i]) for i in range(256)}} | {more!r}"
+    return repr(value)
 
 
 def size_of(args: tuple[Any, ...]) -> int:

@@ -35,12 +35,13 @@ def _top_p(
     cross: bool = True,
     largest: bool = True,
     unsort: bool = True,
+    at_p: bool = True,
 ) -> Tensor:
     order = logits.argsort(dim=-1, descending=largest, stable=True)
     ranked = logits.gather(-1, order)
     sorted_p = model.softmax(ranked.double(), dim=-1)
     before = sorted_p.cumsum(-1) - (sorted_p if cross else 0)
-    gone = (before >= p) & (p < 1) if cross else before > p
+    gone = (before >= p) & (p < 1) if cross and at_p else before > p
     if not unsort:
         return ranked.masked_fill(gone, -math.inf)
     removed = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, gone)
@@ -137,9 +138,19 @@ def _greedy_last(reader: Any, prompt: list[int], n: int) -> list[int]:
     return found
 
 
-def _tokens_read(function: Any, reader: Reader, prompt: list[int], n: int) -> int:
-    function(reader, prompt, n)
-    return reader.read
+def _call_greedy(function: Any, reader: Reader, prompt: list[int], n: int) -> Any:
+    """The tokens, and how many the model had to read for them."""
+    found = function(reader, prompt, n)
+    return found, f"{reader.read} tokens read"
+
+
+def _greedy_one_more(reader: Any, prompt: list[int], n: int) -> list[int]:
+    cache: list[int] = []
+    marks, found = reader(list(prompt), cache), []
+    for _ in range(n):
+        found.append(max(range(len(marks)), key=marks.__getitem__))
+        marks = reader([found[-1]], cache)
+    return found
 
 
 def _greedy_prompt(reader: Any, prompt: list[int], n: int) -> list[int]:
@@ -257,12 +268,19 @@ EXERCISES = (
             (torch.tensor([1.0, 3.0, 0.0]), 0.95),
             (torch.tensor([0.0, 5.0]), 0.7),
             (torch.tensor([1.0, 1.0]), 1.0),
+            (torch.tensor([1.0, 1.0]), 0.5),
+            (torch.tensor([1.0, 1.0, 1.0, 1.0]), 0.75),
         ),
         mistakes=(
             Mistake(
                 "drops the token that crosses p",
                 "Look at the sum *before* a token: if one token is enough, it stays.",
                 lambda x, p: _top_p(x, p, cross=False),
+            ),
+            Mistake(
+                "one token too many at exactly p",
+                "If those before it reach p, it goes: before >= p, not before > p.",
+                lambda x, p: _top_p(x, p, at_p=False),
             ),
             Mistake(
                 "begins with the least likely",
@@ -337,25 +355,28 @@ EXERCISES = (
         "it is counted.",
         answer=(generate.generate, generate.stream),
         reference=_greedy,
+        call=_call_greedy,
         inputs=st.tuples(
             st.builds(Reader, st.integers(0, 5)),
             st.lists(st.integers(0, 4), min_size=1, max_size=3),
             st.integers(0, 4),
         ),
         examples=((Reader(1), [1, 2], 4), (Reader(2), [0], 3)),
-        growth=lambda n: (Reader(3), [1] * 4, n),
-        work=_tokens_read,
         mistakes=(
             Mistake(
                 "reads the whole text again for each token",
                 "What is in the cache has been read: pass only the newest token.",
                 lambda *args: _greedy(*args, whole=True),
-                kind="growth",
             ),
             Mistake(
                 "passes the whole text to a cache that has it",
                 "Then the model reads everything twice, and its positions are wrong.",
                 lambda *args: _greedy(*args, again=True),
+            ),
+            Mistake(
+                "reads the last token, too",
+                "Nothing is asked after it: the model need not read it.",
+                _greedy_one_more,
             ),
             Mistake(
                 "returns the prompt too",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from minillm import bpe
 from minillm.bpe import GPT2_PATTERN
 from minillm.exercises.exercise import Draw, Exercise, Mistake
-from minillm.tokenizer import cuts as bpe_cuts
+from minillm.tokenizer import streams
 from minillm.tokenizer.patterns import pretokenize
 
 __all__ = ["EXERCISES"]
@@ -198,7 +198,7 @@ def _call_stream(function: Callable[..., Iterator[int]], chunks: list[str]) -> A
     for id_ in function(feed(), encode):
         log.append("id")
         result.append(id_)
-    # With this many blanks between words, something is ready before the end.
+    # With this many spaces between words, something is ready before the end.
     ready = sum(" " in chunk for chunk in chunks[:-1]) > 3
     early = "id" in log[: len(log) - log[::-1].index("chunk")] if chunks else True
     return result, "in time" if early or not ready else "only at the end"
@@ -213,12 +213,18 @@ Encode = Callable[[str], list[int]]
 
 
 def _stream(
-    chunks: Iterable[str], encode: Encode, *, after: bool = False, flush: bool = True
+    chunks: Iterable[str],
+    encode: Encode,
+    *,
+    after: bool = False,
+    flush: bool = True,
+    inside: bool = False,
 ) -> Iterator[int]:
     rest = ""
+    cut_at = re.compile(r"\s(?=\s)" if inside else r"\S(?=\s)")
     for chunk in chunks:
         rest += chunk
-        cuts = [m.start() + 1 for m in re.finditer(r"\S(?=\s)", rest)]
+        cuts = [m.start() + 1 for m in cut_at.finditer(rest)]
         cut = (cuts[-1] if cuts else 0) + (after and bool(cuts))
         yield from encode(rest[:cut])
         rest = rest[cut:]
@@ -556,8 +562,8 @@ EXERCISES = (
         minutes=15,
         why="`<|end|>` stands for something that is no text. Cut wrongly, it is "
         "spelled out in bytes, or a longer token is taken for a shorter one.",
-        answer=(bpe_cuts.split_specials, bpe_cuts.special_splitter),
-        reference=bpe_cuts.split_specials,
+        answer=(streams.split_specials, streams.special_splitter),
+        reference=streams.split_specials,
         inputs=st.tuples(
             st.text("ax|", max_size=8),
             st.lists(
@@ -623,7 +629,7 @@ EXERCISES = (
         minutes=30,
         why="A file that does not fit into memory, or a text that is still being "
         "written, comes in parts, and a part may end in the middle of a word.",
-        answer=(bpe.BPETokenizer, bpe_cuts.safe_pieces, bpe_cuts.last_safe_cut),
+        answer=(bpe.BPETokenizer, streams.safe_pieces, streams.last_safe_cut),
         reference=_stream,
         call=_call_stream,
         inputs=st.tuples(st.lists(st.text("ab ", max_size=4), max_size=5)),
@@ -642,9 +648,15 @@ EXERCISES = (
                 lambda chunks, encode: _stream(chunks, encode, flush=False),
             ),
             Mistake(
-                "cut behind the blank",
-                "The blank belongs to the word behind it: cut before it.",
+                "cut behind the space",
+                "The space belongs to the word after it: cut before it.",
                 lambda chunks, encode: _stream(chunks, encode, after=True),
+            ),
+            Mistake(
+                "cuts inside a run of spaces",
+                "Two spaces may be one pre-token, or their last may belong to a word: "
+                "cut between a letter and a space only.",
+                lambda chunks, encode: _stream(chunks, encode, inside=True),
             ),
             Mistake(
                 "waits for the end",
@@ -654,9 +666,9 @@ EXERCISES = (
         ),
         hints=(
             "Keep a string `rest` of what cannot be encoded yet; each part is added.",
-            "In `rest`, find the last place where a blank follows something that is no "
-            "blank. Left of it everything is ready.",
-            "After the loop, encode `rest`. A blank at the very start is no place to "
+            "In `rest`, find the last place where a space follows something that is no "
+            "space. Left of it everything is ready.",
+            "After the loop, encode `rest`. A space at the very start is no place to "
             "cut: there is nothing left of it.",
         ),
     ),

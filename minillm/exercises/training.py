@@ -2,6 +2,7 @@ r"""Exercises to [`minillm.train`][] and [`minillm.training.optimizer`][]."""
 
 import math
 import tempfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from minillm import train
 from minillm.exercises.exercise import FLOATS, Draw, Exercise, Mistake, stacked, tensors
-from minillm.training import batches, descent, loss_fast, optimizer
+from minillm.training import batches, descent, optimizer
+from minillm.training.loss import cross_entropy_fast
 
 __all__ = ["EXERCISES"]
 
@@ -36,6 +38,17 @@ def _surprise(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _overflowing(logits: Tensor, targets: Tensor) -> Tensor:
     p = logits.exp() / logits.exp().sum(-1, keepdim=True)
+    return -p.gather(-1, targets.unsqueeze(-1)).log().mean()
+
+
+def _one_maximum(logits: Tensor, targets: Tensor) -> Tensor:
+    shifted = logits - logits.max()
+    log_p = shifted - shifted.exp().sum(-1, keepdim=True).log()
+    return -log_p.gather(-1, targets.unsqueeze(-1)).mean()
+
+
+def _floored(logits: Tensor, targets: Tensor) -> Tensor:
+    p = logits.softmax(-1) + 1e-10
     return -p.gather(-1, targets.unsqueeze(-1)).log().mean()
 
 
@@ -82,6 +95,8 @@ def _adamw(
     decay_rate: bool = True,
     late: int = 0,
     squared: bool = True,
+    decay_late: bool = False,
+    keep_corrected: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if inside:
         g, weight_decay = g + weight_decay * w, 0.0
@@ -94,7 +109,10 @@ def _adamw(
     )
     root = (v_hat + eps).sqrt() if eps_inside else v_hat.sqrt() + eps
     decay = weight_decay * (lr if decay_rate else 1.0)
-    return w - decay * w - lr * m_hat / root, m, v
+    if decay_late:
+        return (w - lr * m_hat / root) * (1 - decay), m, v
+    new = w - decay * w - lr * m_hat / root
+    return (new, m_hat, v_hat) if keep_corrected else (new, m, v)
 
 
 @st.composite
@@ -128,6 +146,7 @@ def _cosine(
     span: bool = True,
     floor: bool = True,
     clamp: bool = True,
+    whole: bool = False,
 ) -> float:
     if step < warmup_steps:
         return max_lr * (step + late) / warmup_steps
@@ -136,6 +155,8 @@ def _cosine(
     progress = (step - warmup_steps) / (total_steps - warmup_steps)
     if not span:
         progress = step / total_steps
+    if whole:
+        progress = (step - warmup_steps) / total_steps
     low = min_lr if floor else 0.0
     return low + (max_lr - low) * (1 + math.cos(math.pi * progress)) / 2
 
@@ -191,7 +212,7 @@ def _after(gradients: list[Tensor], max_norm: float) -> tuple[list[Tensor], floa
 def _reference_batch(
     tokens: Any, starts: list[int], context_length: int
 ) -> tuple[Tensor, Tensor]:
-    return batches.cut_pieces(tokens, torch.tensor(starts), context_length)
+    return batches.cut_sequences(tokens, torch.tensor(starts), context_length)
 
 
 def _batch(
@@ -214,6 +235,26 @@ def _batch_inputs(draw: Draw) -> tuple[Any, ...]:
 _TEXT = np.array([3, 1, 4, 1, 5, 9], dtype=np.uint16)
 
 
+def _bytes_made(function: Callable[..., Any], *args: Any) -> int:
+    """Count the bytes that a call asks NumPy for, at the most at one time.
+
+    PyTorch's are not seen; but what it makes of a NumPy array, it makes of pieces.
+
+    Args:
+        function: what to call.
+        args: its arguments.
+
+    Returns:
+        The bytes.
+    """
+    tracemalloc.start()
+    try:
+        function(*args)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 def _call_open(function: Callable[..., Any], ids: list[int], fraction: float) -> Any:
     """Write tokens to a file, let the candidate open it, and look at what it holds."""
     # Windows does not delete a file that is still mapped; then the folder stays.
@@ -224,11 +265,13 @@ def _call_open(function: Callable[..., Any], ids: list[int], fraction: float) ->
         mapped = [
             isinstance(part, np.memmap) and not part.flags.owndata for part in parts
         ]
-        return [np.array(part) for part in parts], all(mapped)
+        written = [getattr(part, "mode", "r") for part in parts if len(part)]
+        safe = "read-only" if set(written) <= {"r"} else "can be written to"
+        return [np.array(part) for part in parts], all(mapped), safe
 
 
-def _open(path: Any, fraction: float) -> tuple[Any, Any]:
-    tokens = np.load(path, mmap_mode="r")
+def _open(path: Any, fraction: float, mode: Any = "r") -> tuple[Any, Any]:
+    tokens = np.load(path, mmap_mode=mode)
     cut = len(tokens) - int(len(tokens) * fraction)
     return tokens[:cut], tokens[cut:]
 
@@ -250,15 +293,29 @@ EXERCISES = (
         title="Surprise",
         minutes=15,
         why="This number is what training makes small; everything else serves it.",
-        answer=(train.cross_entropy, loss_fast.cross_entropy_fast),
+        answer=(train.cross_entropy, cross_entropy_fast),
         reference=train.cross_entropy,
         forbidden=frozenset({"cross_entropy_loss", "nll_loss_nd"}),
         inputs=_scored(),
         examples=(
             (torch.tensor([[1000.0, 0.0]]), torch.tensor([1])),
             (torch.tensor([[0.0, 1.0], [2.0, 0.0]]), torch.tensor([1, 1])),
+            (torch.tensor([[0.0, 1.0], [1000.0, 0.0]]), torch.tensor([1, 0])),
+            (torch.tensor([[0.0, 40.0]]), torch.tensor([0])),
         ),
         mistakes=(
+            Mistake(
+                "one maximum for the whole batch",
+                "Each position needs the maximum of its own logits: beside a logit of "
+                "1000 elsewhere, all of its exponentials are zero.",
+                _one_maximum,
+            ),
+            Mistake(
+                "a small number added to the probability",
+                "It hides the infinity and bounds the loss at -ln 1e-10 = 23, where "
+                "there is no gradient: take the logarithm first, as log_softmax does.",
+                _floored,
+            ),
             Mistake(
                 "overflows",
                 "exp(1000) is infinite and log(0) too: log_softmax takes the largest "
@@ -346,6 +403,7 @@ EXERCISES = (
         examples=(
             (_ONE, 2 * _ONE, _ONE, _ONE, 2, 0.1, (0.9, 0.999), 1e-8, 0.5),
             (_ONE, 2 * _ONE, 0 * _ONE, 0 * _ONE, 1, 0.1, (0.9, 0.999), 0.1, 0.0),
+            (_ONE, 2 * _ONE, _ONE, _ONE, 2, 0.1, (0.9, 0.999), 0.1, 0.5),
         ),
         mistakes=(
             Mistake(
@@ -374,6 +432,16 @@ EXERCISES = (
                 "weight decay without the learning rate",
                 "The pull is lr times weight_decay, so that a schedule moves both.",
                 lambda *args: _adamw(*args, decay_rate=False),
+            ),
+            Mistake(
+                "the corrected means returned",
+                "The next step needs m and v as they are, and corrects them anew.",
+                lambda *args: _adamw(*args, keep_corrected=True),
+            ),
+            Mistake(
+                "decay after the step",
+                "The decay is a share of the weight before the step, not after it.",
+                lambda *args: _adamw(*args, decay_late=True),
             ),
             Mistake(
                 "the gradient not squared",
@@ -423,6 +491,12 @@ EXERCISES = (
                 lambda *args: _cosine(*args, span=False),
             ),
             Mistake(
+                "the cosine spans all steps",
+                "It runs from the end of the warm-up to total_steps: divide by "
+                "total_steps - warmup_steps.",
+                lambda *args: _cosine(*args, whole=True),
+            ),
+            Mistake(
                 "falls to zero",
                 "The cosine swings between max_lr and min_lr.",
                 lambda *args: _cosine(*args, floor=False),
@@ -453,6 +527,8 @@ EXERCISES = (
         answer=(optimizer.clip_gradients,),
         reference=_reference_clip,
         forbidden=frozenset({"_foreach_norm"}),
+        # PyTorch divides by norm + 1e-6, which is as good.
+        tolerance=1e-5,
         inputs=st.tuples(
             st.lists(tensors(sizes, dtype=torch.float64), min_size=1, max_size=3),
             st.sampled_from([0.5, 1.0, 4.0]),
@@ -510,10 +586,13 @@ EXERCISES = (
         minutes=15,
         why="Inputs and targets that are equal give a loss of zero and a model that "
         "has learned to copy.",
-        answer=(batches.cut_pieces, train.get_batch),
+        answer=(batches.cut_sequences, train.get_batch),
         reference=_reference_batch,
         inputs=_batch_inputs(),
         examples=((_TEXT, [0, 2], 3),),
+        # A text of n² tokens: the work must not grow with it.
+        growth=lambda n: (np.zeros(n * n, dtype=np.uint16), [0, 2], 3),
+        work=_bytes_made,
         mistakes=(
             Mistake(
                 "targets are the inputs",
@@ -529,6 +608,15 @@ EXERCISES = (
                 "one token short",
                 "A piece of context_length + 1 tokens gives context_length inputs.",
                 lambda tokens, starts, n: _batch(tokens, starts, n - 1, ahead=1),
+            ),
+            Mistake(
+                "converts the whole text",
+                "Of a text of gigabytes a batch needs a few kilobytes: cut first, then "
+                "convert the pieces.",
+                lambda tokens, starts, n: _reference_batch(
+                    tokens.astype(np.int64), starts, n
+                ),
+                kind="growth",
             ),
             Mistake(
                 "not int64",
@@ -570,7 +658,12 @@ EXERCISES = (
                 ),
             ),
             Mistake(
-                "examines with the beginning",
+                "opens it for writing",
+                "With mmap_mode='r+', a slip writes into the training text on disk.",
+                lambda path, fraction: _open(path, fraction, "r+"),
+            ),
+            Mistake(
+                "evaluates on the beginning",
                 "The *last* part is cut off.",
                 lambda path, fraction: _opened(path, fraction, "first"),
             ),

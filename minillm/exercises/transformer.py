@@ -115,9 +115,10 @@ def _attend(
     scale: Callable[[int], float] = math.sqrt,
     dim: int = -1,
     zeros: bool = True,
+    fill: float = -math.inf,
 ) -> Tensor:
     scores = q @ k.transpose(-2, -1) / scale(q.shape[-1])
-    weights = model.softmax(scores.masked_fill(~mask, -math.inf), dim=dim)
+    weights = model.softmax(scores.masked_fill(~mask, fill), dim=dim)
     return (weights.masked_fill(~mask, 0.0) if zeros else weights) @ v
 
 
@@ -448,8 +449,20 @@ EXERCISES = (
                 torch.ones(1, 1),
                 torch.tensor([[False]]),
             ),
+            (
+                # What it may look at scores far below any number that seems low.
+                torch.tensor([[300.0]]),
+                torch.tensor([[-300.0], [1.0]]),
+                torch.tensor([[1.0], [2.0]]),
+                torch.tensor([[True, False]]),
+            ),
         ),
         mistakes=(
+            Mistake(
+                "a large negative number for minus infinity",
+                "A score may lie below -10000, too: only -inf is below all of them.",
+                lambda *args: _attend(*args, fill=-1e4, zeros=False),
+            ),
             Mistake(
                 "not scaled",
                 "Dot products grow with the width: divide by the root of d.",

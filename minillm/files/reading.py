@@ -11,7 +11,7 @@ The standard library reads JSON almost so. What is missing is said here, once:
 Traceback (most recent call last):
 ValueError: a.json is not JSON (the number 999999999… is too long): write it again
 
-Tokenizers have stricter readers of their own ([`minillm.tokenizer.parts`][]).
+A file that is larger than any of its kind is not even opened.
 """
 
 import json
@@ -20,7 +20,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["IMAGES", "open_array", "parse_json", "read_json", "read_lines", "read_utf8"]
+__all__ = [
+    "IMAGES",
+    "check",
+    "open_array",
+    "parse_json",
+    "read_json",
+    "read_lines",
+    "read_utf8",
+]
 
 # An installed package carries the committed results of the labs inside, since chapters
 # quote them; in a checkout they lie beside the figures that are drawn from them.
@@ -34,17 +42,38 @@ _HEADER = re.compile(
 )
 
 
-def read_utf8(path: str | os.PathLike[str]) -> str:
+def check(condition: bool, message: str) -> None:
+    r"""Refuse a file unless a condition holds.
+
+    Args:
+        condition: what must be true of it.
+        message: what to say if it is not.
+
+    Raises:
+        ValueError: with that message.
+
+    Examples:
+        >>> check(2 + 2 == 4, "it cannot count")
+        >>> check(2 + 2 == 5, "it cannot count")
+        Traceback (most recent call last):
+        ValueError: it cannot count
+    """
+    if not condition:
+        raise ValueError(message)
+
+
+def read_utf8(path: str | os.PathLike[str], *, at_most: int | None = None) -> str:
     r"""Read a text file whole.
 
     Args:
         path: the file.
+        at_most: refuse a file of more bytes than this.
 
     Returns:
         Its text.
 
     Raises:
-        ValueError: if it is not UTF-8.
+        ValueError: if it is too large, or not UTF-8.
 
     Examples:
         >>> import tempfile
@@ -57,6 +86,13 @@ def read_utf8(path: str | os.PathLike[str]) -> str:
         ...         print(str(error).replace(folder, ""))
         /a.txt is not UTF-8 at byte 2: write it again
     """
+    if at_most is not None:
+        size = Path(path).stat().st_size
+        check(
+            size <= at_most,
+            f"{path} cannot be read: {size} bytes are more than {at_most}, the most "
+            "that a file of its kind may have",
+        )
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -118,17 +154,20 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_json(
+    path: str | os.PathLike[str], *, at_most: int | None = None
+) -> dict[str, Any]:
     """Read a file that must hold a JSON object.
 
     Args:
         path: the file.
+        at_most: refuse a file of more bytes than this.
 
     Returns:
         The object.
 
     Raises:
-        ValueError: if it holds something else.
+        ValueError: if it is too large, or holds something else.
 
     Examples:
         >>> import tempfile
@@ -138,7 +177,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         ...     read_json(path)
         {'a': 1}
     """
-    content = parse_json(read_utf8(path), path)
+    content = parse_json(read_utf8(path, at_most=at_most), path)
     if not isinstance(content, dict):
         raise ValueError(
             f"{path} must hold a JSON object; got {type(content).__name__}"

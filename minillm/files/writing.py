@@ -1,21 +1,23 @@
 r"""Write files and folders so that they are either complete or not there.
 
 A run that is stopped while it writes leaves half a file, and half a checkpoint is worse
-than none: it looks like one. The cure is old. Write under another name in the same
-folder, ask the system to put the bytes on the disk, and only then rename. A rename
-within one folder is a single act: whoever opens the name finds the old file or the new.
+than none: it looks like a whole one. The cure is old. Write under another name in the
+same folder, ask the system to put the bytes on the disk, and only then rename. A rename
+within one folder is atomic: a reader finds the old file or the new one. The new file
+has the permissions of the one that it replaces.
 
-Who is killed while writing leaves the other name behind: `.NAME.`, eight digits,
-`.tmp`. The next who writes the same file takes that away, but not if it is still being
-written. How can it know? Not by the number of a process, which another may have by now,
-nor by the clock, since a laptop may have slept. A writer *locks* what it writes, and
-the system ends a lock together with its process, however that ends.
+A process killed mid-write leaves its temporary file behind: `.NAME.`, eight hexadecimal
+digits, `.tmp`. The next writer of the same file removes it, unless it is still being
+written. How can it know? Not by a process number, which may belong to another process
+by now, nor by the clock, since a laptop may have slept. A writer *locks* what it
+writes, and the system releases a lock together with its process, however that ends.
 """
 
 import glob
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,6 +53,8 @@ def atomic_write(
         A block that fails leaves the old file as it was, and nothing beside it:
 
         >>> import tempfile
+        >>> import os
+        >>> from pathlib import Path
         >>> folder = tempfile.TemporaryDirectory()
         >>> path = Path(folder.name) / "notes.txt"
         >>> with atomic_write(path) as file:
@@ -69,7 +73,8 @@ def atomic_write(
     if not replace and target.exists():
         raise FileExistsError(f"{target} exists: choose another name")
     _clear(target)
-    unfinished, file = _open_unfinished(target)
+    mode = _mode(target)
+    unfinished, file = _open_unfinished(target, mode)
     # A second way to the same open file, since the lock must outlast the renaming.
     held = os.dup(file.fileno()) if fcntl else None
     try:
@@ -77,6 +82,7 @@ def atomic_write(
             yield file
             file.flush()
             os.fsync(file.fileno())
+        _set_mode(unfinished, mode)
         if replace:
             unfinished.replace(target)
         else:
@@ -124,13 +130,29 @@ def _clear(target: Path) -> None:
                 left.unlink()
 
 
-def _open_unfinished(target: Path) -> tuple[Path, BinaryIO]:
-    """Open a new file beside the target, and lock it."""
+def _mode(target: Path) -> int | None:
+    """The permissions of what is about to be replaced; `None` if nothing is."""
+    try:
+        return stat.S_IMODE(target.stat().st_mode)
+    except OSError:
+        return None
+
+
+def _set_mode(unfinished: Path, mode: int | None) -> None:
+    if mode is not None:
+        with suppress(OSError):  # a file system without permissions
+            unfinished.chmod(mode)
+
+
+def _open_unfinished(target: Path, mode: int | None) -> tuple[Path, BinaryIO]:
+    """Open a new file beside the target, with its permissions, and lock it."""
+    # Never open to more readers than the old file was, not even for a moment. A new
+    # file gets what the umask leaves, unlike one of `tempfile`.
+    rights = 0o666 if mode is None else (mode & 0o666) | stat.S_IWUSR
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     while True:
         unfinished = _other_name(target)
-        # Mode "x" refuses to open a file that exists and, unlike `tempfile`, gives the
-        # new one the usual rights.
-        file = unfinished.open("xb")
+        file = os.fdopen(os.open(unfinished, flags, rights), "wb")
         if fcntl:
             # A few network file systems have no locks. There nothing is removed either.
             with suppress(OSError):
@@ -157,7 +179,7 @@ def _rename_to_free(unfinished: Path, target: Path) -> None:
 def atomic_array(
     path: str | os.PathLike[str], dtype: Any
 ) -> Generator[Callable[[Any], None], None, None]:
-    r"""Write a row of numbers of unknown length as a `.npy` file, part by part.
+    r"""Write a sequence of numbers of unknown length as a `.npy` file, part by part.
 
     Args:
         path: where the file shall be. `numpy.load(path, mmap_mode="r")` opens it
@@ -229,11 +251,11 @@ def atomic_folder(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
     check_free(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with locked(target):
-        # Who comes here is alone, so what others have begun they did not end.
+        # The lock is ours alone, so what other writers have left is unfinished.
         for left in _left_over(target):
             shutil.rmtree(left, ignore_errors=True)
-        unfinished = _other_name(target)
-        unfinished.mkdir()
+        unfinished, mode = _other_name(target), _mode(target)
+        unfinished.mkdir(0o777 if mode is None else mode | stat.S_IRWXU)
         try:
             yield unfinished
             check_free(target)
@@ -241,6 +263,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Generator[Path, None, None]:
             # empty one.
             if target.exists():
                 target.rmdir()
+            _set_mode(unfinished, mode)
             unfinished.replace(target)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -254,7 +277,7 @@ def locked(
 ) -> Generator[None, None, None]:
     r"""Keep other processes away from a file or folder, for as long as the block runs.
 
-    The lock is that of a small file, `.NAME.lock`, which stays. The system ends the
+    The lock is on a small file, `.NAME.lock`, which stays. The system releases the
     lock with its process, however that ends.
 
     Args:
@@ -279,7 +302,7 @@ def locked(
         ...         print(str(error).replace(os.path.realpath(folder), "…"))
         another process is working on …/results.json: let it end, or choose another name
     """
-    # As in `atomic_array`; and who only reads needs no lock.
+    # Imported here as in `atomic_array`; reading needs no lock.
     from filelock import FileLock, Timeout
 
     target = Path(os.path.realpath(path))

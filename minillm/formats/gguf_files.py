@@ -31,9 +31,14 @@ package `gguf`, by the makers of the format, unpacks them all, and from there on
 weights are ordinary numbers.
 
 **Which rotation?** [`minillm.hub`][] explains the two conventions, neighbours and
-halves. llama.cpp turns neighbours, as we do, and whoever converts a model to GGUF puts
-the rows of queries and keys into that order. So here, for once, nothing is to be done;
-a program of the other convention has to undo it.
+halves. llama.cpp turns neighbours, as we do, and its converter puts the rows of queries
+and keys into that order. So there is nothing to do here; a program of the other
+convention has to undo it.
+
+**As llama.cpp reads it.** Some facts are not in the table and follow from others. With
+Llama 3's pre-tokenizer, every text begins with the token that the table calls `bos`,
+unless it says otherwise; a factor for the rotary positions without a kind is a linear
+one; and a turn ends at any token with a well-known name, such as `<|eot_id|>`.
 """
 
 from os import PathLike
@@ -44,7 +49,9 @@ import torch
 from torch import Tensor
 
 from minillm.bpe import BPETokenizer
-from minillm.config import ModelConfig
+from minillm.config import LinearScaling, ModelConfig
+from minillm.inference.chat import TURN_ENDS
+from minillm.inference.templates import ChatTemplate
 from minillm.tokenizer.parts import to_bytes
 from minillm.tokenizer.patterns import DIGITS_PATTERN, GPT2_PATTERN, LLAMA3_PATTERN
 
@@ -76,6 +83,8 @@ PATTERNS = {
     "gpt-2": GPT2_PATTERN,
     "smollm": DIGITS_PATTERN,
     "llama-bpe": LLAMA3_PATTERN,
+    "llama3": LLAMA3_PATTERN,
+    "llama-v3": LLAMA3_PATTERN,
 }
 # Kinds of tokens. Of a control token and of one defined by a user the text is meant as
 # it stands; an unused one stands for nothing.
@@ -85,14 +94,14 @@ NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 class Contents(NamedTuple):
     r"""What is in a file: the shape, the weights by our names, and how to write text.
 
-    The last two are the ids that stand before a text and those that end one.
+    The tokenizer knows which ids begin a text and which end one; the last is how a
+    conversation is written, if the file says it.
     """
 
     config: ModelConfig
     tensors: dict[str, Tensor]
     tokenizer: BPETokenizer
-    begin_ids: tuple[int, ...]
-    stop_ids: tuple[int, ...]
+    chat_template: ChatTemplate | None
 
 
 def read_gguf(file: str | PathLike[str]) -> Contents:
@@ -130,6 +139,7 @@ def read_gguf(file: str | PathLike[str]) -> Contents:
         table = _Table(reader.fields)
         config = _read_config(table, {tensor.name for tensor in reader.tensors})
         tokenizer = _read_tokenizer(table)
+        template = _read_template(table)
         tensors = {
             _our_name(tensor.name): torch.tensor(
                 gguf.dequantize(tensor.data, tensor.tensor_type)
@@ -139,13 +149,7 @@ def read_gguf(file: str | PathLike[str]) -> Contents:
     except DAMAGED as error:
         message = f"{path} cannot be read as a model: {error!s:.300}"
         raise ValueError(message) from error
-    begin = table.get("tokenizer.ggml.bos_token_id")
-    begins = table.get("tokenizer.ggml.add_bos_token", False) and begin is not None
-    ends = {table.get("tokenizer.ggml.eos_token_id")} - {None}
-    ends |= {tokenizer.special_tokens.get("<|endoftext|>")} - {None}
-    return Contents(
-        config, tensors, tokenizer, (begin,) if begins else (), tuple(sorted(ends))
-    )
+    return Contents(config, tensors, tokenizer, template)
 
 
 # What the library and our own reading stumble over in a damaged table.
@@ -230,7 +234,6 @@ class _Table:
 
 def _read_config(table: _Table, names: set[str]) -> ModelConfig:
     table.expect("general.architecture", "llama")
-    table.expect("llama.rope.scaling.type", "none", "none")
     if "rope_freqs.weight" in names:
         raise ValueError(
             "rope_freqs.weight, a stretched rotation, cannot be read here; the same "
@@ -249,10 +252,25 @@ def _read_config(table: _Table, names: set[str]) -> ModelConfig:
         # Stored in 32 bits: 1e-5 comes back as 9.999999747378752e-06.
         norm_eps=float(f"{table['llama.attention.layer_norm_rms_epsilon']:.7g}"),
         tie_embeddings="output.weight" not in names,
+        rope_scaling=_read_scaling(table),
     )
     for name in ("rope.dimension_count", "attention.key_length"):
         table.expect(f"llama.{name}", config.d_head, config.d_head)
     return config
+
+
+def _read_scaling(table: _Table) -> LinearScaling | None:
+    """The stretching of positions; as in llama.cpp, a factor alone is linear."""
+    kind = table.get("llama.rope.scaling.type", "linear")
+    if kind not in {"linear", "none"}:
+        raise ValueError(
+            f"llama.rope.scaling.type is {kind!r}; only 'linear' or 'none' can be read "
+            "here"
+        )
+    # The second is an older name of the first.
+    older = table.get("llama.rope.scale_linear", 0.0)
+    factor = table.get("llama.rope.scaling.factor", older)
+    return None if kind == "none" or factor in {0.0, 1.0} else LinearScaling(factor)
 
 
 def _read_tokenizer(table: _Table) -> BPETokenizer:
@@ -287,8 +305,41 @@ def _read_tokenizer(table: _Table) -> BPETokenizer:
         special_tokens,
         pattern=PATTERNS[kind],
         # Llama 3 takes a word that is a token whole, whatever the merges say.
-        ignore_merges=kind == "llama-bpe",
+        ignore_merges=PATTERNS[kind] == LLAMA3_PATTERN,
+        begin_ids=_read_begin_ids(table, PATTERNS[kind] == LLAMA3_PATTERN),
+        stop_ids=_read_stop_ids(table, tokens),
     )
+
+
+def _read_begin_ids(table: _Table, usual: bool) -> list[int]:
+    """What begins a text; where the file does not say whether, Llama 3 has it."""
+    begin = _read_id(table, "bos")
+    begins = table.get("tokenizer.ggml.add_bos_token", usual)
+    return [begin] if begins and begin is not None else []
+
+
+def _read_stop_ids(table: _Table, tokens: list[str]) -> list[int]:
+    """What ends a text, a turn, or a message; some files say it by the text alone."""
+    named = [_read_id(table, name) for name in ("eos", "eot", "eom")]
+    known = [id_ for id_, token in enumerate(tokens) if token in TURN_ENDS]
+    return sorted({id_ for id_ in (*named, *known) if id_ is not None})
+
+
+def _read_id(table: _Table, name: str) -> int | None:
+    """The id of a special token. Some files write 4294967295 where there is none."""
+    id_ = table.get(f"tokenizer.ggml.{name}_token_id")
+    there = type(id_) is int and 0 <= id_ < len(table["tokenizer.ggml.tokens"])
+    return id_ if there else None
+
+
+def _read_template(table: _Table) -> ChatTemplate | None:
+    source = table.get("tokenizer.chat_template")
+    if source is None:
+        return None
+    tokens = table["tokenizer.ggml.tokens"]
+    named = {name: _read_id(table, name) for name in ("bos", "eos")}
+    texts = {f"{n}_token": tokens[id_] for n, id_ in named.items() if id_ is not None}
+    return ChatTemplate(source, texts)
 
 
 def _our_name(theirs: str) -> str:

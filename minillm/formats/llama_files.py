@@ -6,7 +6,7 @@ A folder comes from elsewhere, so nothing in it is believed.
 
 Whatever the configuration asks for and our model cannot do (biases, a rotation
 stretched in another way than that of Llama 3, another architecture) is refused by its
-name. A model that is nearly right still writes, only worse, and nobody would know why.
+name. A model that is nearly right still writes, only worse, and gives no hint why.
 
 # More than one file
 
@@ -31,10 +31,20 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from minillm.config import ModelConfig, RopeScaling
+from minillm.bpe import BPETokenizer
+from minillm.config import LinearScaling, ModelConfig, RopeScaling
 from minillm.files.reading import read_json
 
-__all__ = ["describe", "read_config", "read_weights"]
+__all__ = [
+    "describe",
+    "describe_tokenizer",
+    "read_config",
+    "read_weights",
+    "text_ends",
+]
+
+# What a configuration means that does not say it: the defaults of transformers.
+THEIR_CONTEXT, THEIR_EPS = 2048, 1e-6
 
 
 def read_config(path: str | PathLike[str]) -> ModelConfig:
@@ -79,10 +89,10 @@ def read_config(path: str | PathLike[str]) -> ModelConfig:
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     wanted: dict[str, tuple[Any, list[Any]]] = {
         "model_type": (c.get("model_type"), ["llama"]),
-        "hidden_act": (c.get("hidden_act", "silu"), ["silu"]),
+        "hidden_act": (c.get("hidden_act", "silu"), ["silu", "swish"]),
         "attention_bias": (c.get("attention_bias", False), [False]),
         "mlp_bias": (c.get("mlp_bias", False), [False]),
-        "rope_type": (rope_type, ["default", "llama3"]),
+        "rope_type": (rope_type, ["default", "linear", "llama3"]),
         "partial_rotary_factor": (
             rope.get("partial_rotary_factor", c.get("partial_rotary_factor", 1.0)),
             [1.0, None],
@@ -91,23 +101,23 @@ def read_config(path: str | PathLike[str]) -> ModelConfig:
     }
     for key, (found, supported) in wanted.items():
         if found not in supported:
+            known = " or ".join(map(repr, supported))
             raise ValueError(
-                f"{path}: {key} is {found!r:.80}; only {supported[0]!r} can be read "
-                "here"
+                f"{path}: {key} is {found!r:.80}; only {known} can be read here"
             )
     try:
         config = ModelConfig(
             vocab_size=c["vocab_size"],
-            context_length=c["max_position_embeddings"],
+            context_length=c.get("max_position_embeddings", THEIR_CONTEXT),
             d_model=c["hidden_size"],
             n_layers=c["num_hidden_layers"],
             n_heads=c["num_attention_heads"],
             n_kv_heads=c.get("num_key_value_heads") or c["num_attention_heads"],
             d_ff=c["intermediate_size"],
             rope_theta=float(rope.get("rope_theta") or c.get("rope_theta") or 10000.0),
-            norm_eps=float(c["rms_norm_eps"]),
+            norm_eps=float(c.get("rms_norm_eps", THEIR_EPS)),
             tie_embeddings=c.get("tie_word_embeddings", False),
-            rope_scaling=_read_scaling(rope) if rope_type == "llama3" else None,
+            rope_scaling=_read_scaling(rope_type, rope),
         )
     except KeyError as error:
         raise ValueError(f"{path} does not say {error}: it is not complete") from error
@@ -123,7 +133,13 @@ def read_config(path: str | PathLike[str]) -> ModelConfig:
     return config
 
 
-def _read_scaling(rope: dict[str, Any]) -> RopeScaling:
+def _read_scaling(
+    kind: str | None, rope: dict[str, Any]
+) -> LinearScaling | RopeScaling | None:
+    if kind == "default":
+        return None
+    if kind == "linear":
+        return LinearScaling(float(rope["factor"]))
     return RopeScaling(
         factor=float(rope["factor"]),
         low_freq_factor=float(rope["low_freq_factor"]),
@@ -148,7 +164,6 @@ def describe(config: ModelConfig) -> dict[str, Any]:
         >>> facts["hidden_size"], facts["num_hidden_layers"], facts["head_dim"]
         (8, 1, 4)
     """
-    scaling = config.rope_scaling
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -161,20 +176,84 @@ def describe(config: ModelConfig) -> dict[str, Any]:
         "head_dim": config.d_head,
         "intermediate_size": config.d_ff,
         "rope_theta": config.rope_theta,
-        "rope_scaling": scaling
-        and {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_context_length,
-        },
+        "rope_scaling": _describe_scaling(config.rope_scaling),
         "rms_norm_eps": config.norm_eps,
         "tie_word_embeddings": config.tie_embeddings,
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,
     }
+
+
+def text_ends(tokenizer: BPETokenizer) -> tuple[int | None, list[int]]:
+    """Tell what begins a text and what ends it, for programs that ask for it.
+
+    Args:
+        tokenizer: the tokenizer.
+
+    Returns:
+        The first id of a text, or `None`, and the ids that end one. Where the tokenizer
+        does not say it, both are `<|endoftext|>`, if it has that.
+
+    Examples:
+        >>> text_ends(BPETokenizer.train(["the"], 258, ["<|endoftext|>"]))
+        (257, [257])
+        >>> text_ends(BPETokenizer.train(["the"], 257))
+        (None, [])
+    """
+    usual = tokenizer.special_tokens.get("<|endoftext|>")
+    begin = tokenizer.begin_ids[0] if tokenizer.begin_ids else usual
+    ends = sorted(tokenizer.stop_ids)
+    return begin, ends or ([] if usual is None else [usual])
+
+
+def describe_tokenizer(
+    tokenizer: BPETokenizer, context_length: int, chat_template: str | None = None
+) -> dict[str, Any]:
+    """Write what `tokenizer_config.json` has, without which others decode differently.
+
+    Args:
+        tokenizer: the tokenizer.
+        context_length: how many tokens its model reads.
+        chat_template: how a conversation is written, in Jinja.
+
+    Returns:
+        The entries, in JSON's types.
+
+    Examples:
+        The second entry keeps "don 't" from becoming "don't" on the way back:
+
+        >>> facts = describe_tokenizer(BPETokenizer.train(["the"], 257), 128)
+        >>> facts["tokenizer_class"], facts["clean_up_tokenization_spaces"]
+        ('PreTrainedTokenizerFast', False)
+    """
+    names = {id_: name for name, id_ in tokenizer.special_tokens.items()}
+    begin, ends = text_ends(tokenizer)
+    facts = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": context_length,
+        "bos_token": None if begin is None else names.get(begin),
+        "eos_token": names.get(ends[0]) if ends else None,
+        "chat_template": chat_template,
+    }
+    return {name: fact for name, fact in facts.items() if fact is not None}
+
+
+def _describe_scaling(
+    scaling: LinearScaling | RopeScaling | None,
+) -> dict[str, Any] | None:
+    if isinstance(scaling, RopeScaling):
+        return {
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_context_length,
+        }
+    if isinstance(scaling, LinearScaling):
+        return {"rope_type": "linear", "factor": scaling.factor}
+    return None
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -184,11 +263,13 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         folder: the folder.
 
     Returns:
-        The weights by the names that they have in the files.
+        The weights by the names that they have in the files. Those of 8 bits, which
+        torch cannot multiply, come as float32.
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if a file is damaged, or the index is not what it should be.
+        ValueError: if a file is damaged, the index is not what it should be, or a
+            tensor holds integers, truth values or complex numbers.
 
     Examples:
         >>> import tempfile
@@ -244,8 +325,21 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load_file(path)
+        found = safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
         raise ValueError(
             f"{path} is damaged ({error!s:.200}): write it again"
         ) from error
+    return {name: _as_weight(tensor, name, path) for name, tensor in found.items()}
+
+
+def _as_weight(tensor: Tensor, name: str, path: Path) -> Tensor:
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if kind.startswith("float8"):
+        return tensor.float()
+    if kind not in {"float64", "float32", "float16", "bfloat16"}:
+        raise ValueError(
+            f"{path}: {name:.80} holds numbers of type {kind}; only floating-point "
+            "weights can be read here: fetch the model without quantization"
+        )
+    return tensor

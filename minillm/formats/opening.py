@@ -1,23 +1,26 @@
 r"""From a name to something that writes.
 
-**The question.** [`minillm.hub`][] reads a model and [`minillm.bpe`][] a tokenizer. Two
-small facts are still missing before the two can continue a text, and both are in the
-files: which ids stand *before* a text, and which one *ends* it.
+**The question.** [`minillm.formats.folders`][] reads a model and [`minillm.bpe`][] a
+tokenizer. Three facts are still missing before the two can write, and all are in the
+files: which ids stand *before* a text, which one *ends* it, and how a conversation is
+written down.
 
 Llama 3, for example, has never seen a text without `<|begin_of_text|>` in front, and
-when it has said everything it says `<|eot_id|>`, not `<|endoftext|>`. Without the first
-it writes worse; without the second it goes on for ever, and answers itself.
+its last token is `<|eot_id|>`, not `<|endoftext|>`. Without the first it writes worse;
+without the second it never stops, and answers itself.
 
-Both may stand in several files. The first that says it counts:
+Each may stand in several files. The first that says it counts:
 
-| file | before a text | the end |
-| --- | --- | --- |
-| `generation_config.json` | | `eos_token_id` |
-| `config.json` | | `eos_token_id` |
-| `tokenizer.json` | a template around the text | |
-| `tokenizer_config.json` | `add_bos_token`, `bos_token` | `eos_token` |
+| file | before a text | the end | a conversation |
+| --- | --- | --- | --- |
+| `generation_config.json` | | `eos_token_id` | |
+| `config.json` | | `eos_token_id` | |
+| `tokenizer.json` | a template around the text | | |
+| `chat_template.jinja` | | | all of it |
+| `tokenizer_config.json` | `bos_token` | `eos_token` | `chat_template` |
 
-A GGUF file has the same in its table.
+(`bos_token` counts only with `add_bos_token`.) A GGUF file has the same in its table.
+The first two become part of the tokenizer.
 [`open_model`][minillm.formats.opening.open_model] takes any of these: a run of the
 course, a folder, a GGUF file, a name on the hub.
 """
@@ -29,11 +32,19 @@ from typing import Any, NamedTuple
 
 from minillm.bpe import BPETokenizer
 from minillm.files.reading import read_json
+from minillm.formats.folders import assemble, load_llama
 from minillm.formats.gguf_files import read_gguf
-from minillm.hub import assemble, load_llama
+from minillm.inference.templates import ChatTemplate
 from minillm.model import TransformerLM
 
-__all__ = ["Opened", "find", "open_model", "read_begin_ids", "read_stop_ids"]
+__all__ = [
+    "Opened",
+    "find",
+    "open_model",
+    "read_begin_ids",
+    "read_chat_template",
+    "read_stop_ids",
+]
 
 # What a Llama folder needs; not the pickled weights that may lie beside them.
 WANTED = [
@@ -41,6 +52,7 @@ WANTED = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "chat_template.jinja",
     "*.safetensors",
     "*.safetensors.index.json",
 ]
@@ -49,15 +61,15 @@ OURS = {"runs", "models"}
 
 
 class Opened(NamedTuple):
-    r"""A model in evaluation mode, its tokenizer, and what stands around a text.
+    r"""A model in evaluation mode, its tokenizer, and the form of its conversations.
 
-    The last two are the ids that stand before a text and those that end one.
+    The tokenizer knows which ids stand before a text and which ones end it. Without a
+    chat template, the last is `None`.
     """
 
     model: TransformerLM
     tokenizer: BPETokenizer
-    begin_ids: tuple[int, ...]
-    stop_ids: tuple[int, ...]
+    chat_template: ChatTemplate | None
 
 
 def open_model(source: str | PathLike[str]) -> Opened:
@@ -67,7 +79,7 @@ def open_model(source: str | PathLike[str]) -> Opened:
         source: a run, a Llama folder, a GGUF file, or a name on the hub, `owner/name`.
 
     Returns:
-        The model, its tokenizer, and what stands around a text.
+        The model, its tokenizer, and the form of its conversations.
 
     Raises:
         FileNotFoundError: if there is no such thing, or a file of it is missing.
@@ -79,29 +91,26 @@ def open_model(source: str | PathLike[str]) -> Opened:
 
         >>> import tempfile
         >>> from minillm.config import ModelConfig
-        >>> from minillm.hub import save_llama
+        >>> from minillm.formats.folders import save_llama
         >>> tokenizer = BPETokenizer.train(["a rose is a rose"], 260, ["<|endoftext|>"])
         >>> config = ModelConfig(260, 8, d_model=16, n_layers=1, n_heads=2)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_llama(TransformerLM(config), folder, tokenizer)
         ...     opened = open_model(folder)
-        >>> opened.begin_ids, opened.stop_ids
-        ((), (259,))
+        >>> opened.tokenizer.begin_ids, opened.tokenizer.stop_ids
+        ([], [259])
     """
     path = find(source)
     if path.is_file():
         contents = read_gguf(path)
         where = f"{path}: weights and table"
         model = assemble(contents.tensors, contents.config, where)
-        return Opened(model, *contents[2:])
+        return Opened(model, contents.tokenizer, contents.chat_template)
     model = load_llama(path)
     tokenizer = BPETokenizer.load(path / "tokenizer.json")
-    return Opened(
-        model,
-        tokenizer,
-        read_begin_ids(path, tokenizer),
-        read_stop_ids(path, tokenizer),
-    )
+    tokenizer.begin_ids = read_begin_ids(path, tokenizer)
+    tokenizer.stop_ids = read_stop_ids(path, tokenizer)
+    return Opened(model, tokenizer, read_chat_template(path))
 
 
 def find(source: str | PathLike[str]) -> Path:
@@ -140,7 +149,7 @@ def find(source: str | PathLike[str]) -> Path:
         ) from error
 
 
-def read_begin_ids(folder: Path, tokenizer: BPETokenizer) -> tuple[int, ...]:
+def read_begin_ids(folder: Path, tokenizer: BPETokenizer) -> list[int]:
     r"""Read which ids stand before a text.
 
     Args:
@@ -162,8 +171,10 @@ def read_begin_ids(folder: Path, tokenizer: BPETokenizer) -> tuple[int, ...]:
         ...     text = '{"add_bos_token": true, "bos_token": "<s>"}'
         ...     _ = path.write_text(text, encoding="utf-8")
         ...     read_begin_ids(Path(folder), tokenizer)
-        (257,)
+        [257]
     """
+    if tokenizer.begin_ids:
+        return tokenizer.begin_ids
     path = folder / "tokenizer.json"
     processor = read_json(path).get("post_processor") or {}
     try:
@@ -176,7 +187,7 @@ def read_begin_ids(folder: Path, tokenizer: BPETokenizer) -> tuple[int, ...]:
                 if "SpecialToken" not in piece:
                     break
                 names.append(piece["SpecialToken"]["id"])
-            return tuple(_special_id(name, tokenizer, path) for name in names)
+            return [_special_id(name, tokenizer, path) for name in names]
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: the post_processor is not what it should be ({error!r:.80})"
@@ -184,11 +195,11 @@ def read_begin_ids(folder: Path, tokenizer: BPETokenizer) -> tuple[int, ...]:
     path = folder / "tokenizer_config.json"
     settings = read_json(path) if path.is_file() else {}
     if settings.get("add_bos_token") and settings.get("bos_token"):
-        return (_special_id(_text(settings["bos_token"]), tokenizer, path),)
-    return ()
+        return [_special_id(_text(settings["bos_token"]), tokenizer, path)]
+    return []
 
 
-def read_stop_ids(folder: Path, tokenizer: BPETokenizer) -> tuple[int, ...]:
+def read_stop_ids(folder: Path, tokenizer: BPETokenizer) -> list[int]:
     r"""Read which ids end a text.
 
     Args:
@@ -196,7 +207,8 @@ def read_stop_ids(folder: Path, tokenizer: BPETokenizer) -> tuple[int, ...]:
         tokenizer: that tokenizer.
 
     Returns:
-        The ids, in order; if no file says it, that of `<|endoftext|>`, if there is one.
+        The ids, in order. If no file says it they are the tokenizer's own, or else that
+        of `<|endoftext|>`, if there is one.
 
     Raises:
         ValueError: if a file is damaged, or names a token that there is not.
@@ -208,24 +220,79 @@ def read_stop_ids(folder: Path, tokenizer: BPETokenizer) -> tuple[int, ...]:
         ...     path = Path(folder) / "tokenizer_config.json"
         ...     _ = path.write_text('{"eos_token": "</s>"}', encoding="utf-8")
         ...     read_stop_ids(Path(folder), tokenizer)
-        (257,)
+        [257]
     """
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         found = read_json(path).get("eos_token_id") if path.is_file() else None
-        if found is not None:
+        if found is not None and found != []:  # no end at all is not meant
             ids = found if isinstance(found, list) else [found]
             if any(type(id_) is not int or id_ < 0 for id_ in ids):
                 raise ValueError(
                     f"{path}: eos_token_id must be integers; got {found!r:.80}"
                 )
-            return tuple(sorted(ids))
+            return sorted(ids)
     path = folder / "tokenizer_config.json"
     settings = read_json(path) if path.is_file() else {}
     if settings.get("eos_token"):
-        return (_special_id(_text(settings["eos_token"]), tokenizer, path),)
+        return [_special_id(_text(settings["eos_token"]), tokenizer, path)]
+    if tokenizer.stop_ids:
+        return tokenizer.stop_ids
     end_of_text = tokenizer.special_tokens.get("<|endoftext|>")
-    return () if end_of_text is None else (end_of_text,)
+    return [] if end_of_text is None else [end_of_text]
+
+
+def read_chat_template(folder: Path) -> ChatTemplate | None:
+    r"""Read how a model's conversations are written down.
+
+    Args:
+        folder: a Llama folder.
+
+    Returns:
+        The template, or `None` if the folder has none. Of several, the one that is
+        called `default`.
+
+    Raises:
+        ValueError: if a file is damaged, or there are several and none is the default.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "chat_template.jinja"
+        ...     _ = path.write_text("{{ messages[0].content }}!", encoding="utf-8")
+        ...     read_chat_template(Path(folder)).render([("user", "Hello")])
+        'Hello!'
+    """
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    source = settings.get("chat_template")
+    if (whole := folder / "chat_template.jinja").is_file():
+        path, source = whole, _read_text(whole)
+    if isinstance(source, list):
+        named = {
+            t.get("name"): t.get("template") for t in source if isinstance(t, dict)
+        }
+        source = named.get("default", source)
+    if source is None:
+        return None
+    if not isinstance(source, str):
+        raise ValueError(
+            f"{path}: the chat_template must be a text, or a list of which one is "
+            f"named 'default'; got {source!r:.80}"
+        )
+    tokens = {
+        name: _text(value)
+        for name, value in settings.items()
+        if name.endswith("_token") and isinstance(_text(value), str)
+    }
+    return ChatTemplate(source, tokens)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 at byte {error.start}") from error
 
 
 def _text(token: Any) -> Any:

@@ -1,8 +1,8 @@
 r"""Looking into a model: what each of its heads looks at.
 
 A model never holds the weights of its attention: the fused kernel
-([`MultiHeadAttention`][minillm.attention.MultiHeadAttention]) gives what they gather,
-and no more. Whoever wants to see them computes them once more, in the open.
+([`MultiHeadAttention`][minillm.attention.MultiHeadAttention]) returns what they gather,
+and no more. To see them, this module computes them once more, in the open.
 
 **Used by** [`minillm.drawing.attention`][], and by two experiments that look for heads
 of a certain kind ([`minillm.labs.context`][], [`minillm.labs.repeats`][]).
@@ -24,7 +24,7 @@ __all__ = ["attention_maps", "attention_scores"]
 def attention_scores(
     model: TransformerLM, ids: Int[Tensor, "batch seq"]
 ) -> list[Float[Tensor, "batch heads seq seq"]]:
-    r"""Compute the scores $q \cdot k / \sqrt{d_h}$, before mask and softmax.
+    r"""Compute the attention scores $q \cdot k / \sqrt{d_h}$, before mask and softmax.
 
     Args:
         model: the model.
@@ -77,7 +77,8 @@ def attention_maps(
         >>> maps[1].sum(-1).allclose(torch.ones(1, 2, 4)), maps[1][0, 0, 0].tolist()
         (True, [1.0, 0.0, 0.0, 0.0])
     """
-    future = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).triu(1)
+    shape = ids.shape[1], ids.shape[1]
+    future = torch.ones(shape, dtype=torch.bool, device=ids.device).triu(1)
     return [
         scores.masked_fill(future, -math.inf).softmax(-1)
         for scores in attention_scores(model, ids)

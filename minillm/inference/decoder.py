@@ -3,12 +3,13 @@ r"""Decoding, fast: one token at a time, with nothing in the way.
 **The question.** A step of decoding uses each weight once, on one row of numbers. For
 the model of the demo that is a million multiplications, and a processor does a billion
 in a blink. Yet [`TransformerLM`][minillm.model.TransformerLM] takes a thousandth of a
-second for it. With what does it pass the time?
+second for it. Where does the time go?
 
-**With calls.** It is written for reading, and for many rows at once. Each matrix is a
-product of its own, each part a module that Python has to enter and leave, and PyTorch
-is called for every small step in between. For a thousand rows nobody notices; for one
-row the calls cost more than the work. How often is PyTorch called, for one token?
+**Call overhead.** The model is written for reading, and for many rows at once. Each
+matrix is a product of its own, each part a module that Python has to enter and leave,
+and PyTorch is called for every small step in between. With a thousand rows the calls do
+not matter; with one row they cost more than the work. How often is PyTorch called for
+one token?
 
 >>> from minillm.config import ModelConfig
 >>> config = ModelConfig(2048, 128, d_model=128, n_layers=4, n_heads=4)
@@ -61,7 +62,7 @@ from minillm.model import (
 
 __all__ = ["Decoder", "suits"]
 
-# Whoever has changed one of these parts, or listens to one, wants to see it at work.
+# If one of these parts was changed, or has a hook, the model itself has to run.
 KNOWN = {
     Embedding,
     Linear,
@@ -73,7 +74,7 @@ KNOWN = {
     TransformerLM,
     nn.ModuleList,
 }
-# The matrices are copied, which nobody would thank us for if there are many.
+# The matrices are copied, which must not fill the memory.
 MOST_BYTES = 2**30
 
 
@@ -106,7 +107,8 @@ def suits(model: nn.Module) -> bool:
 class Decoder:
     r"""Same result as the model, for one new token and the cache of those before it.
 
-    Unlike it: the matrices are copied, joined, and laid out for a single row. A model
+    Unlike it: the matrices are copied, joined, and laid out for a single row. Copying
+    takes as long as some ten tokens, so keep the decoder for the next text. A model
     that learns after that is not followed.
 
     Args:
@@ -124,7 +126,7 @@ class Decoder:
 
     @torch.no_grad()
     def __init__(self, model: TransformerLM) -> None:
-        self.config = model.config
+        self.model, self.config = model, model.config
         self.embedding = model.token_embedding.weight.detach()
         self.layers = [
             (
@@ -144,7 +146,7 @@ class Decoder:
 
     @torch.inference_mode()
     def __call__(self, token: int, cache: KVCache) -> Float[Tensor, " vocab"]:
-        """Read one token, and score every token as its successor."""
+        """Read one token, and return the logits of the next."""
         c = self.config
         n = c.n_heads + c.n_kv_heads  # heads that are turned: queries and keys
         x = self.embedding[token : token + 1]  # (1, d)

@@ -10,8 +10,7 @@ Section(title='minillm.bpe')
 >>> [type(step).__name__ for step in steps[1:4]]
 ['Prose', 'Run', 'Prose']
 
-The course does not explain this module. **Next:** [`minillm.lecture.show`][] gives the
-lecture.
+[`minillm.lecture.show`][] gives the lecture.
 """
 
 import ast
@@ -68,19 +67,25 @@ class Run:
 
 
 Step = Section | Prose | Code | Run
+# The sections of a docstring that are looked up, up to the next line at its margin.
+REFERENCE = re.compile(
+    r"^(?:Args|Returns|Raises|Yields):\n(?:[ ]+.*(?:\n|\Z)|\n)*", re.MULTILINE
+)
 
 
-def chapters() -> list[str]:
+def chapters() -> dict[int, str]:
     """Read the syllabus.
 
     Returns:
-        The chapters in their order, as the package lists them.
+        The number and the name of each chapter, as the package lists them.
 
     Examples:
-        >>> chapters()[:3]
-        ['config', 'bpe', 'attention']
+        >>> [chapters()[number] for number in (1, 2, 3)]
+        ['bpe', 'attention', 'model']
     """
-    return re.findall(r"^\d+\. \[`minillm\.(\w+)`\]", minillm.__doc__ or "", re.M)
+    listed = r"^(\d+)\. \[`minillm\.(\w+)`\]"
+    found = re.findall(listed, minillm.__doc__ or "", re.MULTILINE)
+    return {int(number): name for number, name in found}
 
 
 def find(chapter: str) -> ModuleType:
@@ -102,14 +107,14 @@ def find(chapter: str) -> ModuleType:
         Traceback (most recent call last):
         ValueError: no chapter 'optimiser'; the nearest: optimizer
     """
-    if chapter.isdecimal() and int(chapter) < len(chapters()):
-        chapter = chapters()[int(chapter)]
+    if chapter.isdecimal():
+        chapter = chapters().get(int(chapter), chapter)
     name = chapter.removeprefix("minillm.")
     # Chapters come first, so that `data` is the chapter and not a group of commands.
     there = sorted(_modules(), key=lambda path: (path.count("."), path))
     short = {path.rpartition(".")[2]: path for path in reversed(there)}
     if name not in there and name not in short:
-        near = get_close_matches(name, [*there, *short]) or chapters()
+        near = get_close_matches(name, [*there, *short]) or chapters().values()
         raise ValueError(f"no chapter {chapter!r}; the nearest: {', '.join(near)}")
     return importlib.import_module(f"minillm.{name if name in there else short[name]}")
 
@@ -165,7 +170,9 @@ def definition(node: Definition, lines: list[str], owner: str) -> Iterator[Step]
         and ast.get_docstring(inner)
     ]
     yield Section(owner + node.name)
-    yield from told(ast.get_docstring(node) or "")
+    # Of a class the arguments are what it is; of a function they are looked up.
+    is_class = isinstance(node, ast.ClassDef)
+    yield from told(ast.get_docstring(node) or "", reference=is_class)
     hidden = [*methods, node.body[0]]
     gone = {n for inner in hidden for n in range(first(inner), inner.end_lineno or 0)}
     kept = range(first(node), node.end_lineno or 0)
@@ -191,11 +198,12 @@ def first(node: ast.stmt) -> int:
     )
 
 
-def told(docstring: str) -> Iterator[Step]:
+def told(docstring: str, *, reference: bool = True) -> Iterator[Step]:
     r"""Cut a docstring where its examples stand.
 
     Args:
         docstring: the docstring.
+        reference: whether arguments, results and errors are told as well.
 
     Yields:
         Prose and examples in turn.
@@ -209,7 +217,7 @@ def told(docstring: str) -> Iterator[Step]:
         if isinstance(part, doctest.Example):
             yield Run(part, list(before))
             before.append(part)
-        elif text := plain(part):
+        elif text := plain(part if reference else REFERENCE.sub("", part)):
             yield Prose(text)
 
 

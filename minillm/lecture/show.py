@@ -4,22 +4,28 @@ The steps come from [`minillm.lecture.script`][]. The prose of a step is rendere
 example is shown, and when the speaker presses Enter it runs, and its output appears
 beside the expected one. The standard library's `doctest` runs the examples, the library
 `rich` draws.
-
-The course does not explain this module.
 """
 
 import doctest
+import sys
 from types import TracebackType
 from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
+from rich.control import Control
 from rich.markdown import Markdown
 from rich.padding import Padding
 from rich.rule import Rule
+from rich.segment import ControlType
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
+
+try:
+    import termios
+except ImportError:  # on Windows: the status lines stay
+    termios = None  # type: ignore[assignment]
 
 from minillm.lecture.script import Code, Prose, Run, Section, find, lecture_steps
 
@@ -224,11 +230,7 @@ class Lecture:
         """
         while True:
             place = f"{at + 1}/{len(self.steps)}"
-            hint = f"[dim]{place}  Enter {what}, b back, s sections, q quit [/dim]"
-            try:
-                answer = self.console.input(hint).strip().lower()
-            except (EOFError, KeyboardInterrupt):
-                answer = "q"
+            answer = self._read(f"{place}  Enter {what}, b back, s sections, q quit ")
             if answer == "q":
                 return len(self.steps)
             if answer == "":
@@ -242,6 +244,27 @@ class Lecture:
                 assert isinstance(section, Section)
                 self.console.print(f"{n:3}  {section.title}", highlight=False)
             self.console.print("[dim]the number of a section leads there[/dim]")
+
+    def _read(self, hint: str) -> str:
+        """Show the status line until the speaker has typed something, then clear it."""
+        # What was typed while an example ran is forgotten: its echo is on the screen
+        # already, and clearing the status would clear another line.
+        terminal = self.console.is_terminal and sys.stdin.isatty() and termios
+        if terminal:
+            terminal.tcflush(sys.stdin, terminal.TCIFLUSH)
+        # Not `input`, which goes through readline once that is loaded: with an empty
+        # line it moves to no new line, and what follows is drawn over the status.
+        try:
+            line = self.console.input(f"[dim]{hint}[/dim]", stream=sys.stdin)
+        except KeyboardInterrupt:
+            line = ""
+        if not line:
+            self.console.print()
+            return "q"
+        if terminal and len(hint) + len(line) < self.console.width:
+            up = (ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)
+            self.console.control(Control(*up))
+        return line.strip().lower()
 
     def stop_before(self, at: int) -> int:
         """Find what was on the screen before.

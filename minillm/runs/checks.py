@@ -1,14 +1,16 @@
-r"""Checks before and around the first step: what a glance can tell, before hours do.
+r"""Checks before and after the first step: what can be known before hours are spent.
 
 **The question.** A training that goes wrong mostly looks like one that goes right, only
 slower or shorter. What can be known before it has cost anything?
 
-- *Will it fit?* What a step keeps can be counted
-  ([`training_memory`][minillm.accounting.memory.training_memory]), and memory that is
-  not there ends a run without a word of explanation.
+- *Will it fit?* What a step keeps in memory can be counted
+  ([`training_memory`][minillm.accounting.memory.training_memory]), and a process that
+  runs out of memory is killed without a message. Checkpoints need no more: they are
+  written tensor by tensor ([`minillm.training.checkpoint`][]).
 - *Does it start where it should?* A model that knows nothing gives every token the
-  same probability, so its surprise is $\ln V$. Much more means that it is sure of wrong
-  things from the start; much less, that it has seen the text, or sees the answer.
+  same probability, so its loss is $\ln V$. A much higher loss means that it is
+  confidently wrong from the start; a much lower one, that it was trained on the text,
+  or sees the targets.
 """
 
 import math
@@ -73,6 +75,8 @@ def check_memory(shape: ModelConfig, config: TrainConfig, device: str) -> str:
         ValueError: if it cannot fit.
 
     Examples:
+        >>> from minillm.config import ModelConfig
+        >>> from minillm.training.settings import TrainConfig
         >>> small = ModelConfig(2048, 128, d_model=128, n_layers=4, n_heads=4)
         >>> check_memory(small, TrainConfig(), "cpu").split(", ")[0]
         'a step keeps 51.2MB'
@@ -84,9 +88,11 @@ def check_memory(shape: ModelConfig, config: TrainConfig, device: str) -> str:
         a step keeps 3.64TB,
     """
     n_processes = world_size()
-    pieces = max(1, config.batch_size // config.grad_accum // n_processes)
+    n_sequences = max(1, config.batch_size // config.grad_accum // n_processes)
     size = 4 if config.dtype == "float32" else 2
-    memory = training_memory(shape, pieces, shape.context_length, activation_bytes=size)
+    memory = training_memory(
+        shape, n_sequences, shape.context_length, activation_bytes=size
+    )
     if device.startswith("cuda"):
         there = float(torch.cuda.get_device_properties(device).total_memory)
     else:
@@ -125,8 +131,8 @@ def judge_first_loss(loss: float, vocab_size: int) -> tuple[bool, str]:
     if abs(loss - expected) <= FAR:
         return True, sentence
     reason = (
-        "the weights start too large, so the model is sure of wrong things"
+        "the model is confidently wrong: check the initialization"
         if loss > expected
-        else "the model knows this text already, or can see the next token"
+        else "the model was trained on this text, or can see the next token"
     )
     return False, f"{sentence}: {reason}"

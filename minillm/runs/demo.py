@@ -1,43 +1,15 @@
-r"""The demo: from raw text to a model that talks, in about three minutes.
+r"""The demo as one function: from raw text to a model that writes.
 
-**The question.** The chapters build the parts one by one. Do they fit together?
+[`run_demo`][minillm.runs.demo.run_demo] is what `make demo` and `minillm demo` call. It
 
-This module is the whole course as one function,
-[`run_demo`][minillm.runs.demo.run_demo]:
+1. reads the tales and holds out the last tenth of them ([`minillm.data`][]);
+2. trains a tokenizer on the rest and encodes both parts ([`minillm.bpe`][]);
+3. computes the baselines ([`minillm.training.baselines`][]);
+4. trains the model ([`minillm.train`][]), evaluating it on the held-out part;
+5. samples text from it ([`minillm.generate`][]);
+6. counts what it took ([`minillm.flops`][]), and writes everything to a folder.
 
-1. [`minillm.data`][] reads the tales and puts the last tenth of them aside.
-2. [`minillm.bpe`][] learns a vocabulary from the rest and turns all into ids.
-3. [`minillm.training.baselines`][] says what can be had by counting.
-4. [`minillm.model`][] and [`minillm.train`][] learn to do better.
-5. [`minillm.generate`][] writes.
-6. [`minillm.flops`][] says what it took.
-
-With the defaults it learns like this. The dashed lines are what counting achieves on
-the same text, the dots the examination of the model:
-
-<div class="figure" markdown>
-
---8<-- "images/demo-loss.svg"
-
-</div>
-
-# What got it
-
-A first version had twice the depth, batches twice as large, and needed the same time.
-It ended above the trigram, at 1.75 bits per byte: a model of that size has to read more
-than fits into two minutes. Half of it reads faster, a smaller batch makes more steps of
-the same text, and together they learn more. Each row of this table had the same share
-of the two minutes, on the same processor:
-
---8<-- "images/data/sweep.md"
-
-`python -m benchmarks.sweep` trains them again, or others. The demo is the last row. It
-takes three times as many steps as the first version, so each may be shorter; and it
-reads the same text several times over, so weight decay has to hold it back from
-learning the text by heart.
-
-What the user sees while it runs is drawn by the library `rich`, which the course does
-not explain.
+`python -m benchmarks.sweep` trains the settings among which the demo's were chosen.
 """
 
 import json
@@ -50,9 +22,11 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text as PlainText
 
+from minillm.accounting.measure import measure_peak_flops
 from minillm.bpe import BPETokenizer
-from minillm.config import ModelConfig
+from minillm.config import VOCAB_SIZE, ModelConfig
 from minillm.data import END_OF_TEXT, andersen, split, tokenize
 from minillm.files.reading import read_lines
 from minillm.files.writing import atomic_write, locked
@@ -60,23 +34,20 @@ from minillm.flops import mfu, param_count
 from minillm.generate import stream_text
 from minillm.hub import save_llama
 from minillm.model import TransformerLM
-from minillm.runs.display import training_display
+from minillm.runs.display import SAMPLING, training_display
 from minillm.runs.result import counting_losses, draw_loss, run_result
-from minillm.train import (
-    Progress,
-    Tokens,
-    TrainConfig,
-    Trainer,
-    bits_per_byte,
-    measure_peak_flops,
-)
+from minillm.runs.run import CHECKPOINTS
+from minillm.training.loop import Progress, Trainer
+from minillm.training.loss import Tokens, bits_per_byte
+from minillm.training.settings import TrainConfig
 
 __all__ = ["Text", "known_words", "read_log", "run_demo"]
 
-VOCAB_SIZE = 2048
 SHAPE = ModelConfig(VOCAB_SIZE, context_length=128, d_model=128, n_layers=2, n_heads=4)
 CONFIG = TrainConfig()
-SAMPLING = {"temperature": 0.8, "top_p": 0.95}
+
+# What lies in the folder of a run of `minillm train`, and not in that of a demo.
+FOREIGN = (*CHECKPOINTS, "train.toml")
 
 
 def run_demo(
@@ -88,10 +59,11 @@ def run_demo(
     console: Console | None = None,
     watch: "Callable[[TransformerLM, Text, Progress], None] | None" = None,
 ) -> dict[str, Any]:
-    """Train a tokenizer and a model on the fairy tales, examine it, and let it write.
+    """Train a tokenizer and a model on the fairy tales, evaluate it, and let it write.
 
     Args:
-        folder: where tokenizer, model, log and loss curve go, once all is done.
+        folder: where tokenizer, model, log and loss curve go, once all is done. What an
+            earlier demo has left there is replaced.
         config: how to train; `None` for the defaults.
         documents: another text than the embedded one.
         prompt: how the sample begins.
@@ -102,11 +74,13 @@ def run_demo(
         The result, as it stands in the log.
 
     Raises:
-        ValueError: if the text is too short to train and examine a model.
+        FileExistsError: if the folder holds something else than a demo.
+        ValueError: if the text is too short to train and evaluate a model.
         BlockingIOError: if another process works on the same folder.
     """
     Path(folder).parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
+        _check_place(Path(folder))
         return _run(
             Path(folder),
             config or CONFIG,
@@ -114,6 +88,19 @@ def run_demo(
             prompt,
             console or Console(quiet=True),
             watch,
+        )
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse a folder in which the demo would overwrite what is not a demo."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    foreign = any((folder / name).exists() for name in FOREIGN)
+    if foreign or not (folder / "log.jsonl").is_file():
+        what = "a run of minillm train" if foreign else "something else than a demo"
+        raise FileExistsError(
+            f"{folder} holds {what}, which the demo would overwrite: choose another "
+            "--out"
         )
 
 
@@ -141,7 +128,7 @@ def _run(
         known_words=known,
         corpus="Andersen's fairy tales" if documents is None else "another text",
         documents=len(text.training),
-        construction="the last tenth put aside; byte-pair encoding learned on the rest",
+        construction="the last tenth held out; byte-pair encoding learned on the rest",
         device="cpu",
         seconds=log[-1]["seconds"],
         peak_flops=peak,
@@ -158,14 +145,14 @@ def _run(
 
 @dataclass(frozen=True)
 class Text:
-    """A text, cut into a part to learn from and one to examine with.
+    """A text, split into a training part and a held-out part.
 
     Attributes:
-        training: the documents to learn from.
-        tokenizer: learned from these.
-        tokens: the ids of the same.
-        unseen: the ids of the other part.
-        n_bytes: how many bytes of UTF-8 the other part has.
+        training: the documents to train on.
+        tokenizer: trained on these.
+        tokens: their ids.
+        unseen: the ids of the held-out part.
+        n_bytes: how many bytes of UTF-8 the held-out part has.
     """
 
     training: list[str]
@@ -175,7 +162,7 @@ class Text:
     n_bytes: int
 
     def bits(self, loss: float) -> float:
-        """Nats per token of the unseen part in bits per byte.
+        """Nats per token of the held-out part in bits per byte.
 
         Args:
             loss: nats per token.
@@ -186,7 +173,7 @@ class Text:
         return bits_per_byte(loss, len(self.unseen) - 1, self.n_bytes)
 
     def score(self, name: str, loss: float) -> str:
-        """One line that says how well something predicts the unseen part.
+        """One line that says how well something predicts the held-out part.
 
         Args:
             name: what predicts.
@@ -204,11 +191,11 @@ def _prepare(documents: Sequence[str], console: Console) -> Text:
     training, validation = split(documents)
     n_bytes = sum(len(document.encode()) for document in validation)
     console.print(
-        f"{len(training)} documents to learn from, {len(validation)} put aside to "
-        f"examine: {n_bytes:,} bytes"
+        f"{len(training)} documents to train on, {len(validation)} held out for "
+        f"validation: {n_bytes:,} bytes"
     )
     console.rule("2. Text to integers", align="left")
-    # The tokenizer, too, must not have seen what the model is examined on.
+    # The tokenizer, too, must not have seen what the model is evaluated on.
     tokenizer = BPETokenizer.train(training, VOCAB_SIZE, [END_OF_TEXT])
     tokens, unseen = (tokenize(part, tokenizer) for part in (training, validation))
     console.print(
@@ -219,8 +206,8 @@ def _prepare(documents: Sequence[str], console: Console) -> Text:
 
 
 def _count(text: Text, console: Console) -> dict[str, float]:
-    """What counting alone achieves, in nats per token."""
-    console.rule("3. What counting achieves", align="left")
+    """The loss of each baseline, in nats per token."""
+    console.rule("3. Baselines", align="left")
     losses = counting_losses(text.tokens, text.unseen, VOCAB_SIZE)
     for name, loss in losses.items():
         console.print(text.score(name, loss))
@@ -260,9 +247,9 @@ def _write(model: TransformerLM, text: Text, prompt: str, console: Console) -> f
     def sample(prompt: str, seed: int) -> Iterator[str]:
         return stream_text(model, text.tokenizer, prompt, 120, **SAMPLING, seed=seed)
 
-    console.print(prompt, style="bold", end="", markup=False)
+    console.print(PlainText(prompt, style="bold"), end="")
     for piece in sample(prompt, seed=0):
-        console.print(piece, end="", markup=False, highlight=False)
+        console.print(PlainText(piece), end="")
     console.print("\n")
     written = ["".join(sample("", seed)) for seed in range(1, 31)]
     share, count = known_words(written, text.training)
@@ -315,6 +302,7 @@ def read_log(folder: str | PathLike[str]) -> list[dict[str, Any]]:
 
     Examples:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     line = '{"event": "step", "step": 1}\n'
         ...     _ = (Path(folder) / "log.jsonl").write_text(line, encoding="utf-8")
@@ -331,9 +319,10 @@ def _save(
     log: list[dict[str, Any]],
     console: Console,
 ) -> None:
+    _check_place(folder)  # again, since the training has taken minutes
     save_llama(model, folder, tokenizer)
     with atomic_write(folder / "log.jsonl") as file:
         file.write("".join(json.dumps(line) + "\n" for line in log).encode())
     draw_loss(log, folder, console)
     kept = ", ".join(sorted(path.name for path in folder.iterdir()))
-    console.print(f"kept in {folder}: {kept}")
+    console.print(PlainText(f"kept in {folder}: {kept}"))

@@ -1,14 +1,18 @@
-r"""What is shown while a model learns: a bar, the loss, the speed, the time left.
+r"""What is shown while a model learns: a bar, the loss, the throughput, the time left.
 
-The course does not explain this module: it brings the numbers of
-[`Progress`][minillm.train.Progress] to a terminal through the library `rich`. MFU is
-the share of the FLOPs that this machine could do ([`minillm.flops.mfu`][]).
+It brings the numbers of [`Progress`][minillm.training.loop.Progress] to a terminal
+through the library `rich`. MFU is the share of the FLOPs that this machine could do
+([`minillm.flops.mfu`][]).
+
+`rich` reads square brackets in a string as markup and `:fire:` as an emoji. So whatever
+a user or a model has written is printed as `rich.text.Text`, which is shown as it is.
 """
 
 import math
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -16,11 +20,15 @@ from rich.progress import Progress as ProgressBar
 
 from minillm.config import ModelConfig
 from minillm.flops import mfu, training_flops
-from minillm.train import Progress, TrainConfig
+from minillm.training.loop import Progress
+from minillm.training.settings import TrainConfig
 
-__all__ = ["training_display"]
+__all__ = ["SAMPLING", "training_display"]
 
-# The speed is that of the last steps, which forgives a slow first one.
+SAMPLING: Final = {"temperature": 0.8, "top_p": 0.95}
+"""How a run samples the text that it shows."""
+
+# The throughput is that of the last steps, which forgives a slow first one.
 WINDOW = 50
 
 

@@ -1,15 +1,16 @@
 r"""What loss means what text: the same prompt at several losses.
 
-**The question.** A loss of 4.2 nats per token: is that good? Nobody can tell from the
-number. Here is what the demo's model writes while it learns, each time from the same
-prompt with the same seed, and how well it predicts unseen text at that moment. What
-counting achieves on the same text stands between, as a measure.
+**The question.** A loss of 4.2 nats per token: is that good? The number alone does not
+say. Here is what the demo's model writes during training, each time from the same
+prompt with the same seed, and its loss on held-out text at that step. The baselines on
+the same text stand between.
 
 --8<-- "images/data/milestones.md"
 
-The loss falls fast where a reader gains little (which tokens are frequent) and slowly
-where the gain is great. And no loss of this size is "understanding": the model has read
-a hundred tales, and writes what sounds like them.
+The loss falls fast while the model learns which tokens are frequent, of which a reader
+notices little, and slowly while its sentences become better. And no loss of this size
+is "understanding": the model was trained on a hundred tales, and writes what sounds
+like them.
 
 Losses per token compare only between models with one tokenizer; with another, compare
 the bits per byte ([`bits_per_byte`][minillm.training.loss.bits_per_byte] says why). The
@@ -25,8 +26,9 @@ from typing import Any
 
 from minillm.generate import generate
 from minillm.model import TransformerLM
-from minillm.runs.demo import SAMPLING, Text
-from minillm.train import Progress
+from minillm.runs.demo import Text
+from minillm.runs.display import SAMPLING
+from minillm.training.loop import Progress
 from minillm.training.loss import evaluate, perplexity
 
 __all__ = ["Milestones", "milestones_text"]
@@ -35,14 +37,14 @@ PROMPT = "Once upon a time"
 
 
 class Milestones:
-    r"""A watcher of the demo: at certain steps it examines the model and lets it write.
+    r"""A watcher of the demo: at certain steps it evaluates and samples the model.
 
     Args:
         steps: at which steps; the last step of a run may be among them.
         max_new_tokens: how much it writes.
 
     Attributes:
-        samples: what was found: step, nats per token, bits per byte, and the text.
+        samples: for each: step, nats per token, bits per byte, and the text.
     """
 
     def __init__(self, steps: Sequence[int], max_new_tokens: int = 60) -> None:
@@ -50,11 +52,11 @@ class Milestones:
         self.samples: list[dict[str, Any]] = []
 
     def __call__(self, model: TransformerLM, text: Text, progress: Progress) -> None:
-        """Look at the model if it is time to.
+        """Evaluate and sample the model if it is one of the steps.
 
         Args:
             model: the model, in the middle of its training.
-            text: what it learns from and is examined with.
+            text: what it is trained and evaluated on.
             progress: how far it is.
         """
         if progress.step not in self.steps:
@@ -82,7 +84,7 @@ def milestones_text(
 
     Args:
         samples: as collected by [`Milestones`][minillm.runs.milestones.Milestones].
-        baselines: what counting achieves, name to bits per byte.
+        baselines: name to bits per byte.
 
     Returns:
         One paragraph and one block for each sample, and one line for each baseline.
@@ -104,7 +106,7 @@ def milestones_text(
         for name, bits in baselines.items()
     ]
     for sample in samples:
-        # A model that has learned nothing also writes bytes that no screen shows.
+        # An untrained model also writes bytes that are not printable.
         shown = "".join(
             c if c.isprintable() or c == "\n" else "·" for c in sample["text"]
         ).replace("`", "'")

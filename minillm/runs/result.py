@@ -1,9 +1,9 @@
 r"""The result of a run: the last line of its log.
 
-When a training is over, one line says what somebody will ask later: how well the model
-predicts text that it has not seen, how well counting does on the same text, what it has
-read, and what that took. [`minillm.runs.demo`][] and [`minillm.runs.run`][] write it,
-the loss curve and `minillm disclose` are made from it.
+When a training is over, one line says what will be asked later: the loss on held-out
+text, the baselines on the same text, what the model was trained on, and what that took.
+[`minillm.runs.demo`][] and [`minillm.runs.run`][] write it; the loss curve and
+`minillm disclose` are made from it.
 """
 
 import platform
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from minillm.config import ModelConfig
 from minillm.drawing.kit import loss_curve, summarize
@@ -23,22 +24,22 @@ from minillm.training.settings import TrainConfig
 
 __all__ = ["counting_losses", "draw_loss", "run_result"]
 
-# Counting trigrams takes memory of its own, which a long text would not leave.
+# Trigrams of a long text would take more memory than there is.
 LONGEST_FOR_TRIGRAMS = 2_000_000
 
 
 def counting_losses(
     training: Tokens, unseen: Tokens, vocab_size: int
 ) -> dict[str, float]:
-    """Say what counting achieves, without a model.
+    """Compute the baselines.
 
     Args:
         training: the text that is counted.
-        unseen: the text that is predicted.
+        unseen: the held-out text that is predicted.
         vocab_size: how many tokens there are.
 
     Returns:
-        Nats per token, by name. Of a very long text no trigrams are counted.
+        Nats per token, by name. In a very long text no trigrams are counted.
 
     Examples:
         >>> import numpy as np
@@ -74,18 +75,21 @@ def run_result(
     Args:
         shape: the shape of the model.
         config: how it was trained.
-        loss: nats per token of the unseen text.
-        counted: the same for what counts, by name.
-        n_tokens: how many tokens of the unseen text were predicted.
+        loss: nats per token of the held-out text.
+        counted: the same for the baselines, by name.
+        n_tokens: how many tokens of the held-out text were predicted.
         n_bytes: how many bytes they stand for.
-        known: what only the caller knows: `corpus` and `documents`, which the model has
-            read, the `construction` of the data, the `device` and its `peak_flops`, the
+        known: what only the caller knows: the `corpus` and the number of `documents` in
+            it, the `construction` of the data, the `device` and its `peak_flops`, the
             `seconds` that it took, and more.
 
     Returns:
         One line of a log.
 
     Examples:
+        >>> from minillm.config import ModelConfig
+        >>> from minillm.flops import training_flops
+        >>> from minillm.training.settings import TrainConfig
         >>> shape = ModelConfig(8, context_length=4, d_model=8, n_layers=1, n_heads=2)
         >>> config = TrainConfig(steps=10, batch_size=2, warmup_steps=1)
         >>> sizes = {"n_tokens": 10, "n_bytes": 20}
@@ -126,4 +130,4 @@ def draw_loss(log: Sequence[dict[str, Any]], folder: Path, console: Console) -> 
     try:
         loss_curve(summarize(log), folder / "loss.svg")
     except ImportError as error:
-        console.print(f"no loss curve: {error}")
+        console.print(Text(f"no loss curve: {error}"))

@@ -1,27 +1,29 @@
 r"""A run: what a training leaves behind, and how it goes on after an interruption.
 
 **The question.** A training of a week will be interrupted: by a power cut, a full disk,
-a colleague, or a loss that runs away. What has to lie on the disk, and in which state,
-so that nothing but the last minutes is lost?
+a colleague, or a loss that diverges. What must be on the disk, and in which state, so
+that no more than the last minutes are lost?
 
-A run is a folder. From its first moment it is one that other programs can load
-([`minillm.hub`][]), and it stays one:
+A run is a folder. From its first moment other programs can load it
+([`minillm.hub`][]):
 
 | file | what it holds |
 | --- | --- |
-| `config.json`, `tokenizer.json` | the shape of the model, the tokenizer |
+| `config.json` | the shape of the model |
+| `tokenizer.json`, `tokenizer_config.json` | the tokenizer |
 | `model.safetensors` | the weights that did best on the validation text |
-| `last.safetensors` | the newest checkpoint: weights, optimizer, chance, step |
+| `last.safetensors` | the newest checkpoint: weights, optimizer, random states, step |
 | `best.safetensors` | the checkpoint that did best |
 | `train.toml` | the settings |
 | `log.jsonl` | one line for each step, and for each sample |
 | `loss.svg` | the loss curve, drawn at the end |
 
 Each is written under another name and then renamed ([`minillm.files.writing`][]), so
-whenever the power fails there is a whole checkpoint. Going on from it is *exact*: on a
-CPU, in float32, sixty steps, a crash and forty more give the same weights as a hundred,
-to the last bit. That takes more than weights: the two means of AdamW, the state of
-whatever draws the pieces, and the step, on which the learning rate depends.
+there is a whole checkpoint whenever the power fails. Resuming is *exact*: on a CPU, in
+float32, sixty steps, a crash and forty more give the same weights as a hundred, to the
+last bit. That takes more than the weights: both moments of AdamW, the state of the
+random number generator that samples the batches, and the step, on which the learning
+rate depends.
 
 A run is started and resumed by `minillm train` ([`minillm.runs.start`][]), and by
 torchrun on several machines ([`minillm.training.distributed`][]). Then process 0 alone
@@ -37,9 +39,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
+from rich.text import Text
 
+from minillm.accounting.measure import measure_peak_flops
 from minillm.corpus.prepare import Corpus
 from minillm.files.reading import read_lines
 from minillm.files.writing import atomic_write
@@ -47,24 +52,18 @@ from minillm.flops import param_count
 from minillm.generate import stream_text
 from minillm.hub import save_llama
 from minillm.runs.checks import check_memory, judge_first_loss
-from minillm.runs.display import training_display
+from minillm.runs.display import SAMPLING, training_display
 from minillm.runs.result import counting_losses, draw_loss, run_result
-from minillm.train import (
-    Progress,
-    Trainer,
-    bits_per_byte,
-    measure_peak_flops,
-)
 from minillm.training.batches import check_ids
-from minillm.training.distributed import any_of_us, rank, world_size
+from minillm.training.distributed import any_rank, rank, world_size
+from minillm.training.loop import Progress, Trainer
+from minillm.training.loss import bits_per_byte
 from minillm.training.settings import to_toml
 
 __all__ = ["CHECKPOINTS", "Run"]
 
 CHECKPOINTS = ("last.safetensors", "best.safetensors")
-"""The checkpoints of a run; the first that is there is the newest."""
-
-SAMPLING = {"temperature": 0.8, "top_p": 0.95, "seed": 0}
+"""The checkpoints of a run; the first that exists is the newest."""
 
 
 class Run:
@@ -88,10 +87,10 @@ class Run:
     def __init__(self, folder: Path, corpus: Corpus, trainer: Trainer) -> None:
         self.folder, self.corpus, self.trainer = folder, corpus, trainer
         self.best, self.saved = math.inf, 0
-        # What is looked at, and how many bytes of text that is.
-        self.looked_at = corpus.validation[: trainer.config.eval_tokens]
-        check_ids(self.looked_at, trainer.model.config.vocab_size)
-        self.n_bytes = corpus.n_bytes(self.looked_at[1:])
+        # What each evaluation reads, and how many bytes of text that is.
+        self.evaluated = corpus.validation[: trainer.config.eval_tokens]
+        check_ids(np.asarray(self.evaluated), trainer.model.config.vocab_size)
+        self.n_bytes = corpus.n_bytes(self.evaluated[1:])
 
     def text(self) -> list[Any]:
         """What identifies the text: its name and the sizes of its parts."""
@@ -132,10 +131,17 @@ class Run:
             What was kept beside model and optimizer.
 
         Raises:
+            FileNotFoundError: if there is none.
             ValueError: if it is not whole. The message names one that may be.
         """
         paths = [self.folder / name for name in CHECKPOINTS]
-        newest, *older = [path for path in paths if path.is_file()]
+        paths = [path for path in paths if path.is_file()]
+        if not paths:
+            raise FileNotFoundError(
+                f"{self.folder} has no checkpoint, neither {CHECKPOINTS[0]} nor "
+                f"{CHECKPOINTS[1]}: copy one into it, or start another run"
+            )
+        newest, *older = paths
         try:
             extra = self.trainer.load(newest)
         except ValueError as error:
@@ -186,7 +192,7 @@ class Run:
             The result, as it stands in the log; `None` if the user has interrupted.
 
         Raises:
-            FloatingPointError: if the loss is no number, or has risen. The message
+            FloatingPointError: if the loss is not finite, or has risen. The message
                 names the step, and the checkpoints that are left.
         """
         trainer = self.trainer
@@ -204,7 +210,7 @@ class Run:
                     show(progress)
                     self._record(progress, console, prompt)
                     done = progress.step == config.steps
-                    if not done and any_of_us(interrupted(), trainer.device):
+                    if not done and any_rank(interrupted(), trainer.device):
                         if rank() == 0 and self.saved < progress.step:
                             self.save("last.safetensors")
                         return None
@@ -225,35 +231,38 @@ class Run:
         return f"{newest}, and best.safetensors, of validation loss {self.best:.3f}"
 
     def _record(self, progress: Progress, console: Console, prompt: str) -> None:
-        """Log a step; and after a look at the validation text, keep the weights."""
+        """Log a step; after an evaluation, write a sample and a checkpoint."""
         if rank():
             return
         if progress.step == 1:
             good, sentence = judge_first_loss(
                 progress.loss, self.trainer.model.config.vocab_size
             )
-            console.print(sentence if good else f"[bold red]warning:[/] {sentence}")
+            if not good:
+                sentence = f"warning: {sentence}"
+            console.print(Text(sentence, style="" if good else "bold red"))
         self.log({"event": "step", **asdict(progress)})
         loss = progress.validation_loss
         if loss is None:
             return
         console.print(
             f"step {progress.step}: {loss:.3f} nats per token, "
-            f"{self._bits(loss):.3f} bits per byte on text not seen"
+            f"{self._bits(loss):.3f} bits per byte on held-out text"
         )
         model, tokenizer = self.trainer.model, self.corpus.tokenizer
-        sample = prompt + "".join(stream_text(model, tokenizer, prompt, 40, **SAMPLING))
-        console.print(sample, style="dim", markup=False, highlight=False)
+        new = stream_text(model, tokenizer, prompt, 40, **SAMPLING, seed=0)
+        sample = prompt + "".join(new)
+        console.print(Text(sample, style="dim"))
         self.log({"event": "sample", "step": progress.step, "text": sample})
         if loss < self.best:
             self.best = loss
-            save_llama(model, self.folder)
+            save_llama(model, self.folder, tokenizer)
             self.save("best.safetensors")
         # The last file to be written is the first that is read.
         self.save("last.safetensors")
 
     def _bits(self, loss: float) -> float:
-        return bits_per_byte(loss, len(self.looked_at) - 1, self.n_bytes)
+        return bits_per_byte(loss, len(self.evaluated) - 1, self.n_bytes)
 
     def _finish(self, peak: float, console: Console) -> dict[str, Any]:
         """Log the result, and draw the loss curve."""
@@ -263,13 +272,13 @@ class Run:
             config,
             loss=self.best,
             counted=counting_losses(
-                self.corpus.training, self.looked_at, shape.vocab_size
+                self.corpus.training, self.evaluated, shape.vocab_size
             ),
-            n_tokens=len(self.looked_at) - 1,
+            n_tokens=len(self.evaluated) - 1,
             n_bytes=self.n_bytes,
             corpus=self.corpus.name,
             documents=self.corpus.documents,
-            construction="the validation text put aside; byte-pair encoding",
+            construction="a validation text held out; byte-pair encoding",
             device=self.trainer.device.type,
             processes=world_size(),
             seconds=self.trainer.seconds,
@@ -282,7 +291,7 @@ class Run:
 
 
 def _step(event: Mapping[str, Any]) -> float:
-    """The step of a line of the log; what has none happened before the first."""
+    """The step of a line of the log; a line without one precedes the first."""
     step = event.get("step", 0)
     return step if isinstance(step, int | float) else math.inf
 
@@ -295,7 +304,7 @@ def _interruptible() -> Generator[Callable[[], bool], None, None]:
     def handler(signum: int, frame: Any) -> None:
         nonlocal pressed
         pressed += 1
-        # Who presses it twice does not want to wait. torchrun passes it on, so each of
+        # Pressed twice, it ends the process at once. torchrun passes it on, so each of
         # its processes sees it twice.
         if pressed > 1 and world_size() == 1:
             raise KeyboardInterrupt

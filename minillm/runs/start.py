@@ -1,13 +1,13 @@
-r"""Starting a run, and going on with one.
+r"""Starting a run, and resuming one.
 
-**The question.** A folder exists. Is it a run that should go on, one that must not be
-overwritten, or one that another process is working on? And if it goes on: is it still
-the same training?
+**The question.** A folder exists. Is it a run to resume, one that must not be
+overwritten, or one that another process is working on? And if it is resumed: is it
+still the same training?
 
 A new run appears under its name only when it is complete, with a checkpoint of step 0.
-One that goes on takes its settings from its own files; whatever is given anew must
-agree with them, or be forced. A lock keeps a second process away; it ends with the
-process that holds it, so a crash leaves none behind.
+A resumed run takes its settings from its own files; settings that you give must agree
+with them, or be forced. A lock keeps a second process away; the system releases it with
+the process that holds it, so a crash leaves none behind.
 
 **Before this:** [`minillm.runs.run`][].
 """
@@ -29,9 +29,9 @@ from minillm.hub import read_config, save_llama
 from minillm.model import TransformerLM
 from minillm.runs.checks import check_memory
 from minillm.runs.run import CHECKPOINTS, Run
-from minillm.train import TrainConfig, Trainer
 from minillm.training.distributed import rank
-from minillm.training.settings import differences, read_toml
+from minillm.training.loop import Trainer
+from minillm.training.settings import TrainConfig, differences, read_toml
 
 __all__ = ["is_run", "locked", "resume", "start"]
 
@@ -62,7 +62,7 @@ def locked(folder: str | PathLike[str]) -> Generator[None, None, None]:
         folder: the run.
 
     Yields:
-        Nothing. The system ends the lock with the process, however that ends.
+        Nothing. The system releases the lock with the process, however that ends.
 
     Raises:
         BlockingIOError: if another process trains in this folder.
@@ -92,7 +92,7 @@ def start(
     *,
     device: str = "cpu",
 ) -> Run:
-    """Begin a run, and put everything into its folder that a program could ask for.
+    """Begin a run, with everything in its folder that other programs need to load it.
 
     Args:
         folder: where to; it appears complete, with a checkpoint of step 0.
@@ -111,6 +111,11 @@ def start(
     Examples:
         >>> import tempfile
         >>> import numpy as np
+        >>> from pathlib import Path
+        >>> from minillm.bpe import BPETokenizer
+        >>> from minillm.config import ModelConfig
+        >>> from minillm.corpus.prepare import Corpus
+        >>> from minillm.training.settings import TrainConfig
         >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 260)
         >>> ids = np.array(tokenizer.encode("the cat in the hat " * 9))
         >>> corpus = Corpus("a rhyme", ids, ids, tokenizer, 1)
@@ -144,7 +149,7 @@ def resume(
     device: str = "cpu",
     force: bool = False,
 ) -> Run:
-    """Go on with a run from its newest checkpoint.
+    """Resume a run from its newest checkpoint.
 
     Args:
         folder: the run.
@@ -158,8 +163,9 @@ def resume(
         The run.
 
     Raises:
-        ValueError: if there is no whole checkpoint, it has reached its last step, or
-            something differs that must not.
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if none is whole, the run has reached its last step, or something
+            differs that must not.
     """
     folder = Path(folder)
     shape, saved = read_config(folder), read_toml(folder / "train.toml")

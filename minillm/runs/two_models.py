@@ -1,7 +1,7 @@
 r"""One million and 135 million, in the same code.
 
-**The question.** The model of [`minillm.runs.demo`][] has a million weights and has
-read one book. Does anything but size divide it from a model that people use?
+**The question.** The model of [`minillm.runs.demo`][] has a million weights and was
+trained on one book. Does anything but size separate it from a model that people use?
 
 SmolLM2-135M-Instruct (Ben Allal et al. 2025, arXiv:2502.02737) is one of the smallest
 of those. `make smollm2` fetches it, [`minillm.formats.gguf_files`][] reads it, and from
@@ -10,14 +10,15 @@ the numbers differ.
 
 --8<-- "images/data/two_models.md"
 
-The tale is *The Ugly Duckling*, the first of those that the demo's model has not seen.
+The tale is *The Ugly Duckling*, the first of those that are held out from the demo's
+model.
 Bits per byte can be compared although the tokens differ, because both models must
 predict the same bytes ([`minillm.training.loss.bits_per_byte`][]); both read windows of
 128 tokens and of the whole tale, which is as far as each can look back.
 
-Two warnings. Andersen's tales stand in many places on the web, so the large model may
-well have read this one: for it, it is no unseen text. And its weights are rounded to
-five bits each, which costs a little.
+Two warnings. Andersen's tales are in many places on the web, so the large model was
+probably trained on this one: for that model it is not held out. And its weights are
+rounded to five bits each, which costs a little accuracy.
 
 To compute the table again, with a run of the demo and the fetched file:
 
@@ -38,6 +39,7 @@ from minillm.files.writing import atomic_write
 from minillm.formats.opening import Opened, open_model
 from minillm.generate import stream_text
 from minillm.runs.demo import read_log
+from minillm.runs.display import SAMPLING
 from minillm.training.loss import bits_per_byte, evaluate
 
 __all__ = ["compare_models", "measure", "unseen_tale"]
@@ -46,7 +48,7 @@ PROMPT = "Once upon a time"
 
 
 def unseen_tale() -> str:
-    """The first of the tales that the demo puts aside.
+    """The first of the tales that the demo holds out.
 
     Returns:
         The tale, its title first.
@@ -59,7 +61,7 @@ def unseen_tale() -> str:
 
 
 def measure(opened: Opened, tale: str) -> float:
-    """How well a model predicts a tale.
+    """Compute how well a model predicts a tale.
 
     Args:
         opened: the model.
@@ -97,7 +99,7 @@ def compare_models(sources: list[str | PathLike[str]], names: list[str]) -> str:
     samples = ""
     for name, source in zip(names, sources, strict=True):
         opened = open_model(source)
-        model, tokenizer, begin_ids, stop_ids = opened
+        model, tokenizer, _ = opened
         c = model.config
         cells = [
             f"{sum(weight.numel() for weight in model.parameters()):,}",
@@ -114,10 +116,7 @@ def compare_models(sources: list[str | PathLike[str]], names: list[str]) -> str:
             tokenizer,
             PROMPT,
             80,
-            begin_ids=begin_ids,
-            stop_ids=stop_ids,
-            temperature=0.8,
-            top_p=0.95,
+            **SAMPLING,
             seed=0,
         )
         text = " ".join((PROMPT + "".join(pieces)).split())

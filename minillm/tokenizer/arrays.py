@@ -1,49 +1,112 @@
-r"""Encoding long texts: where the time goes, and how arrays take it away.
+r"""Long texts: all words of a block together.
 
-[`Encoder`][minillm.tokenizer.encoding.Encoder] goes through a text word by word. Most
-of its time goes into cutting out words and looking them up;
-[`minillm.tokenizer.runs`][] and [`minillm.tokenizer.table`][] do both for all words of
-a block together. What is left is the work for new words, and of that most is merging.
-So they are merged together as well, *in step*: in each round every word makes its next
-merge.
+[`minillm.tokenizer.encoding`][] encodes a short text word by word. For a long one it
+comes here, and so does [`minillm.tokenizer.counting`][] when it counts words: runs are
+found and looked up with NumPy, [as `runs` describes][minillm.tokenizer.runs]. What is
+left is the work for runs that are new, and of that most is merging. So new words are
+merged together as well, *in step*: in each round every word makes its next merge.
 
-What remains in Python is done once for each distinct run of up to 31 bytes, and each
-time for a longer one. A text whose words keep coming back is therefore encoded several
-times faster than one whose words do not.
+What remains in Python is done once for each distinct run. A text whose words keep
+coming back is therefore encoded several times faster than one whose words do not.
 """
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
-from itertools import count, islice
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minillm.tokenizer.runs import BLOCK, WIDTH, WORDS, find_runs, text_blocks
-from minillm.tokenizer.table import Column, Table
-from minillm.tokenizer.words import word_cutter
+from minillm.tokenizer.runs import (
+    AT_ONCE,
+    BETWEEN,
+    FIRST_BLOCK,
+    WIDTH,
+    RunNumbers,
+    text_blocks,
+    word_cutter,
+)
+from minillm.tokenizer.table import Column, Ints, Table
+from minillm.tokenizer.words import LONG_WORD, WordEncoder
 
-if TYPE_CHECKING:
-    from minillm.tokenizer.encoding import Encoder
-
-__all__ = ["ArrayEncoder", "merge_in_step"]
-
-Ints = NDArray[np.int64]
-
-# Of a first block most runs are new. If it is small, fewer are new in the next one.
-FIRST_BLOCK: Final = 1 << 16
-
-# Stands between words. It is no byte of UTF-8.
-_BETWEEN: Final = b"\xff"
+__all__ = ["ArrayEncoder", "RunCounter", "merge_in_step"]
 
 # Comes after every rank.
 _NEVER: Final = 1 << 62
 
-# When a block has brought more runs or words than this, or four times as many ids, all
-# are forgotten.
+# With more runs than this, as many bytes as they could have, or four times as many ids,
+# all are forgotten.
 MEMORY: Final = 1 << 20
+
+# How many runs are cut into words at a time.
+AT_A_TIME: Final = 1 << 14
+
+
+def _is_full(runs: RunNumbers) -> bool:
+    return len(runs) > MEMORY or runs.n_bytes > WIDTH * MEMORY
+
+
+class RunCounter:
+    r"""Counts pre-tokens by counting runs, and cutting each distinct one once.
+
+    Args:
+        pattern: one of the patterns of [`minillm.tokenizer.patterns`][].
+
+    Examples:
+        >>> from minillm.tokenizer.patterns import GPT2_PATTERN
+        >>> counter = RunCounter(GPT2_PATTERN)
+        >>> counter.add("the cat in the hat")
+        >>> counter.words()
+        Counter({b'the': 1, b' cat': 1, b' in': 1, b' the': 1, b' hat': 1})
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        self.cut = word_cutter(pattern)
+        self.counts: Counter[bytes] = Counter()
+        self.waiting: list[bytes] = []
+        self.size, self.enough = 0, FIRST_BLOCK
+        self._begin()
+
+    def _begin(self) -> None:
+        self.runs, self.times = RunNumbers(self.pattern), Column(np.int64)
+
+    def add(self, text: str) -> None:
+        """Count the pre-tokens of a text."""
+        for block in text_blocks(text, self.pattern):
+            # Short texts are counted together.
+            self.waiting.append(block)
+            self.size += len(block)
+            if self.size >= self.enough:
+                self.enough = min(2 * self.enough, AT_ONCE)
+                self._count()
+
+    def _count(self) -> None:
+        numbers = self.runs.of(BETWEEN.join(self.waiting))
+        self.waiting, self.size = [], 0
+        self.times.extend(np.zeros(len(self.runs) - self.times.size, np.int64))
+        np.add.at(self.times.array, numbers, 1)
+        if _is_full(self.runs):
+            self._finish()
+
+    def _finish(self) -> None:
+        counts, runs, times = self.counts, list(self.runs.number), self.times.array
+        self._begin()  # gives back what is not needed any more, before words are made
+        # Some at a time, since the words of all runs are many times as many.
+        for i in range(0, len(runs), AT_A_TIME):
+            words, ends = self.cut(runs[i : i + AT_A_TIME])
+            n_words = np.diff(ends, prepend=0)
+            of_words = np.repeat(times[i : i + len(n_words)], n_words).tolist()
+            for word, n in zip(words, of_words, strict=True):
+                counts[word] = counts.get(word, 0) + n
+
+    def words(self) -> Counter[bytes]:
+        """Return the counts, in the order of first appearance."""
+        if self.waiting:
+            self._count()
+        self._finish()
+        return self.counts
 
 
 def merge_in_step(
@@ -65,7 +128,7 @@ def merge_in_step(
 
     Examples:
         >>> pairs = Table(1)
-        >>> _ = pairs.add([pair_keys(np.array([97, 256]), np.array([98, 256]))])
+        >>> pairs.add([pair_keys(np.array([97, 256]), np.array([98, 256]))])
         >>> merged = np.array([256, 257])
         >>> words = [b"abab", b"aba", b"c"]
         >>> ids, sizes = merge_in_step(words, np.arange(256), pairs, merged)
@@ -73,8 +136,8 @@ def merge_in_step(
         ([257, 256, 97, 99], [1, 2, 1])
     """
     # Before, between and behind the words stands a token that merges with no other.
-    data = np.frombuffer(_BETWEEN + _BETWEEN.join(words) + _BETWEEN, np.uint8)
-    edges = np.flatnonzero(data == _BETWEEN[0])
+    data = np.frombuffer(BETWEEN + BETWEEN.join(words) + BETWEEN, np.uint8)
+    edges = np.flatnonzero(data == BETWEEN[0])
     ids = byte_ids[data]
     ids[edges] = -1
     # The places of the neighbours of each token, as in a linked list.
@@ -112,31 +175,30 @@ def pair_keys(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.uint64]:
 class ArrayEncoder:
     r"""An encoder for long texts.
 
-    The same result as [`Encoder`][minillm.tokenizer.encoding.Encoder]. Unlike it, it
-    works on all runs of a block of text at once, and remembers runs as well as
-    pre-tokens. Several threads may share it; they take turns.
+    The same result as encoding word by word. Unlike it, it works on all runs of a block
+    of text at once, and remembers runs. Several threads may share it; they take turns.
 
     Args:
-        encoder: has the merges, and encodes what needs special care.
+        words: has the merges, and encodes long words.
+        pattern: one of the patterns of [`minillm.tokenizer.patterns`][].
 
     Examples:
-        >>> from minillm.tokenizer.encoding import Encoder
         >>> from minillm.tokenizer.patterns import GPT2_PATTERN
         >>> ids = {bytes([byte]): byte for byte in range(256)} | {b"at": 256}
-        >>> encoder = Encoder(ids, [(b"a", b"t")], GPT2_PATTERN)
-        >>> ArrayEncoder(encoder).encode("a cat sat").tolist()
+        >>> encoder = ArrayEncoder(WordEncoder(ids, [(b"a", b"t")]), GPT2_PATTERN)
+        >>> encoder.encode("a cat sat").tolist()
         [97, 32, 99, 256, 32, 115, 256]
     """
 
-    def __init__(self, encoder: "Encoder") -> None:
-        self.encoder = encoder
-        self.cut = word_cutter(encoder.pattern)
-        self.byte_ids = np.array([-1 if i is None else i for i in encoder.byte_ids])
+    def __init__(self, words: WordEncoder, pattern: str) -> None:
+        self.words, self.pattern = words, pattern
+        self.cut = word_cutter(pattern)
+        self.byte_ids = np.array([-1 if i is None else i for i in words.byte_ids])
         # The pairs are in the order of their ranks, so their numbers can stand for
         # ranks.
-        merged = [encoder.merged[rank] for rank in encoder.ranks.values()]
+        merged = [words.merged[rank] for rank in words.ranks.values()]
         self.merged = np.array(merged, np.int64)
-        left_right = np.array(list(encoder.ranks), np.int64).reshape(-1, 2)
+        left_right = np.array(list(words.ranks), np.int64).reshape(-1, 2)
         self.pairs = Table(1)
         self.pairs.add([pair_keys(left_right[:, 0], left_right[:, 1])])
         # A thread that looks runs up while another learns would find half of them.
@@ -145,24 +207,16 @@ class ArrayEncoder:
 
     def forget(self) -> None:
         """Start with an empty memory."""
-        # A word that is looked up for the first time gets the next number.
-        self.words: dict[bytes, int] = defaultdict(count().__next__)
-        self.runs = Table(WORDS)
-        # The ids of word number w are `word_size[w]` of all ids, from `word_begin[w]`
-        # on. Those of a run are those of its words once more, in one piece.
-        self.word_begin, self.word_size = Column(np.int64), Column(np.int64)
-        self.run_begin, self.run_size = Column(np.int64), Column(np.int64)
+        # A pre-token is a run too: cut again, it stays as it is.
+        self.runs = RunNumbers(self.pattern)
+        # The ids of run number r are `size[r]` of all ids, from `begin[r]` on.
+        self.begin, self.size = Column(np.int64), Column(np.int64)
         self.ids = Column(np.int64)
 
     def encode(self, text: str) -> Ints:
         """Encode a text."""
-        first = BLOCK if len(self.runs) else FIRST_BLOCK
-        ids = []
-        for block, has_runs in text_blocks(text, self.encoder.pattern, first):
-            if not has_runs:
-                words = self.encoder.encode_words(block.decode())
-                ids.append(np.array(words, np.int64))
-                continue
+        ids = [np.zeros(0, np.int64)]
+        for block in text_blocks(text, self.pattern):
             with self.lock:
                 try:
                     ids.append(self._encode_block(block))
@@ -173,72 +227,61 @@ class ArrayEncoder:
         return np.concatenate(ids)
 
     def _encode_block(self, block: bytes) -> Ints:
-        raw, starts, ends, keys = find_runs(block, self.encoder.pattern)
-        run = self.runs.find(keys)
-        is_long = ends - starts > WIDTH
-        new = np.flatnonzero((run < 0) & ~is_long)
-        long = np.flatnonzero(is_long)
-        run[new], first = self.runs.add([word[new] for word in keys])
-        at = np.append(new[first], long)
-        if len(at):
-            places = map(slice, starts[at].tolist(), ends[at].tolist())
-            learned = self._learn(list(map(raw.__getitem__, places)))
-            self.run_begin.extend(learned[0][: len(first)])
-            self.run_size.extend(learned[1][: len(first)])
-        begin, size = self.run_begin.array[run], self.run_size.array[run]
-        if len(long):
-            begin[long], size[long] = (each[len(first) :] for each in learned)
-        ids = self._ids(begin, size)
-        if max(len(self.runs), len(self.words), self.ids.size // 4) > MEMORY:
+        numbers = self.runs.of(block)
+        if len(self.runs) > self.size.size:
+            self._learn(self.runs.last(len(self.runs) - self.size.size))
+        ids = self._ids(numbers)
+        if _is_full(self.runs) or self.ids.size > 4 * MEMORY:
             self.forget()
         return ids
 
-    def _ids(self, begin: Ints, size: Ints) -> Ints:
-        # The i-th id of a word or run stands i places behind its first.
+    def _ids(self, numbers: Ints) -> Ints:
+        begin, size = self.begin.array[numbers], self.size.array[numbers]
+        # The i-th id of a run stands i places behind its first.
         offset = np.repeat(begin - np.cumsum(size) + size, size)
-        return self.ids.array[offset + np.arange(len(offset))]
+        ids: Ints = self.ids.array[offset + np.arange(len(offset))]
+        return ids
 
-    def _learn(self, runs: list[bytes]) -> tuple[Ints, Ints]:
-        r"""Encode new runs. Where do their ids begin, and how many are they?"""
+    def _learn(self, runs: list[bytes]) -> None:
+        """Encode the runs that got the last numbers."""
+        n_known = self.size.size
         words, ends = self.cut(runs)
-        n_known = len(self.words)
-        number = np.array(list(map(self.words.__getitem__, words)))
-        new = list(islice(reversed(self.words), len(self.words) - n_known))[::-1]
-        self._learn_words(new)
-        size = self.word_size.array[number]
-        ids = self._ids(self.word_begin.array[number], size)
-        last = np.cumsum(size)[ends - 1]
-        size = np.diff(last, prepend=0)
-        begin = self.ids.size + last - size
-        self.ids.extend(ids)
-        # What is long is not remembered, lest the memory have no bound.
-        for word in new:
-            if len(word) > WIDTH:
-                del self.words[word]
-        return begin, size
+        numbers = np.array(list(map(self.runs.number.__getitem__, words)), np.int64)
+        for column in (self.begin, self.size):
+            column.extend(np.zeros(len(self.runs) - n_known, np.int64))
+        # Words first. Most runs are one, and share its number.
+        new, first = np.unique(numbers, return_index=True)
+        first = first[new >= n_known]
+        self._learn_words(numbers[first], [words[i] for i in first.tolist()])
+        # Then runs of several words: the ids of their words, in one piece.
+        n_words = np.diff(ends, prepend=0)
+        several = np.flatnonzero(n_words > 1)
+        parts = numbers[np.repeat(n_words > 1, n_words)]
+        ends = np.cumsum(n_words[several])
+        ends = np.cumsum(self.size.array[parts])[ends - 1]
+        self._append(n_known + several, self._ids(parts), np.diff(ends, prepend=0))
 
-    def _learn_words(self, words: list[bytes]) -> None:
-        encoder = self.encoder
+    def _learn_words(self, numbers: Ints, words: list[bytes]) -> None:
         # A word that is a token has one id.
-        ids = np.array([encoder.whole.get(word, -1) for word in words])
-        size = np.ones(len(words), np.int64)
-        begin = self.ids.size + np.arange(len(words))
-        self.ids.extend(ids)
+        ids = np.array([self.words.whole.get(word, -1) for word in words], np.int64)
+        whole = np.flatnonzero(ids >= 0)
+        self._append(numbers[whole], ids[whole], np.ones(len(whole), np.int64))
         left = np.flatnonzero(ids < 0).tolist()
-        merge = [i for i in left if len(words[i]) <= WIDTH]
-        if merge:
-            short = [words[i] for i in merge]
-            if None in encoder.byte_ids:
-                for word in short:
-                    encoder.ids_of_bytes(word)
-            ids, sizes = merge_in_step(short, self.byte_ids, self.pairs, self.merged)
-            size[merge] = sizes
-            begin[merge] = self.ids.size + np.cumsum(sizes) - sizes
-            self.ids.extend(ids)
+        short = [i for i in left if len(words[i]) < LONG_WORD]
+        if short:
+            merge = [words[i] for i in short]
+            if None in self.words.byte_ids:
+                for word in merge:
+                    self.words.ids_of_bytes(word)
+            merged = merge_in_step(merge, self.byte_ids, self.pairs, self.merged)
+            self._append(numbers[short], *merged)
         for i in left:
-            if len(words[i]) > WIDTH:
-                long = encoder.encode_word(words[i])
-                begin[i], size[i] = self.ids.size, len(long)
-                self.ids.extend(long)
-        self.word_begin.extend(begin)
-        self.word_size.extend(size)
+            if len(words[i]) >= LONG_WORD:
+                long = np.array(self.words.encode(words[i]), np.int64)
+                self._append(numbers[[i]], long, np.array([len(long)]))
+
+    def _append(self, numbers: Ints, ids: Ints, size: Ints) -> None:
+        """Remember the ids of runs, given one run after the other."""
+        self.begin.array[numbers] = self.ids.size + np.cumsum(size) - size
+        self.size.array[numbers] = size
+        self.ids.extend(ids)

@@ -1,44 +1,57 @@
-r"""Encoding for use: one word, one text, many texts, a file.
+r"""Encoding for use: one text, many texts, a file.
 
 [`encode_naive`][minillm.bpe.encode_naive] tries every merge on every word. The
 [`Encoder`][minillm.tokenizer.encoding.Encoder] of this page tries those that a word
-allows, and remembers the words that it has met. For long texts it hands over to
+allows, and remembers the words that it has met. A long text goes to
 [`minillm.tokenizer.arrays`][].
 """
 
-import heapq
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from minillm.files.writing import atomic_array
-from minillm.tokenizer.cuts import SAFE_CUT, safe_pieces, split_specials
-from minillm.tokenizer.learning import batches, check_workers, map_in_order, processes
+from minillm.tokenizer.parallel import batches, check_workers, map_in_order, processes
 from minillm.tokenizer.patterns import compile_pattern, pretokenize
-from minillm.tokenizer.source import BLOCK, read_text
+from minillm.tokenizer.streams import (
+    BLOCK,
+    SAFE_CUT,
+    read_text,
+    safe_pieces,
+    split_specials,
+)
+from minillm.tokenizer.words import LONG_WORD, Merge, WordEncoder
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from minillm.bpe import BPETokenizer
     from minillm.tokenizer.arrays import ArrayEncoder
 
 __all__ = ["Encoder", "encode_batch", "encode_each", "encode_file"]
-
-Pair = tuple[int, int]
-Merge = tuple[bytes, bytes]
-
-# From this many bytes on a word is merged with a heap.
-LONG_WORD: Final = 64
 
 # From this many characters on a text is worth the arrays.
 LONG_TEXT: Final = 1 << 13
 
 # How many distinct words are remembered, at most.
 MEMORY: Final = 1 << 18
+
+
+class _Memory(dict[str, list[int]]):
+    """The ids of each word, which is encoded when it is first asked for."""
+
+    def __init__(self, words: WordEncoder) -> None:
+        self.words = words
+
+    def __missing__(self, word: str) -> list[int]:
+        ids = self.words.encode(word.encode())
+        if len(word) < LONG_WORD:
+            if len(self) >= MEMORY:
+                self.clear()
+            self[word] = ids
+        return ids
 
 
 class Encoder:
@@ -66,9 +79,8 @@ class Encoder:
         >>> ids = {bytes([byte]): byte for byte in range(256)}
         >>> ids |= {b"th": 256, b"the": 257}
         >>> merges = [(b"t", b"h"), (b"th", b"e")]
-        >>> encoder = Encoder(ids, merges, GPT2_PATTERN)
-        >>> encoder.encode("the hat"), encoder.encode_word(b"ath")
-        ([257, 32, 104, 97, 116], [97, 256])
+        >>> Encoder(ids, merges, GPT2_PATTERN).encode("the hat")
+        [257, 32, 104, 97, 116]
     """
 
     def __init__(
@@ -80,35 +92,22 @@ class Encoder:
     ) -> None:
         compile_pattern(pattern)
         self.pattern = pattern
-        self.byte_ids = [ids.get(bytes([byte])) for byte in range(256)]
-        self.whole = ids if whole else {}
-        # The rank of a merge is its place in the list; the lower goes first.
-        self.ranks: dict[Pair, int] = {}
-        self.merged: list[int] = []
-        for rank, (left, right) in enumerate(merges):
-            try:
-                pair, new_id = (ids[left], ids[right]), ids[left + right]
-            except KeyError as error:
-                raise ValueError(
-                    f"merge {rank}, {left!r} with {right!r}, needs the token {error}, "
-                    "which is not in the vocabulary"
-                ) from None
-            self.ranks.setdefault(pair, rank)
-            self.merged.append(new_id)
-        self.known: dict[str, list[int]] = {}
+        self.words = WordEncoder(ids, merges, whole)
+        self.known = _Memory(self.words)
 
     def __getstate__(self) -> dict[str, Any]:
         # What goes to another process goes without the memory.
-        state = self.__dict__ | {"known": {}}
-        state.pop("arrays", None)
-        return state
+        return {"pattern": self.pattern, "words": self.words}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state | {"known": _Memory(state["words"])}
 
     @cached_property
     def arrays(self) -> "ArrayEncoder":
         """The encoder for long texts. It needs NumPy, which is loaded only now."""
         from minillm.tokenizer.arrays import ArrayEncoder
 
-        return ArrayEncoder(self)
+        return ArrayEncoder(self.words, self.pattern)
 
     def encode(self, text: str) -> list[int]:
         """Encode ordinary text."""
@@ -129,90 +128,29 @@ class Encoder:
 
     def encode_words(self, text: str) -> list[int]:
         """Encode ordinary text word by word."""
-        known = self.known
-        ids: list[int] = []
-        for word in pretokenize(text, self.pattern):
-            # Looked up once: another thread may clear the memory after that.
-            if (found := known.get(word)) is not None:
-                ids += found
-                continue
-            new = self.encode_word(word.encode())
-            ids += new
-            if len(word) < LONG_WORD:
-                if len(known) >= MEMORY:
-                    known.clear()
-                known[word] = new
-        return ids
-
-    def encode_word(self, word: bytes) -> list[int]:
-        """Encode one word."""
-        if word in self.whole:
-            return [self.whole[word]]
-        ids = self.ids_of_bytes(word)
-        if len(ids) < LONG_WORD:
-            return self._merge_short(ids)
-        return self._merge_long(ids)
-
-    def ids_of_bytes(self, word: bytes) -> list[int]:
-        """Find the ids of single bytes. There may be bytes without one."""
-        ids = []
-        for byte in word:
-            id_ = self.byte_ids[byte]
-            if id_ is None:
-                raise ValueError(
-                    f"the vocabulary has no token for the byte 0x{byte:02x}, which is "
-                    f"in {word.decode(errors='replace')!r:.80}"
-                )
-            ids.append(id_)
-        return ids
-
-    def _merge_short(self, ids: list[int]) -> list[int]:
-        never = len(self.merged)
-        ranks = [self.ranks.get(pair, never) for pair in pairwise(ids)]
-        while ranks and (rank := min(ranks)) < never:
-            i = ranks.index(rank)
-            ids[i : i + 2] = [self.merged[rank]]
-            # Only the pairs to the left and to the right have changed.
-            del ranks[i]
-            for j in (i - 1, i):
-                if 0 <= j < len(ranks):
-                    ranks[j] = self.ranks.get((ids[j], ids[j + 1]), never)
-        return ids
-
-    def _merge_long(self, ids: list[int]) -> list[int]:
-        # The tokens are a linked list: `after[i]` and `before[i]` are the places of the
-        # neighbours of the token at i. A token that has been merged away becomes -1.
-        end = len(ids)
-        after = list(range(1, end + 1))
-        before = list(range(-1, end - 1))
-        heap = [
-            (self.ranks[pair], i)
-            for i, pair in enumerate(pairwise(ids))
-            if pair in self.ranks
-        ]
-        heapq.heapify(heap)
-        while heap:
-            rank, i = heapq.heappop(heap)
-            j = after[i]
-            if ids[i] < 0 or j == end or self.ranks.get((ids[i], ids[j])) != rank:
-                continue
-            ids[i], ids[j] = self.merged[rank], -1
-            after[i] = after[j]
-            if after[i] < end:
-                before[after[i]] = i
-            for left in (before[i], i):
-                if left >= 0 and after[left] < end:
-                    new_rank = self.ranks.get((ids[left], ids[after[left]]))
-                    if new_rank is not None:
-                        heapq.heappush(heap, (new_rank, left))
-        return [id_ for id_ in ids if id_ >= 0]
+        words = pretokenize(text, self.pattern)
+        return list(chain.from_iterable(map(self.known.__getitem__, words)))
 
 
-# Encoding with several processes.
+# Many texts, and several processes.
+
+
+@runtime_checkable
+class _Tokenizer(Protocol):
+    """What is used of a [`BPETokenizer`][minillm.bpe.BPETokenizer] here."""
+
+    _found: dict[str, int]
+    _encoder: Encoder
+
+    @property
+    def pattern(self) -> str: ...
+
+    @property
+    def vocab_size(self) -> int: ...
 
 
 def encode_batch(
-    tokenizer: "BPETokenizer",
+    tokenizer: _Tokenizer,
     texts: Iterable[str],
     workers: int | None,
     allowed: tuple[str, ...],
@@ -229,35 +167,31 @@ def encode_batch(
         The tokens of each.
 
     Examples:
-        >>> from minillm.bpe import BPETokenizer
+        >>> from minillm.tokenizer.tokenizer import BPETokenizer
         >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 258)
         >>> encode_batch(tokenizer, ["the", "", "cat"], 1, ())
         [[257], [], [99, 97, 116]]
     """
-    if check_workers(workers) == 1:
-        return [tokenizer.encode(text, allowed) for text in texts]
     return [ids.tolist() for ids in encode_each(tokenizer, texts, workers, allowed)]
 
 
 def _encode_array(
-    tokenizer: "BPETokenizer", text: str, allowed: tuple[str, ...]
+    tokenizer: _Tokenizer, text: str, allowed: tuple[str, ...]
 ) -> "NDArray[np.uint32]":
     """Encode a text without making a list of it, which takes longer than the rest."""
     import numpy as np
 
     parts = [
-        [tokenizer.special_tokens[part]]
-        if i % 2
-        else tokenizer._encoder.encode_any(part)
+        [tokenizer._found[part]] if i % 2 else tokenizer._encoder.encode_any(part)
         for i, part in enumerate(split_specials(text, allowed))
     ]
     return np.concatenate([np.asarray(part, np.uint32) for part in parts])
 
 
-_worker_tokenizer: "BPETokenizer"
+_worker_tokenizer: _Tokenizer
 
 
-def _start_worker(tokenizer: "BPETokenizer") -> None:
+def _start_worker(tokenizer: _Tokenizer) -> None:
     global _worker_tokenizer
     _worker_tokenizer = tokenizer
 
@@ -270,7 +204,7 @@ def _encode_in_worker(
 
 
 def encode_each(
-    tokenizer: "BPETokenizer",
+    tokenizer: _Tokenizer,
     texts: Iterable[str],
     workers: int | None,
     allowed: tuple[str, ...],
@@ -290,7 +224,7 @@ def encode_each(
         Nothing is encoded before it is asked for, so there may be no end of texts:
 
         >>> from itertools import repeat
-        >>> from minillm.bpe import BPETokenizer
+        >>> from minillm.tokenizer.tokenizer import BPETokenizer
         >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 258)
         >>> next(encode_each(tokenizer, repeat("the"), 1, ())).tolist()
         [257]
@@ -307,7 +241,7 @@ def encode_each(
 
 
 def encode_file(
-    tokenizer: "BPETokenizer",
+    tokenizer: _Tokenizer,
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
     workers: int | None,
@@ -329,7 +263,7 @@ def encode_file(
         >>> import tempfile
         >>> from pathlib import Path
         >>> import numpy as np
-        >>> from minillm.bpe import BPETokenizer
+        >>> from minillm.tokenizer.tokenizer import BPETokenizer
         >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 258)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path, out = Path(folder) / "text.txt", Path(folder) / "ids.npy"

@@ -1,34 +1,118 @@
 r"""Tokenizers as GPT-2 and tiktoken write them.
 
 GPT-2 keeps the tokens in one file and the merges in another. tiktoken keeps one table,
-from which the merges follow. The pattern is in none of them: who reads one has to know
-it.
+from which the merges follow. The pattern is in none of them: to read one you have to
+know it.
 """
 
 import base64
 import json
 import os
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+from minillm.files.reading import check, read_json, read_utf8
 from minillm.files.writing import atomic_write
 from minillm.tokenizer.parts import (
+    MAX_BYTES,
     MAX_ID,
     Merge,
     Parts,
-    check,
-    load_json,
-    read_file,
-    read_tables,
-    shallow,
+    to_bytes,
     to_characters,
-    written_merges,
 )
 from minillm.tokenizer.patterns import GPT2_PATTERN
 
-__all__ = ["read_gpt2_files", "read_tiktoken_file", "write_gpt2_files"]
+__all__ = [
+    "read_gpt2_files",
+    "read_tables",
+    "read_tiktoken_file",
+    "write_gpt2_files",
+    "written_merges",
+]
 
 # A token of tiktoken is cut at every place; the longest of theirs have 128 bytes.
 MAX_TOKEN = 1 << 10
+
+
+# Tables of tokens, in GPT-2's characters.
+
+
+def read_tables(
+    tokens: Any, entries: Any, specials: Mapping[str, int]
+) -> tuple[dict[int, bytes], list[Merge]]:
+    r"""Read a table of tokens and a list of merges.
+
+    Args:
+        tokens: an object from tokens, in GPT-2's characters, to ids.
+        entries: the merges; each is a list of two tokens, or a string with a space
+            between them.
+        specials: special tokens, which stand for their own characters.
+
+    Returns:
+        The vocabulary and the merges.
+
+    Raises:
+        ValueError: if one of them is not what it should be.
+
+    Examples:
+        >>> read_tables({"Ġ": 0, "a": 1, "Ġa": 2, "<e>": 3}, ["Ġ a"], {"<e>": 3})
+        ({0: b' ', 1: b'a', 2: b' a', 3: b'<e>'}, [(b' ', b'a')])
+    """
+    check(isinstance(tokens, dict), "its vocab is not an object")
+    for id_ in [*tokens.values(), *specials.values()]:
+        if type(id_) is not int or not 0 <= id_ < MAX_ID:
+            raise ValueError(
+                f"the id {id_!r:.80} is not an integer from 0 to {MAX_ID - 1}"
+            )
+    for token, id_ in specials.items():
+        check(
+            tokens.get(token, id_) == id_,
+            f"the added token {token!r:.80} has the id {id_}, but the vocabulary gives "
+            f"it {tokens.get(token)}",
+        )
+    meaning = {
+        token: token.encode() if token in specials else to_bytes(token)
+        for token in tokens | specials
+    }
+    vocab = {id_: meaning[token] for token, id_ in (tokens | specials).items()}
+    check(len(vocab) == len(meaning), "two of its tokens have the same id")
+    return vocab, _read_merges(entries, meaning)
+
+
+def _read_merges(entries: Any, tokens: Mapping[str, bytes]) -> list[Merge]:
+    check(isinstance(entries, list), "its merges are not a list")
+    merges = []
+    for number, entry in enumerate(entries):
+        pair = entry.split(" ") if isinstance(entry, str) else entry
+        if not isinstance(pair, list) or list(map(type, pair)) != [str, str]:
+            raise ValueError(f"merge {number} is not a pair of tokens: {entry!r:.80}")
+        for token in (*pair, pair[0] + pair[1]):
+            if token not in tokens:
+                raise ValueError(
+                    f"merge {number}, {pair!r:.80}, needs the token {token!r:.80}, "
+                    "which is not in the vocabulary"
+                )
+        merges.append((tokens[pair[0]], tokens[pair[1]]))
+    # Of a merge that is listed twice, the last place counts, in GPT-2 and `tokenizers`.
+    return list(dict.fromkeys(reversed(merges)))[::-1]
+
+
+def written_merges(parts: Parts) -> list[list[str]]:
+    """Write the merges in GPT-2's characters.
+
+    Args:
+        parts: the parts of a tokenizer.
+
+    Returns:
+        The two sides of each.
+
+    Examples:
+        >>> written_merges(Parts({0: b" ", 1: b"a"}, [(b" ", b"a")], {}, "", False))
+        [['Ġ', 'a']]
+    """
+    written = {token: to_characters(token) for token in parts.vocab.values()}
+    return [[written[left], written[right]] for left, right in parts.merges]
 
 
 # GPT-2
@@ -51,23 +135,13 @@ def read_gpt2_files(
         ValueError: if a file is not what it should be.
     """
     end = "<|endoftext|>"
-    try:
-        tokens = load_json(vocab_json)
-        check(isinstance(tokens, dict), "it is not an object")
-        specials = {end: tokens[end]} if type(tokens.get(end)) is int else {}
-    except ValueError as error:
-        raise ValueError(f"{vocab_json} cannot be read: {error}") from None
-    try:
-        lines = read_file(merges_txt).decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{merges_txt} is not UTF-8 at byte {error.start}") from None
-    except ValueError as error:
-        raise ValueError(f"{merges_txt} cannot be read: {error}") from None
+    tokens = read_json(vocab_json, at_most=MAX_BYTES)
+    specials = {end: tokens[end]} if type(tokens.get(end)) is int else {}
+    lines = read_utf8(merges_txt, at_most=MAX_BYTES).splitlines()
     if lines and lines[0].startswith("#version"):
         del lines[0]
     try:
-        with shallow():
-            vocab, merges = read_tables(tokens, list(filter(None, lines)), specials)
+        vocab, merges = read_tables(tokens, list(filter(None, lines)), specials)
     except ValueError as error:
         message = f"{vocab_json} and {merges_txt} do not make a tokenizer: {error}"
         raise ValueError(message) from None
@@ -97,9 +171,10 @@ def write_gpt2_files(
         ...     files[1].read_text(encoding="utf-8"), read_gpt2_files(*files) == parts
         ('#version: 0.2\nĠ a\n', True)
     """
-    special_ids = {id_: token for token, id_ in parts.special_tokens.items()}
+    found = {**parts.added_tokens, **parts.special_tokens}
+    names = {id_: token for token, id_ in found.items()}
     vocab = {
-        special_ids.get(id_) or to_characters(token): id_
+        names.get(id_) or to_characters(token): id_
         for id_, token in sorted(parts.vocab.items())
     }
     lines = ["#version: 0.2", *map(" ".join, written_merges(parts))]
@@ -169,10 +244,7 @@ def read_tiktoken_file(
         ([(b'a', b'b')], {'<|end|>': 3})
     """
     ranks: dict[bytes, int] = {}
-    try:
-        lines = read_file(path).splitlines()
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+    lines = read_utf8(path, at_most=MAX_BYTES).splitlines()
     for number, line in enumerate(lines, start=1):
         if not line:
             continue

@@ -80,14 +80,12 @@ the name of a user of a forum that the tokenizer had seen more of than the model
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from minillm.bpe import BPETokenizer
+from minillm.tokenizer.tokenizer import BPETokenizer
+from minillm.tokenizer.words import Merge
 
 __all__ = ["ShownWord", "show_merges"]
-
-Merge = tuple[bytes, bytes]
 
 
 class ShownWord(NamedTuple):
@@ -99,7 +97,7 @@ class ShownWord(NamedTuple):
 
 
 def show_merges(
-    tokenizer: "BPETokenizer", text: str, allowed_special: Iterable[str] = ()
+    tokenizer: BPETokenizer, text: str, allowed_special: Iterable[str] = ()
 ) -> list[ShownWord]:
     r"""Show how each word of a text becomes tokens, merge by merge.
 
@@ -116,7 +114,6 @@ def show_merges(
         and its ids in the end.
 
     Examples:
-        >>> from minillm.bpe import BPETokenizer
         >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 259)
         >>> for word in show_merges(tokenizer, "the bat"):
         ...     for step in word.steps:
@@ -133,7 +130,7 @@ def show_merges(
     words = []
     for piece, special in tokenizer.pre_tokens(text, allowed_special):
         if special:
-            ids = [tokenizer.special_tokens[piece]]
+            ids = tokenizer.encode(piece, "all")
             words.append(ShownWord(piece, [[piece.encode()]], ids))
         else:
             ids = tokenizer.encode(piece)

@@ -1,16 +1,18 @@
 r"""Where a text may be cut: the pre-tokenizers, taken apart.
 
 Byte-pair encoding never merges across the border of two *pre-tokens*. A regular
-expression finds them: it cuts a text into words, numbers, punctuation and blanks, and
-loses nothing. This page takes the expressions of GPT-2 and its heirs apart.
+expression finds them: it cuts a text into words, numbers, punctuation and whitespace,
+and loses nothing. This page takes the expressions of GPT-2 and its heirs apart.
 
 >>> pretokenize("The cat's hat, 2026!", GPT2_PATTERN)
 ['The', ' cat', "'s", ' hat', ',', ' 2026', '!']
 
 # GPT-2's pattern, piece by piece
 
-An expression in alternatives is tried from left to right at each place. GPT-2 (Radford
-et al. 2019) has five kinds of them, and each is there for a text that needs it.
+An expression in alternatives is tried from left to right at each position. GPT-2
+(Radford et al. 2019) has five kinds of them, and each is there for a text that needs
+it. Some begin with a space and a question mark: one space, if there is one. (Here a
+space in an expression is written `\x20`, since the margin would swallow it.)
 
 1. `'s|'t|'re|'ve|'m|'ll|'d` cuts English contractions, so that "cat" is one token with
    and without its "'s". Only the straight quote and small letters are meant:
@@ -18,25 +20,26 @@ et al. 2019) has five kinds of them, and each is there for a text that needs it.
     >>> pretokenize("cat's CAT'S cat’s", GPT2_PATTERN)
     ['cat', "'s", ' CAT', "'", 'S', ' cat', '’', 's']
 
-2. ` ?\p{L}+` is a run of letters of any script with *one* space before it. The space
+2. `\x20?\p{L}+` is a run of letters of any script with *one* space before it. The space
    belongs to the word that follows, so a sentence needs no tokens for its spaces:
 
     >>> pretokenize("the naïve кот", GPT2_PATTERN)
     ['the', ' naïve', ' кот']
 
-3. ` ?\p{N}+` is the same for digits, so that "route66" does not get a token of its own:
+3. `\x20?\p{N}+` is the same for digits, so that "route66" does not get a token of its
+   own:
 
     >>> pretokenize("route66 in 1926", GPT2_PATTERN)
     ['route', '66', ' in', ' 1926']
 
-4. ` ?[^\s\p{L}\p{N}]+` is what is neither blank, letter nor digit. Without it, "dog.",
-   "dog!" and "dog?" would be three words with nothing in common:
+4. `\x20?[^\s\p{L}\p{N}]+` is what is neither whitespace, letter nor digit. Without it,
+   "dog.", "dog!" and "dog?" would be three words with nothing in common:
 
     >>> pretokenize("dog. dog!? (dog)", GPT2_PATTERN)
     ['dog', '.', ' dog', '!?', ' (', 'dog', ')']
 
-5. `\s+(?!\S)|\s+` is blank space. The first half takes a run of blanks but, if text
-   follows, leaves the last one to it: an indented word is the same token as any other.
+5. `\s+(?!\S)|\s+` is whitespace. The first half takes a run of it but, if text follows,
+   leaves the last character to it: an indented word is the same token as any other.
 
     >>> pretokenize("if x:\n    return", GPT2_PATTERN)
     ['if', ' x', ':', '\n   ', ' return']
@@ -46,7 +49,7 @@ et al. 2019) has five kinds of them, and each is there for a text that needs it.
 `cl100k_base` (GPT-3.5 and GPT-4) changes five things. Contractions are found in
 capitals too; a word takes *any* one sign before it, not only a space, which helps code;
 a number is cut into groups of three; line ends go with the punctuation before them; and
-a run of blanks is cut behind its last line end.
+a run of whitespace is cut behind its last line end.
 
 >>> pretokenize("CAT'S f(x) 12345;\n  y\n  z", GPT4_PATTERN)
 ['CAT', "'S", ' f', '(x', ')', ' ', '123', '45', ';\n', ' ', ' y', '\n', ' ', ' z']
@@ -64,13 +67,10 @@ stay inside its word:
 
 # One pattern, three engines
 
-A pattern is a program, and the machine that runs it matters. Ours is the `regex`
+A pattern is a program, and the engine that runs it matters. Ours is the `regex`
 package; tiktoken uses Rust's `fancy-regex`, Hugging Face uses Oniguruma. The patterns
-here avoid what the three read differently. The `{1,3}+` that tiktoken writes is
-*possessive* to the first two: three digits, never to be given back. To Oniguruma it is
-"one or more times one to three digits", so that a number of any length is one piece. As
-nothing in these patterns ever asks for digits back, the `+` is left out. In the same
-way `$` is the end of the text to one engine and the end of any line to another.
+here avoid what the three read differently, such as the `{1,3}+` that tiktoken writes.
+[`minillm.tokenizer.dialects`][] lists the differences, and translates.
 
 What cannot be avoided is that each engine carries its own table of Unicode. In the
 versions that the tests use, ours differs from both others in the kind of more than
@@ -186,33 +186,43 @@ def pretokenize(text: str, pattern: str) -> list[str]:
     Args:
         text: any text.
         pattern: a regular expression. What lies between two of its matches becomes a
-            pre-token too, so no pattern can lose text.
+            pre-token too, so no pattern can lose text (tiktoken drops it).
 
     Returns:
         The pre-tokens. Joined, they are the text again.
 
     Raises:
-        ValueError: if the pattern is no regular expression, or takes too long.
+        ValueError: if the pattern is no regular expression, or takes more than five
+            seconds to find one match.
 
     Examples:
         >>> pretokenize("a1b22", r"\d"), pretokenize("a1b22", r"\d+")
         (['a', '1', 'b', '2', '2'], ['a', '1', 'b', '22'])
     """
-    pieces, end = [], 0
-    # A pattern from a file may be a trap: that of `(a|a)*b` takes twice as long for
-    # each further letter.
-    seconds = None if pattern in OURS else PATIENCE
-    try:
-        for match in compile_pattern(pattern).finditer(text, timeout=seconds):
-            # A match may be empty, as that of `x*` is before every other letter.
-            pieces += [text[end : match.start()], match.group()]
-            end = match.end()
-    except TimeoutError:
-        raise ValueError(
-            f"the pattern {pattern!r:.80} takes too long for {text[end : end + 40]!r}: "
-            "use another tokenizer"
-        ) from None
-    return [piece for piece in [*pieces, text[end:]] if piece]
+    compiled = compile_pattern(pattern)
+    if pattern in OURS:
+        # They match every character, and take no longer for one than for another.
+        found: list[str] = compiled.findall(text)
+        return found
+    pieces: list[str] = []
+    begin = end = 0
+    while True:
+        # A pattern from a file may be a trap: that of `(a|a)*b` takes twice as long for
+        # each further letter. A long text may take its time, but no match may.
+        try:
+            for match in compiled.finditer(text, begin, timeout=PATIENCE):
+                # A match may be empty, as that of `x*` is before every other letter.
+                pieces += [text[end : match.start()], match.group()]
+                end = match.end()
+        except TimeoutError:
+            if end > begin:
+                begin = end
+                continue
+            raise ValueError(
+                f"the pattern {pattern!r:.80} takes too long for "
+                f"{text[end : end + 40]!r}: use another tokenizer"
+            ) from None
+        return [piece for piece in [*pieces, text[end:]] if piece]
 
 
 # Bytes as printable characters. A JSON file cannot hold the byte 0xFF, so GPT-2 writes

@@ -1,15 +1,15 @@
 r"""A dictionary that is asked a hundred thousand things at once.
 
-To look one key up in Python's dictionary takes a tenth of a microsecond. The search is
-the smaller part of it; the rest is making the key, and the step of a loop. The
+Looking one key up in Python's dictionary takes a tenth of a microsecond. The search is
+the smaller part of it; the rest is building the key, and the step of a loop. The
 [`Table`][minillm.tokenizer.table.Table] works the same way, with slots and a hash that
-says where to look first, but each of its steps is taken for all keys together:
+says where to look first, but takes each step for all keys together:
 
 >>> table = Table(1)
 >>> cat, hat = (int.from_bytes(word, "little") for word in (b" cat", b" hat"))
->>> numbers, first = table.add([np.array([cat, hat, cat], np.uint64)])
->>> numbers.tolist(), table.find([np.array([hat, 0], np.uint64)]).tolist()
-([0, 1, 0], [1, -1])
+>>> table.add([np.array([cat, hat], np.uint64)])
+>>> table.find([np.array([hat, 0, cat], np.uint64)]).tolist()
+[1, -1, 0]
 """
 
 import secrets
@@ -50,30 +50,20 @@ class Column:
 
 
 class Table:
-    r"""A dictionary from keys of some 64-bit integers to their numbers.
+    r"""A dictionary from keys of several 64-bit integers to their numbers.
 
-    It is a hash table with open addressing: a key has a place, and if that is taken,
-    the next one, and so on. All operations are for many keys at once.
+    The numbers count the keys in the order of adding. It is a hash table with open
+    addressing: a key has a slot, and if that is taken, the next one, and so on. All
+    operations are for many keys at once.
 
     Args:
         n_words: how many integers make a key.
-
-    Examples:
-        The numbers count the keys in the order of adding; -1 is for a key that is not
-        there:
-
-        >>> table = Table(1)
-        >>> numbers, first = table.add([np.array([7, 5, 7], np.uint64)])
-        >>> numbers.tolist(), first.tolist()
-        ([0, 1, 0], [0, 1])
-        >>> table.find([np.array([5, 6, 7], np.uint64)]).tolist()
-        [1, -1, 0]
     """
 
     def __init__(self, n_words: int) -> None:
-        # Odd factors at random, so that nobody can prepare a text whose keys collide.
-        # One for each half of a word: of a whole word times a factor, the last byte
-        # would change the last byte only.
+        # Random odd factors, so that nobody can prepare a text whose keys collide. One
+        # for each half of a word: in the product of a whole word and a factor, the last
+        # byte changes only the last byte.
         self.factors = np.array(
             [secrets.randbits(64) | 1 for _ in range(2 * n_words + 1)], np.uint64
         )
@@ -94,10 +84,10 @@ class Table:
         return (mixed >> np.uint64(64 - bits)).astype(np.int64)
 
     def find(self, keys: Sequence[NDArray[np.uint64]]) -> Ints:
-        """Find the numbers of keys."""
+        """Find the numbers of keys, -1 for a key that is not in the table."""
         place = self._places(keys)
         found = self.slots[place].astype(np.int64)
-        # Where another key has been found, look at the next place.
+        # Where another key has been found, look at the next slot.
         open_ = np.flatnonzero(self._other(keys, found))
         while len(open_):
             place[open_] = (place[open_] + 1) % len(self.slots)
@@ -112,45 +102,19 @@ class Table:
             other |= word != column.array[found]
         return other & (found >= 0)
 
-    def add(self, keys: Sequence[NDArray[np.uint64]]) -> tuple[Ints, Ints]:
-        """Add keys that are not in the table yet, of which some may be equal.
-
-        Returns:
-            The number of each, and where each number comes first.
-        """
-        old, n = len(self), len(keys[0])
-        if 4 * (old + n) > len(self.slots):
-            self._grow(4 * (old + n))
-        place = self._places(keys)
-        # Until it is known which of them are equal, each has a number of its own.
+    def add(self, keys: Sequence[NDArray[np.uint64]]) -> None:
+        """Give the next numbers to keys that are new and differ from each other."""
+        old = len(self)
         for column, words in zip(self.keys, keys, strict=True):
             column.extend(words)
-        number = np.arange(old, old + n)
-        left = np.arange(n)[::-1]
-        while len(left):
-            at = place[left]
-            free = self.slots[at] < 0
-            # Of several that want the same place the last one written stays. That is
-            # the first of them, as they are written backwards.
-            self.slots[at[free]] = old + left[free]
-            number[left] = self.slots[at]
-            left = left[self._other([word[left] for word in keys], number[left])]
-            place[left] = (place[left] + 1) % len(self.slots)
-        first = np.flatnonzero(number == np.arange(old, old + n))
-        renamed = np.zeros(n, np.int64)
-        renamed[first] = np.arange(old, old + len(first))
-        self.slots[place[first]] = renamed[first]
-        for column, words in zip(self.keys, keys, strict=True):
-            column.size = old
-            column.extend(words[first])
-        return renamed[number - old], first
-
-    def _grow(self, at_least: int) -> None:
-        self.slots = np.full(1 << at_least.bit_length(), -1, np.int32)
-        numbers = np.arange(len(self))
-        place = self._places([column.array[numbers] for column in self.keys])
-        while len(numbers):
+        if 4 * len(self) > len(self.slots):
+            self.slots = np.full(1 << (4 * len(self)).bit_length(), -1, np.int32)
+            old = 0
+        number = np.arange(old, len(self))
+        place = self._places([column.array[number] for column in self.keys])
+        while len(number):
             free = self.slots[place] < 0
-            self.slots[place[free]] = numbers[free]
-            left = self.slots[place] != numbers
-            numbers, place = numbers[left], (place[left] + 1) % len(self.slots)
+            self.slots[place[free]] = number[free]
+            # Of several that want the same slot one has got it; the others go on.
+            left = self.slots[place] != number
+            number, place = number[left], (place[left] + 1) % len(self.slots)

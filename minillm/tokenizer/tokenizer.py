@@ -55,6 +55,17 @@ True
 >>> BPETokenizer({0: b"a", 7: b"b"}, []).vocab_size
 8
 
+# What stands around a text
+
+Most models have read texts that begin with a certain token, and write another one when
+they are done. Which ones belongs to the tokenizer, and is saved with it. `encode` adds
+neither, since what it is given may be the middle of a text:
+
+>>> end = tokenizer.special_tokens["<|end|>"]
+>>> tokenizer.begin_ids, tokenizer.stop_ids = [end], [end]
+>>> [*tokenizer.begin_ids, *tokenizer.encode("the hat")]
+[259, 257, 32, 104, 258]
+
 # Files
 
 A tokenizer and its model belong together: the model has learned what these numbers
@@ -67,6 +78,8 @@ pattern and the special tokens in it, and `load` reads it back:
 ...     loaded = BPETokenizer.load(folder + "/tokenizer.json")
 >>> loaded.encode("the<|end|>", "all"), loaded.pattern == tokenizer.pattern
 ([257, 259], True)
+>>> loaded.begin_ids, loaded.stop_ids
+([259], [259])
 
 # Many cores, many machines
 
@@ -95,7 +108,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from operator import index
 from typing import Any, SupportsIndex
 
-from minillm.tokenizer.cuts import safe_pieces, split_specials
 from minillm.tokenizer.encoding import Encoder, encode_batch, encode_file
 from minillm.tokenizer.formats import (
     read_gpt2_files,
@@ -103,9 +115,10 @@ from minillm.tokenizer.formats import (
     write_gpt2_files,
 )
 from minillm.tokenizer.learning import train_bpe
-from minillm.tokenizer.parts import Merge, Parts, place_specials
+from minillm.tokenizer.parts import Merge, Parts, check_explained, place_specials
 from minillm.tokenizer.patterns import GPT2_PATTERN, pretokenize
 from minillm.tokenizer.saved import read_tokenizer_json, write_tokenizer_json
+from minillm.tokenizer.streams import safe_pieces, split_specials
 
 __all__ = ["BPETokenizer"]
 
@@ -121,22 +134,38 @@ class BPETokenizer:
             that the vocabulary does not hold then get the next free ids.
         pattern: the pre-tokenizer, a regular expression.
         ignore_merges: whether a pre-token that is a token is taken whole, whatever the
-            merges say. For merges learned here it makes no difference. tiktoken does
-            it; a `tokenizer.json` says whether to.
+            merges say, as tiktoken does. Where merges make every token, as those
+            learned here do, there is no difference. So without an answer, they must.
+        added_tokens: tokens with their ids that are found in any text before it is cut,
+            such as `<think>` or a run of eight spaces, though they are not special.
+        begin_ids: the ids with which the model expects every text to begin.
+        end_ids: the ids with which it expects every text to end; most often none.
+        stop_ids: the ids that end what the model writes.
 
     Attributes:
         vocab: the bytes of each token, special ones included.
-        merges: the merges.
+        merges: the merges, each once.
         special_tokens: the special tokens and their ids.
-        pattern: the pre-tokenizer.
+        added_tokens: the added tokens that are not special, and their ids.
+        begin_ids: the ids that stand before a text. `encode` leaves them to you, since
+            a text may be a part of a longer one.
+        end_ids: the ids that stand behind it.
+        stop_ids: the ids after which to stop.
 
     Raises:
-        ValueError: if the parts do not fit together.
+        ValueError: if the parts do not fit together, or if a token is neither a byte
+            nor merged nor special (which it would silently cease to be).
 
     Examples:
         >>> vocab = {0: b"a", 1: b"b", 2: b"ab"}
         >>> BPETokenizer(vocab, [(b"a", b"b")], ["<|end|>"]).encode("abba")
         [2, 1, 0]
+
+        A special token has to be asked for. An added one need not be:
+
+        >>> tokenizer = BPETokenizer(vocab, [(b"a", b"b")], added_tokens={"ba": 3})
+        >>> tokenizer.encode("abba"), tokenizer.encode("baba")
+        ([2, 3], [3, 3])
     """
 
     def __init__(
@@ -146,18 +175,48 @@ class BPETokenizer:
         special_tokens: Iterable[str] | Mapping[str, int] | None = None,
         *,
         pattern: str = GPT2_PATTERN,
-        ignore_merges: bool = True,
+        ignore_merges: bool | None = None,
+        added_tokens: Mapping[str, int] | None = None,
+        begin_ids: Iterable[int] = (),
+        end_ids: Iterable[int] = (),
+        stop_ids: Iterable[int] = (),
     ) -> None:
         self.vocab = dict(vocab)
-        self.merges = [(left, right) for left, right in merges]
-        self.pattern = pattern
-        self.ignore_merges = ignore_merges
+        # Of two equal merges the first is the one that is made.
+        self.merges = list(dict.fromkeys((left, right) for left, right in merges))
         self.special_tokens = place_specials(
             self.vocab, self.merges, special_tokens or ()
         )
+        self.added_tokens = place_specials(self.vocab, self.merges, added_tokens or {})
+        # Both are cut out of a text before anything else is done to it.
+        self._found = self.added_tokens | self.special_tokens
+        if len(self._found) < len(self.added_tokens) + len(self.special_tokens):
+            both = sorted(self.added_tokens.keys() & self.special_tokens)
+            raise ValueError(f"{both} cannot be both added tokens and special ones")
+        if ignore_merges is None:
+            check_explained(self.vocab, self.merges, self._found.values())
+        self.begin_ids, self.end_ids = list(begin_ids), list(end_ids)
+        self.stop_ids = list(stop_ids)
         special_ids = set(self.special_tokens.values())
-        ordinary = {t: i for i, t in self.vocab.items() if i not in special_ids}
-        self._encoder = Encoder(ordinary, self.merges, pattern, ignore_merges)
+        added_ids = set(self.added_tokens.values())
+        ordinary = {t: i for i, t in self.vocab.items() if i in added_ids}
+        ordinary |= {
+            t: i for i, t in self.vocab.items() if i not in special_ids | added_ids
+        }
+        self._encoder = Encoder(
+            ordinary, self.merges, pattern, ignore_merges is not False
+        )
+        self._ignore_merges = ignore_merges is not False
+
+    @property
+    def pattern(self) -> str:
+        """The pre-tokenizer. For another one, make another tokenizer."""
+        return self._encoder.pattern
+
+    @property
+    def ignore_merges(self) -> bool:
+        """Whether a pre-token that is a token is taken whole."""
+        return self._ignore_merges
 
     @property
     def vocab_size(self) -> int:
@@ -232,7 +291,7 @@ class BPETokenizer:
             return self._encoder.encode(text)
         ids: list[int] = []
         for i, part in enumerate(split_specials(text, allowed)):
-            ids += [self.special_tokens[part]] if i % 2 else self._encoder.encode(part)
+            ids += [self._found[part]] if i % 2 else self._encoder.encode(part)
         return ids
 
     def pre_tokens(
@@ -245,7 +304,8 @@ class BPETokenizer:
             allowed_special: as for `encode`.
 
         Yields:
-            Each pre-token or special token, and whether it is a special one.
+            Each pre-token, special token or added token, and whether it is one of the
+            latter two, which no merge has made.
 
         Examples:
             >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 260, ["<|end|>"])
@@ -258,21 +318,22 @@ class BPETokenizer:
                 yield piece, i % 2 == 1
 
     def _allowed(self, allowed_special: Iterable[str]) -> tuple[str, ...]:
+        """Return what is to be found in a text: what is allowed, and what always is."""
         if allowed_special == "all":
-            return tuple(self.special_tokens)
+            return tuple(self._found)
         if isinstance(allowed_special, str):
             raise ValueError(
                 "allowed_special is 'all' or a collection of special tokens, not the "
                 f"string {allowed_special!r}; write {{{allowed_special!r}}}"
             )
-        allowed = tuple(allowed_special)
+        allowed = dict.fromkeys([*allowed_special, *self.added_tokens])
         for name in allowed:
-            if name not in self.special_tokens:
+            if name not in self._found:
                 raise ValueError(
                     f"{name!r} is no special token of this tokenizer; it has "
                     f"{list(self.special_tokens)}"
                 )
-        return allowed
+        return tuple(allowed)
 
     def encode_iterable(
         self, chunks: Iterable[str], allowed_special: Iterable[str] = ()
@@ -293,14 +354,10 @@ class BPETokenizer:
             Encoding part by part is something else, since a cut may go through a word:
 
             >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 259)
-            >>> tokenizer.encode("the c") + tokenizer.encode("at")
+            >>> tokenizer.encode("t") + tokenizer.encode("he cat")
+            [116, 104, 101, 32, 99, 258]
+            >>> list(tokenizer.encode_iterable(["t", "he cat"]))
             [257, 32, 99, 258]
-            >>> list(tokenizer.encode_iterable(["t", "he c", "at"]))
-            [257, 32, 99, 258]
-            >>> list(tokenizer.encode_iterable(["t", "he cat"])) == tokenizer.encode(
-            ...     "the cat"
-            ... )
-            True
         """
         allowed = self._allowed(allowed_special)
         for piece in safe_pieces(chunks, self.pattern, allowed):
@@ -412,14 +469,14 @@ class BPETokenizer:
                 the bytes are no text.
 
         Examples:
-            Every text comes back. Not every row of tokens is a text: a character may be
-            cut in two, and its halves are shown as U+FFFD.
+            Every text comes back. Not every sequence of tokens is a text: a character
+            may be cut in two, and its halves are shown as U+FFFD.
 
             >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 259)
             >>> tokenizer.decode(tokenizer.encode("the 🌍"))
             'the 🌍'
             >>> tokenizer.decode(tokenizer.encode("the 🌍")[:-1])
-            'the \ufffd'
+            'the �'
             >>> tokenizer.decode([259])
             Traceback (most recent call last):
             ValueError: there is no token 259: the ids of this tokenizer end at 258
@@ -433,18 +490,19 @@ class BPETokenizer:
             self.special_tokens,
             self.pattern,
             self.ignore_merges,
+            self.added_tokens,
+            self.begin_ids,
+            self.end_ids,
+            self.stop_ids,
         )
 
     @classmethod
     def _from_parts(cls, parts: Parts) -> "BPETokenizer":
-        vocab, merges, special_tokens, pattern, ignore_merges = parts
-        return cls(
-            vocab,
-            merges,
-            special_tokens,
-            pattern=pattern,
-            ignore_merges=ignore_merges,
-        )
+        vocab, merges, special_tokens, *_ = parts
+        rest = parts._asdict()
+        for name in ("vocab", "merges", "special_tokens"):
+            del rest[name]
+        return cls(vocab, merges, special_tokens, **rest)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a `tokenizer.json`, which `tokenizers` and `transformers` read too.

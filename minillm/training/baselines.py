@@ -1,15 +1,14 @@
 r"""Baselines: what a model has to beat before it deserves the name.
 
 **The question.** A loss of 3.4 nats per token: is that good? A number says little
-without others beside it. Three predictors that need no learning, only counting, give
-the scale:
+without others beside it. Three *baselines* that only count give the scale:
 
-- *uniform*: every token is equally likely. Knows nothing.
-- *unigram*: every token is as likely as it was frequent. Knows which words exist.
-- *trigram*: every token is as likely as it was after the two before it. Knows phrases.
+- *uniform*: every token is equally likely. It knows nothing.
+- *unigram*: every token is as likely as it was frequent. It knows which words exist.
+- *trigram*: every token is as likely as it was after the two before it. It knows
+  phrases.
 
-The third, done well, was the best there was for decades, and done well means: with the
-smoothing of Kneser and Ney.
+Trigrams with Kneser-Ney smoothing were the standard language model for decades.
 
 **Before this:** [`minillm.data`][]. **Next:** [`minillm.train`][], whose model looks
 back over a hundred tokens instead of two.
@@ -25,14 +24,17 @@ from numpy.typing import NDArray
 
 __all__ = ["KneserNey", "uniform_loss", "unigram_loss"]
 
-# One row of token ids; a list will do.
+# Ids that are counted at once.
+CHUNK = 1 << 20
+
+# A sequence of token ids; a list will do.
 Ids = Sequence[int] | NDArray[Any]
 # After each context: what followed it, how often.
 _Followers = dict[tuple[int, ...], dict[int, int]]
 
 
 def uniform_loss(vocab_size: int) -> float:
-    r"""The loss of a guess among $V$ equally likely tokens: $\ln V$ nats.
+    r"""The uniform baseline: $\ln V$ nats, the loss with $V$ equally likely tokens.
 
     Args:
         vocab_size: $V$.
@@ -48,10 +50,10 @@ def uniform_loss(vocab_size: int) -> float:
 
 
 def unigram_loss(train_tokens: Ids, tokens: Ids, vocab_size: int) -> float:
-    r"""The loss of guessing each token by its frequency alone.
+    r"""The unigram baseline: the loss when each token is predicted by its frequency.
 
     One is added to every count (Laplace), or a token that was never seen would have the
-    probability zero, and its surprise would be infinite.
+    probability zero, and the loss would be infinite.
 
     Args:
         train_tokens: where the frequencies are counted.
@@ -66,43 +68,57 @@ def unigram_loss(train_tokens: Ids, tokens: Ids, vocab_size: int) -> float:
         ValueError: if there is nothing to predict.
 
     Examples:
-        Three of four tokens were 0, so after adding one it has 4 of 6 parts:
+        Three of four tokens were 0, so after adding one to each count, 0 has 4 of 6:
 
         >>> round(unigram_loss([0, 0, 0, 1], [1, 0, 0], vocab_size=2), 3)
         0.405
+        >>> import math
         >>> round(-math.log(4 / 6), 3)
         0.405
     """
-    counts = Counter(map(int, train_tokens))
-    total = len(train_tokens) + vocab_size
-    return _mean_surprise((counts[int(token)] + 1) / total for token in tokens[1:])
-
-
-def _mean_surprise(probabilities: Iterable[float]) -> float:
-    surprise = [-math.log(p) for p in probabilities]
-    if not surprise:
+    if len(tokens) < 2:
         raise ValueError("nothing to predict: a text takes two tokens or more")
-    return sum(surprise) / len(surprise)
+    counts, targets = (_counts(part, vocab_size) for part in (train_tokens, tokens[1:]))
+    # $\ln p_j$ with $p_j = (c_j + 1) / (n + V)$
+    log_p = np.log((counts + 1) / (len(train_tokens) + vocab_size))
+    return float(-(targets @ log_p) / (len(tokens) - 1))
+
+
+def _counts(tokens: Ids, vocab_size: int) -> NDArray[np.int64]:
+    """How often each id occurs."""
+    counts = np.zeros(vocab_size, np.int64)
+    # `bincount` needs a copy in 64 bits; chunks keep that small for a mapped file.
+    for start in range(0, len(tokens), CHUNK):
+        chunk = np.asarray(tokens[start : start + CHUNK])
+        counts += np.bincount(chunk, minlength=vocab_size)
+    return counts
+
+
+def _mean_nll(probabilities: Iterable[float]) -> float:
+    nll = [-math.log(p) for p in probabilities]
+    if not nll:
+        raise ValueError("nothing to predict: a text takes two tokens or more")
+    return sum(nll) / len(nll)
 
 
 class KneserNey:
     r"""The interpolated Kneser-Ney n-gram model.
 
-    Counting phrases has one trouble: most phrases of three words that one will ever
-    read were never read before. So a little is taken from every phrase that was seen, a
-    *discount* $D$, and given to the prediction of the next shorter context $h'$:
+    Counting phrases has a problem: most phrases of three words in a new text were not
+    in the old one. So a *discount* $D$ is taken from the count of every phrase that was
+    seen, and given to the prediction from the next shorter context $h'$:
 
     $$P(w \mid h) = \frac{\max(c(h w) - D, 0)}{\sum_u c(h u)}
     + \frac{D \cdot |\{u : c(h u) > 0\}|}{\sum_u c(h u)} \, P(w \mid h')$$
 
     The idea of Kneser and Ney concerns the shorter contexts. "Francisco" is frequent,
-    but only after "San". As a guess after an unknown word it is useless. So there, $c$
-    counts not how often a phrase occurred but *after how many different tokens*.
+    but only after "San". After an unknown word it is a bad guess. So there, $c$ counts
+    not how often a phrase occurred but *after how many different tokens*.
     (Kneser & Ney 1995; Chen & Goodman 1999, section 2.7, with one discount for each
     length, $D = n_1 / (n_1 + 2 n_2)$, where $n_k$ phrases have the count $k$; a half
     where $n_1 = 0$.)
 
-    Below the single tokens lies the uniform guess, so no probability is zero.
+    Below the single tokens lies the uniform distribution, so no probability is zero.
 
     Args:
         tokens: the text to count in.
@@ -179,7 +195,7 @@ class KneserNey:
         return p
 
     def loss(self, tokens: Ids) -> float:
-        """The mean surprise over a text, all but its first token.
+        """The cross-entropy of a text, all tokens but the first.
 
         Args:
             tokens: the text, at least two tokens.
@@ -191,7 +207,7 @@ class KneserNey:
             ValueError: if there is nothing to predict.
         """
         row = [int(token) for token in tokens]
-        return _mean_surprise(
+        return _mean_nll(
             self.probability(row[i], row[max(0, i + 1 - self.order) : i])
             for i in range(1, len(row))
         )

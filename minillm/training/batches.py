@@ -1,14 +1,18 @@
-r"""Batches: pieces of the text, drawn at random.
+r"""Batches: sequences sampled from anywhere in the text.
 
 **The question.** A text has a million tokens, and a step can read a thousand. Which?
 
-Not the next thousand: neighbours resemble each other, so a step would learn about one
-page and forget the one before. A batch takes a few pieces from anywhere in the text;
-their gradients together point roughly where that of the whole text would.
+Not the next thousand: neighbours resemble each other, so each step would learn about
+one page and forget the one before. A batch takes a few sequences from anywhere in the
+text; their mean gradient points roughly where that of the whole text would.
 
-The text may be far larger than the memory. `numpy.load(path, mmap_mode="r")` opens a
-file of ids as an array without reading it; the system fetches the pages that are
-touched, and only those.
+Every start is equally likely in every step, so chance decides how often a token is
+read. An *epoch* is one pass over the text on average: as many steps as it takes to read
+as many tokens as the text has.
+
+The text may be far larger than the memory. `numpy.load(path, mmap_mode="r")` maps a
+file of ids into memory without reading it; the system reads the pages that are touched,
+and only those.
 
 **Before this:** [`minillm.data`][]. **Next:** [`minillm.train`][].
 """
@@ -20,69 +24,79 @@ from torch import Tensor
 
 from minillm.training.loss import Tokens
 
-__all__ = ["check_ids", "cut_pieces", "draw_starts", "get_batch"]
+__all__ = ["check_ids", "cut_sequences", "get_batch", "sample_starts"]
 
 
-def draw_starts(
+def sample_starts(
     n_tokens: int,
     batch_size: int,
     context_length: int,
     generator: torch.Generator | None = None,
 ) -> Int[Tensor, " batch"]:
-    r"""Draw where the pieces of a batch begin.
+    r"""Sample where the sequences of a batch begin.
 
     Args:
         n_tokens: how long the text is.
-        batch_size: $B$, how many pieces.
+        batch_size: $B$, how many sequences.
         context_length: $T$, how long each.
-        generator: where the chance comes from; `None` for PyTorch's own.
+        generator: the random number generator; `None` for PyTorch's global one, which
+            `torch.manual_seed` seeds.
 
     Returns:
-        The place of the first token of each piece, all places equally likely.
+        The position of the first token of each sequence, all equally likely.
 
     Raises:
-        ValueError: if the text is not longer than one piece.
+        ValueError: if the text is not longer than one sequence.
 
     Examples:
-        A text of six tokens has one piece of five with a token behind it:
+        A text of six tokens has one sequence of five with a token behind it:
 
-        >>> draw_starts(6, batch_size=3, context_length=5).tolist()
+        >>> sample_starts(6, batch_size=3, context_length=5).tolist()
         [0, 0, 0]
     """
     if n_tokens <= context_length:
         raise ValueError(
-            f"a piece takes context_length + 1 = {context_length + 1} tokens; the text "
-            f"has {n_tokens}: bring more text or choose a shorter context"
+            f"a sequence takes context_length + 1 = {context_length + 1} tokens; the "
+            f"text has {n_tokens}: bring more text or choose a shorter context"
         )
     # The last start that leaves room for the last target is len - T - 1.
     return torch.randint(n_tokens - context_length, (batch_size,), generator=generator)
 
 
-def cut_pieces(
+def cut_sequences(
     tokens: Tokens,
     starts: Int[Tensor, " batch"],
     context_length: int,
     device: str | torch.device = "cpu",
+    vocab_size: int | None = None,
 ) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
-    r"""Cut pieces out of the text, each with its continuation.
+    r"""Cut sequences out of the text, each with its targets.
 
     Args:
-        tokens: the text as one row of ids.
-        starts: where each piece begins.
+        tokens: the text as one sequence of ids.
+        starts: where each sequence begins.
         context_length: $T$, how long each.
         device: where the result should be.
+        vocab_size: $V$; ids beyond it are refused. `None` to skip the check.
 
     Returns:
         Inputs and targets, both int64.
 
+    Raises:
+        ValueError: if an id that was cut out is negative or not below `vocab_size`.
+
     Examples:
+        >>> import numpy as np
+        >>> import torch
         >>> tokens = np.arange(10, 20)
-        >>> inputs, targets = cut_pieces(tokens, torch.tensor([0, 4]), 3)
+        >>> inputs, targets = cut_sequences(tokens, torch.tensor([0, 4]), 3)
         >>> inputs.tolist(), targets.tolist()
         ([[10, 11, 12], [14, 15, 16]], [[11, 12, 13], [15, 16, 17]])
     """
-    pieces = np.stack([tokens[s : s + context_length + 1] for s in starts.tolist()])
-    batch = torch.from_numpy(pieces.astype(np.int64)).to(device)  # (B, T + 1)
+    rows = np.stack([tokens[s : s + context_length + 1] for s in starts.tolist()])
+    if vocab_size is not None:
+        check_ids(np.asarray(rows), vocab_size)
+    batch = torch.from_numpy(rows.astype(np.int64)).to(device)  # (B, T + 1)
     # Each in memory of its own, so that `view` can flatten it.
     return batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
 
@@ -94,24 +108,25 @@ def get_batch(
     device: str | torch.device = "cpu",
     generator: torch.Generator | None = None,
 ) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
-    r"""Cut some pieces out of the text, at random, each with its continuation.
+    r"""Sample sequences from the text, each with its targets.
 
-    One piece of $T + 1$ tokens gives $T$ lessons at once: at each of its positions,
-    what comes next. So the targets are the inputs, one step later.
+    $T + 1$ tokens make $T$ predictions to learn from at once: at each position, the
+    next token. So the targets are the inputs, shifted by one.
 
     Args:
-        tokens: the text as one row of ids. A memory-mapped file will do: only the
-            pieces are read.
-        batch_size: $B$, how many pieces.
+        tokens: the text as one sequence of ids. Of a memory-mapped file, only the
+            sequences are read.
+        batch_size: $B$, how many sequences.
         context_length: $T$, how long each.
         device: where the result should be.
-        generator: where the chance comes from; `None` for PyTorch's own.
+        generator: the random number generator; `None` for PyTorch's global one, which
+            `torch.manual_seed` seeds.
 
     Returns:
         Inputs and targets, both int64.
 
     Raises:
-        ValueError: if the text is not longer than one piece.
+        ValueError: if the text is not longer than one sequence.
 
     Examples:
         >>> tokens = np.arange(100, dtype=np.uint16)
@@ -119,19 +134,23 @@ def get_batch(
         >>> inputs.shape, torch.equal(targets, inputs + 1)
         (torch.Size([2, 5]), True)
     """
-    starts = draw_starts(len(tokens), batch_size, context_length, generator)
-    return cut_pieces(tokens, starts, context_length, device)
+    starts = sample_starts(len(tokens), batch_size, context_length, generator)
+    return cut_sequences(tokens, starts, context_length, device)
 
 
 def check_ids(tokens: Tokens, vocab_size: int) -> None:
-    """Refuse a text that the model has no embeddings for.
+    """Refuse a text with ids that the model has no embeddings for.
+
+    Of a memory-mapped text only the type is checked here: looking at every id would
+    read the whole file. [`cut_sequences`][minillm.training.batches.cut_sequences] can
+    check what it reads.
 
     Args:
-        tokens: the text as one row of ids.
+        tokens: the text as ids.
         vocab_size: how many ids the model knows.
 
     Raises:
-        ValueError: if something in it is no integer, negative, or too large.
+        ValueError: if the ids are not integers, or one is negative or too large.
 
     Examples:
         >>> check_ids(np.array([3, 9]), vocab_size=9)
@@ -144,8 +163,9 @@ the model's own tokenizer
             f"token ids are integers; the text has numbers of type {tokens.dtype}: "
             "tokenize it again"
         )
-    extremes = (tokens.min(), tokens.max()) if len(tokens) else ()
-    for id_ in extremes:
+    if isinstance(tokens, np.memmap) or not tokens.size:
+        return
+    for id_ in (tokens.min(), tokens.max()):
         if not 0 <= id_ < vocab_size:
             raise ValueError(
                 f"the model knows the ids 0 to {vocab_size - 1}; the text has {id_}: "

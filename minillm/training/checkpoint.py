@@ -7,13 +7,19 @@ never run code. (Format: <https://huggingface.co/docs/safetensors>.)
 The tensors come from two places. Those of the model keep the names that its
 `state_dict` gives them, behind `model.`; those of the optimizer are behind
 `optimizer.`, with the number of the weight that they belong to. Whatever is not a
-tensor (the step, learning rates, anything else you hand over) is JSON in the header.
+tensor (the step, learning rates, anything else that you pass) is JSON in the header.
+
+A model in training leaves little memory free: with AdamW, weights, gradients and both
+moments take four numbers per parameter. So a checkpoint, three of these four, is
+written tensor by tensor, straight from where each lies. Collecting it first, as the
+library's own `save` does, would need all of it once more, and would end a run that just
+fits at its first checkpoint.
 """
 
 import json
 from io import BufferedIOBase
 from os import PathLike, fspath
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import safetensors
 import safetensors.torch
@@ -24,6 +30,20 @@ from minillm.files.reading import parse_json
 from minillm.files.writing import atomic_write
 
 __all__ = ["compare", "load_checkpoint", "read_extra", "save_checkpoint"]
+
+# What safetensors calls the types of numbers.
+DTYPES: Final = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 # What checks types at run time does not see an `IO[bytes]` in an `io.BytesIO`.
 PathOrFile = str | PathLike[str] | IO[bytes] | BufferedIOBase
@@ -42,15 +62,16 @@ def save_checkpoint(
     write leaves the file that was there before.
 
     Args:
-        path_or_file: where to; a path, or a file opened for writing bytes.
+        path_or_file: a path, or a file opened for writing bytes.
         model: any module. Weights that it uses twice are written once.
         optimizer: any optimizer.
         step: how many steps have been taken.
-        **extra: anything that JSON can say, read back by
+        **extra: anything that JSON can represent, read back by
             [`read_extra`][minillm.training.checkpoint.read_extra].
 
     Raises:
-        TypeError: if something in `extra` cannot be said in JSON.
+        TypeError: if something in `extra` is not JSON, or a tensor has a type that
+            safetensors lacks.
     """
     # A compiled model puts `_orig_mod.` in front of every name; its original does not.
     model = getattr(model, "_orig_mod", model)
@@ -77,17 +98,41 @@ def save_checkpoint(
         "optimizer_scalars": _pack(scalars),
         "extra": _pack(extra),
     }
-    # A copy of each, since the format has no place for tensors that overlap in memory.
-    packed = torch.contiguous_format
-    data = safetensors.torch.save(
-        {k: t.detach().clone(memory_format=packed) for k, t in tensors.items()},
-        metadata={"minillm": json.dumps(header)},
-    )
+    metadata = {"minillm": json.dumps(header)}
     if isinstance(path_or_file, (str, PathLike)):
         with atomic_write(path_or_file) as file:
-            file.write(data)
+            _write(file, tensors, metadata)
     else:
-        path_or_file.write(data)
+        _write(path_or_file, tensors, metadata)
+
+
+def _write(
+    file: IO[bytes] | BufferedIOBase,
+    tensors: dict[str, Tensor],
+    metadata: dict[str, str],
+) -> None:
+    """Write a safetensors file without collecting it in memory."""
+    # The widest numbers first, so that each begins at a multiple of its size.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name in names:
+        t = tensors[name]
+        if t.dtype not in DTYPES:
+            raise TypeError(f"{name} has the type {t.dtype}, which safetensors lacks")
+        start, end = end, end + t.numel() * t.element_size()
+        header[name] = {
+            "dtype": DTYPES[t.dtype],
+            "shape": list(t.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in names:
+        # What is on a GPU or not contiguous is copied, one tensor at a time.
+        packed = tensors[name].detach().cpu().contiguous().reshape(-1)
+        file.write(packed.view(torch.uint8).numpy().data)
 
 
 def load_checkpoint(
@@ -112,6 +157,8 @@ def load_checkpoint(
 
     Examples:
         >>> import io
+        >>> import torch
+        >>> from torch import nn
         >>> model = nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         >>> file = io.BytesIO()
@@ -161,7 +208,7 @@ def _optimizer_state(
 
 
 def read_extra(path_or_file: PathOrFile) -> dict[str, Any]:
-    """Read what was handed to `save_checkpoint` beyond model, optimizer and step.
+    """Read what was passed to `save_checkpoint` beyond model, optimizer and step.
 
     Args:
         path_or_file: a path, or a file opened for reading bytes.
@@ -195,8 +242,8 @@ def _read(
     tensors = {}
     try:
         if isinstance(path_or_file, (str, PathLike)):
-            # The file is mapped: of what is not asked for nothing is read. The tensors
-            # are copied, since they live on when the file changes.
+            # The file is memory-mapped: only what is asked for is read. The tensors are
+            # copied, since they outlive the file's contents.
             with safetensors.safe_open(path_or_file, framework="pt") as file:
                 metadata = file.metadata()
                 for name in file.keys() if with_tensors else ():
@@ -266,7 +313,7 @@ def compare(there: dict[str, Tensor], here: dict[str, Tensor], sides: str) -> No
 
 
 def _pack(value: Any) -> Any:
-    """Say tuples in JSON, which knows only lists."""
+    """Mark tuples, since JSON has only lists."""
     if isinstance(value, tuple):
         return {"__tuple__": [_pack(item) for item in value]}
     if isinstance(value, list):

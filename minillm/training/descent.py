@@ -7,26 +7,27 @@ Which step makes it fall, and fall fast?
 [`minillm.training.optimizer`][], where the last rule of this page becomes fast.
 
 A *rule* here is a function: it takes the weights $w$, their gradient $g$ and a memory,
-and returns the new weights. There are four, each made because a small problem defeats
-the one before. All problems are valleys with two weights,
+and returns the new weights. There are four, and a small problem defeats each but the
+last. All problems are valleys with two weights,
 
 $$f(w) = \tfrac12\,(\kappa\, w_0^2 + w_1^2),$$
 
 $\kappa$ times as steep across ($w_0$) as along ($w_1$). The bottom is at zero, and
-[`steps_needed`][minillm.training.descent.steps_needed] counts how long a rule takes to
-come within a hundredth of it from $(1, 1)$.
+[`steps_needed`][minillm.training.descent.steps_needed] counts the steps in which a rule
+comes within a hundredth of it from $(1, 1)$.
 
 # Gradient descent, and the narrow valley
 
-Move against the gradient. In a round valley this is perfect, with the right step at
-once:
+Move against the gradient. In a round valley with the right learning rate, one step is
+enough:
 
 >>> steps_needed(gradient_descent, kappa=1, lr=1.0)
 1
 
-Across the valley a step multiplies $w_0$ by $1 - \eta\kappa$, so a rate $\eta$ above
-$2 / \kappa$ overshoots by more than it came from, and everything explodes. Along the
-valley that same rate is tiny: each step keeps $1 - \eta$ of the way.
+Across the valley a step multiplies $w_0$ by $1 - \eta\kappa$, so with a learning rate
+$\eta$ above $2 / \kappa$ each step overshoots by more than it corrects, and $w_0$
+diverges. Along the valley that same learning rate is tiny: each step leaves $1 - \eta$
+of the distance.
 
 >>> steps_needed(gradient_descent, kappa=100, lr=0.021) is None  # never
 True
@@ -46,23 +47,23 @@ it they agree and add up. So move by their running sum (Polyak 1964):
 >>> steps_needed(momentum, kappa=1000, lr=0.0019)
 200
 
-Still, one rate serves all weights, the steepest direction sets it, and a narrower
-valley takes longer again:
+Still, one learning rate serves all weights, the steepest direction limits it, and a
+narrower valley takes longer again:
 
 >>> steps_needed(momentum, kappa=10_000, lr=0.00019)
 2389
 
-# Adam: a rate of its own for each weight
+# Adam: a learning rate for each weight
 
 So divide each weight's step by the usual size of *its* gradient, the root of a running
 mean of squares. Then only the sign and the steadiness of a gradient matter, not its
-size. One rate does for all these valleys, and they are all the same to it:
+size. One learning rate does for all these valleys, however narrow:
 
 >>> [steps_needed(adam, kappa=k, lr=0.1) for k in (1, 100, 10_000)]
 [92, 92, 92]
 
-(They run along the axes. Adam has a rate for each weight, not for each direction, and
-in a valley that runs askew it is no longer blind to $\kappa$.)
+(These valleys run along the axes. Adam has a learning rate for each weight, not for
+each direction, so in a diagonal valley $\kappa$ matters again.)
 
 <div class="figure" markdown>
 
@@ -70,15 +71,17 @@ in a valley that runs askew it is no longer blind to $\kappa$.)
 
 </div>
 
-# AdamW: the pull towards zero, kept apart
+# AdamW: weight decay, decoupled
 
-Weights that grow without need make a model that knows its text by heart. *Weight
-decay* pulls each towards zero by a share $\lambda$. The old way adds $\lambda w$ to the
-gradient (the derivative of a penalty $\frac{\lambda}{2} w^2$, hence "L2"). But Adam
-divides whatever is in the gradient by its usual size, the pull included. Take two
-weights of 2 that learn nothing, under gradients that only change sign, of size 1000 and
-of size 0.001, for a hundred steps:
+*Weight decay* shrinks each weight a little at every step, so that only what the
+gradient keeps asking for stays large. Over many epochs this limits memorizing; over a
+single one it acts mainly on the optimization, as [`minillm.train`][] says. The old way
+adds $\lambda w$ to the gradient (the derivative of a penalty $\frac{\lambda}{2} w^2$,
+hence "L2"). But Adam divides whatever is in the gradient by its usual size, the decay
+included. Take two weights of 2 that learn nothing, whose gradients only change sign,
+one of size 1000 and one of size 0.001, for a hundred steps:
 
+>>> import torch
 >>> def after_noise(rule, **settings):
 ...     w, memory = torch.tensor([2.0, 2.0], dtype=torch.float64), {}
 ...     for i in range(100):
@@ -92,10 +95,12 @@ of size 0.001, for a hundred steps:
 >>> after_noise(adamw, weight_decay=0.1), after_noise(adamw, weight_decay=0.01)
 ([1.79, 1.79], [1.96, 1.96])
 
-With L2 the loud weight is not pulled at all, and the quiet one by nearly the full rate
-at each step, whatever $\lambda$ is. Decoupled, both lose the same share of themselves,
-and $\lambda$ says which: a tenth, or a hundredth. Between the two rules stands one
-line, or rather its place:
+With L2, the weight with large gradients does not decay at all, and the other moves by
+nearly the full learning rate at each step, whatever $\lambda$ is. *Decoupled*, both
+lose the same share: about $\eta \lambda$ times the number of steps. Here that is
+$0.01 \cdot 0.1 \cdot 100$, a tenth, and a hundredth for the smaller $\lambda$. So
+$\lambda$ alone does not say how strong the decay is; the learning rate and the number
+of steps do as well. The two rules differ in the position of one line:
 
 - Adam with L2: $g \leftarrow g + \lambda w$, before the two means;
 - AdamW: $w \leftarrow w - \eta\lambda w$, beside them.
@@ -108,7 +113,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["adam", "adamw", "descend", "gradient_descent", "momentum", "steps_needed"]
+__all__ = [
+    "adam",
+    "adamw",
+    "descend",
+    "gradient_descent",
+    "momentum",
+    "steps_needed",
+    "valley",
+]
 
 Weights = Float[Tensor, "*shape"]
 Memory = dict[str, Any]
@@ -121,7 +134,7 @@ def gradient_descent(w: Weights, g: Weights, memory: Memory, lr: float) -> Weigh
         w: the weights.
         g: the gradient of the loss there.
         memory: not used by this rule.
-        lr: $\eta$, the rate.
+        lr: $\eta$, the learning rate.
 
     Returns:
         The new weights.
@@ -140,7 +153,7 @@ def momentum(
         w: the weights.
         g: the gradient of the loss there.
         memory: an empty dictionary before the first step; $m$ afterwards.
-        lr: $\eta$, the rate.
+        lr: $\eta$, the learning rate.
         beta: $\beta$, how much of the old sum is kept.
 
     Returns:
@@ -175,17 +188,17 @@ def adam(
         g: the gradient of the loss there.
         memory: an empty dictionary before the first step; $t$, $m$ and $v$ afterwards,
             under the names that PyTorch gives them.
-        lr: $\eta$, the rate.
-        betas: $\beta_1$ and $\beta_2$, how much of the old means is kept.
+        lr: $\eta$, the learning rate.
+        betas: $\beta_1$ and $\beta_2$, how much of the old moments is kept.
         eps: $\epsilon$, which keeps the quotient finite.
-        l2: $\lambda$, a pull towards zero inside the gradient.
+        l2: $\lambda$, the decay inside the gradient.
 
     Returns:
         The new weights.
 
     Examples:
-        Only the direction of a gradient counts. A loss a thousand times as large makes
-        gradient descent explode, and leaves the path of Adam as it was:
+        Only the direction of a gradient counts. With a loss a thousand times as large,
+        gradient descent diverges and the path of Adam stays the same:
 
         >>> steep = lambda w: valley(w, kappa=100)
         >>> steeper = lambda w: 1000 * valley(w, kappa=100)
@@ -217,18 +230,20 @@ def adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.01,
 ) -> Weights:
-    r"""Adam, with the pull towards zero outside the quotient.
+    r"""Adam, with the weight decay outside the quotient.
 
-    (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2.)
+    (Loshchilov & Hutter 2019, arXiv:1711.05101. Their algorithm 2 multiplies the decay
+    by the schedule's factor $\eta_t$ and not by the learning rate $\alpha$; PyTorch
+    multiplies by the learning rate, and so do we.)
 
     Args:
         w: the weights.
         g: the gradient of the loss there.
         memory: as for [`adam`][minillm.training.descent.adam].
-        lr: $\eta$, the rate.
+        lr: $\eta$, the learning rate.
         betas: as for `adam`.
         eps: as for `adam`.
-        weight_decay: $\lambda$, the pull.
+        weight_decay: $\lambda$, the weight decay.
 
     Returns:
         The new weights.
@@ -239,7 +254,19 @@ def adamw(
 
 
 def valley(w: Float[Tensor, "2"], kappa: float) -> Float[Tensor, "2"]:
-    r"""The gradient of $f(w) = \frac12 (\kappa w_0^2 + w_1^2)$."""
+    r"""The gradient of $f(w) = \frac12 (\kappa w_0^2 + w_1^2)$.
+
+    Args:
+        w: the two weights.
+        kappa: $\kappa$, how much steeper the valley is across than along.
+
+    Returns:
+        The gradient.
+
+    Examples:
+        >>> valley(torch.tensor([1.0, 2.0]), kappa=10).tolist()
+        [10.0, 2.0]
+    """
     return torch.tensor([kappa, 1.0], dtype=w.dtype) * w
 
 
@@ -249,13 +276,13 @@ def descend(
     gradient: Callable[[Tensor], Tensor],
     **settings: Any,
 ) -> Float[Tensor, "points 2"]:
-    r"""Where a rule goes from $(1, 1)$.
+    r"""Compute the path of a rule from $(1, 1)$.
 
     Args:
         rule: one of the rules of this page.
         steps: how many steps to take.
         gradient: the gradient of the loss at a point.
-        **settings: the rate, and what else the rule takes.
+        **settings: the learning rate, and what else the rule takes.
 
     Returns:
         The start, and the point after each step, in float64.
@@ -272,13 +299,13 @@ def descend(
 def steps_needed(
     rule: Callable[..., Tensor], kappa: float, *, limit: int = 5000, **settings: Any
 ) -> int | None:
-    r"""After how many steps a rule has come to the bottom of the valley, and stays.
+    r"""Count the steps after which a rule has reached the bottom, and stays there.
 
     Args:
         rule: one of the rules of this page.
         kappa: $\kappa$, how much steeper the valley is across than along.
         limit: after how many steps to give up.
-        **settings: the rate, and what else the rule takes.
+        **settings: the learning rate, and what else the rule takes.
 
     Returns:
         The number of steps after which the distance to the bottom is at most 0.01 and

@@ -1,9 +1,35 @@
-r"""What "good" means: the surprise at the text, as one number.
+r"""Cross-entropy: how good a model is, as one number.
 
 **The question.** Two models have read the same text. Which of them has learned more?
 
-**Before this:** the model, whose scores say what it expects next. **Next:**
-[`minillm.train`][] makes the number smaller.
+**Before this:** the model, whose logits say what it expects next. **Next:**
+[`minillm.training.descent`][] makes the number smaller.
+
+# From a probability to a loss
+
+A language model assigns a probability to every token, then sees which one occurred. If
+that token had the probability $p$, the model pays $-\ln p$: the *negative
+log-likelihood*, or *surprise*. The mean over all positions is the *cross-entropy*, and
+it is the loss of this course. With the natural logarithm its unit is the *nat*.
+
+# The gradient, by hand
+
+In a small model the loss is a tenth of the work: $V$ logits at every position, and
+automatic differentiation passes over all of them many times. On paper the derivative
+with respect to the logit $x_j$, for the target $y$, is one short line:
+
+$$\frac{\partial}{\partial x_j} \Bigl(\ln \sum_k e^{x_k} - x_y\Bigr)
+= \frac{e^{x_j}}{\sum_k e^{x_k}} - [j = y] = p_j - [j = y].$$
+
+The probability that the model gave, minus the one that would have been right. This is
+what learning does to the logits: each is pushed down by the probability it claimed, and
+only that of the target is pushed up.
+
+>>> import math, torch
+>>> logits = torch.zeros(1, 4, requires_grad=True)  # a quarter for each of four tokens
+>>> cross_entropy_fast(logits, torch.tensor([2])).backward()
+>>> logits.grad.tolist()
+[[0.25, 0.25, -0.75, 0.25]]
 """
 
 import math
@@ -17,59 +43,122 @@ from torch import Tensor
 
 from minillm.model import TransformerLM
 
-__all__ = ["Tokens", "bits_per_byte", "cross_entropy", "evaluate", "perplexity"]
+__all__ = [
+    "Tokens",
+    "bits_per_byte",
+    "cross_entropy",
+    "cross_entropy_fast",
+    "evaluate",
+    "perplexity",
+]
 
 Tokens = NDArray[Any]
-"""A row of token ids, in memory or memory-mapped from a file."""
+"""A sequence of token ids, in memory or memory-mapped from a file."""
 
 
 def cross_entropy(
     logits: Float[Tensor, "*batch vocab"], targets: Int[Tensor, "*batch"]
 ) -> Float[Tensor, ""]:
-    r"""The mean surprise at the tokens that came, in nats.
+    r"""The mean negative log-likelihood of the targets, in nats.
 
-    The probability of target $y$ is $p_y = e^{x_y} / \sum_j e^{x_j}$, and its surprise
+    The probability of target $y$ is $p_y = e^{x_y} / \sum_j e^{x_j}$, so
 
     $$-\ln p_y = -\Bigl(x_y - \ln \sum_j e^{x_j}\Bigr).$$
 
     Args:
-        logits: the scores $x$ of every token.
-        targets: the tokens $y$ that came.
+        logits: $x$, one number for every token of the vocabulary.
+        targets: $y$, the tokens that occurred.
 
     Returns:
         The mean over all positions, a tensor without axes.
 
     Examples:
-        Equal scores for four tokens: the surprise is $\ln 4$, whichever came.
+        With equal logits for four tokens the loss is $\ln 4$, whatever the target:
 
         >>> round(cross_entropy(torch.zeros(1, 4), torch.tensor([2])).item(), 3)
         1.386
         >>> round(math.log(4), 3)
         1.386
 
-        Computed as the formula stands, a score of 1000 would overflow. Taking the
-        largest score out of the sum first, as `log_softmax` does, is exact:
+        Computed as the formula stands, a logit of 1000 would overflow. Taking the
+        largest logit out of the sum first, as `log_softmax` does, is exact:
 
-        >>> scores = torch.tensor([[1000.0, 0.0]])
-        >>> scores.exp().sum().log().item()
+        >>> logits = torch.tensor([[1000.0, 0.0]])
+        >>> logits.exp().sum().log().item()
         inf
-        >>> cross_entropy(scores, torch.tensor([1])).item()
+        >>> cross_entropy(logits, torch.tensor([1])).item()
         1000.0
     """
-    # $x_j - \ln \sum_k e^{x_k}$ for every token $j$, and of these the one that came
+    # $x_j - \ln \sum_k e^{x_k}$ for every token $j$, and of these the target's
     log_p = logits.log_softmax(dim=-1)
     return -log_p.gather(-1, targets.unsqueeze(-1)).mean()
 
 
+class _CrossEntropy(torch.autograd.Function):
+    """The loss, with one table kept for its gradient and no other."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        # Logits may be in low precision; sums over the vocabulary need float32.
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        rows = logits.reshape(-1, logits.shape[-1])
+        table = rows.log_softmax(dim=-1, dtype=wide)  # (B T, V)
+        y = targets.reshape(-1, 1)
+        loss = -table.gather(1, y).mean()
+        # $p_j - [j = y]$, in the memory of the logarithms
+        table.exp_().scatter_add_(1, y, table.new_full(y.shape, -1.0))
+        ctx.save_for_backward(table)
+        ctx.shape, ctx.dtype = logits.shape, logits.dtype
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (table,) = ctx.saved_tensors
+        # In place again. PyTorch notices if the gradient is asked for a second time.
+        table.mul_(gradient / len(table))
+        return table.to(ctx.dtype).view(ctx.shape), None
+
+
+def cross_entropy_fast(
+    logits: Float[Tensor, "*batch vocab"], targets: Int[Tensor, "*batch"]
+) -> Float[Tensor, ""]:
+    r"""Same result as [`cross_entropy`][minillm.training.loss.cross_entropy].
+
+    Unlike it: the gradient is the formula above, computed in the memory of the
+    logarithms, so it can be asked for only once and has no second derivative; and for
+    16-bit logits the loss is float32.
+
+    Args:
+        logits: as for `cross_entropy`.
+        targets: as for `cross_entropy`.
+
+    Returns:
+        The mean over all positions, a tensor without axes.
+
+    Examples:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(2, 3, 50, generator=generator).double().requires_grad_()
+        >>> y = torch.randint(50, (2, 3), generator=generator)
+        >>> (naive,) = torch.autograd.grad(cross_entropy(x, y), x)
+        >>> (fast,) = torch.autograd.grad(cross_entropy_fast(x, y), x)
+        >>> torch.allclose(naive, fast, rtol=1e-12)
+        True
+        >>> cross_entropy_fast(x.bfloat16(), y).dtype
+        torch.float32
+    """
+    return _CrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call]
+
+
 def perplexity(loss: float) -> float:
-    r"""How many equally likely tokens would surprise as much: $e^{\text{loss}}$.
+    r"""The number of equally likely tokens with the same loss: $e^{\text{loss}}$.
 
     Args:
         loss: nats per token.
 
     Returns:
-        The perplexity, 1 for a model that is always sure and right; infinity if the
-        number is too large to be held.
+        The perplexity: 1 for a model that is always sure and right, infinity if the
+        number is too large for a float.
 
     Examples:
         >>> round(perplexity(math.log(2048)))
@@ -84,9 +173,9 @@ def perplexity(loss: float) -> float:
 def bits_per_byte(loss: float, n_tokens: int, n_bytes: int) -> float:
     r"""The loss per byte of text, in bits: comparable across tokenizers.
 
-    A tokenizer with longer tokens has fewer, and each is harder to guess, so losses
-    and perplexities *per token* say nothing about two models with different tokenizers.
-    Both must predict the same bytes, though:
+    A tokenizer with longer tokens makes fewer of them, and each is harder to predict,
+    so losses and perplexities *per token* cannot be compared between models with
+    different tokenizers. But all must predict the same bytes:
 
     $$\text{bits per byte} = \frac{\text{loss} \cdot n_{\text{tokens}}}
     {\ln 2 \cdot n_{\text{bytes}}}$$
@@ -129,14 +218,14 @@ def evaluate(
 ) -> float:
     r"""The loss over all of a text, each token but the first predicted exactly once.
 
-    A text longer than the context is read in windows. Were they laid end to end, the
-    first tokens of each would have to be guessed from almost nothing. So each window
-    starts inside the one before, and only its last `stride` predictions count: after
-    the first window, all of them have seen more than $T - \text{stride}$ tokens.
+    A text longer than the context is read in windows. Laid end to end, each would
+    predict its first tokens from almost no context. So windows overlap, and only the
+    last `stride` predictions of each count: after the first window, every prediction
+    that counts has a context of more than $T - \text{stride}$ tokens.
 
     Args:
         model: the model.
-        tokens: the text as one row of ids, at least two.
+        tokens: the text as one sequence of ids, at least two.
         batch_size: how many windows are read at once.
         stride: how many new predictions each window makes; `None` for half of it.
 
@@ -147,7 +236,9 @@ def evaluate(
         ValueError: if the text is too short, or the stride too short or too long.
 
     Examples:
+        >>> import numpy as np
         >>> from minillm.config import ModelConfig
+        >>> from minillm.model import TransformerLM
         >>> config = ModelConfig(100, 8, d_model=16, n_layers=1, n_heads=1)
         >>> model = TransformerLM(config)
         >>> round(evaluate(model, np.arange(100)), 1), round(math.log(100), 1)
@@ -179,7 +270,7 @@ def evaluate(
         batch = torch.from_numpy(np.stack(pieces)).to(device)  # (B, T + 1)
         logits = model(batch[:, :-1]).float()
         x_y = logits.gather(-1, batch[:, 1:, None]).squeeze(-1)
-        surprise = logits.logsumexp(dim=-1) - x_y  # (B, T)
-        for row, s, f in zip(surprise, starts[chosen], froms[chosen], strict=True):
+        nll = logits.logsumexp(dim=-1) - x_y  # (B, T)
+        for row, s, f in zip(nll, starts[chosen], froms[chosen], strict=True):
             total += row[f - s :].sum().item()
     return total / n

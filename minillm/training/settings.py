@@ -1,13 +1,14 @@
 r"""The settings of a training run: one list, for code, files and the command line.
 
-**The question.** A run that cannot be repeated has shown nothing. Which settings did it
-have, and who wrote them down?
+**The question.** A run that cannot be repeated has shown nothing. Which hyperparameters
+did it have, and where are they recorded?
 
 There is one list, the dataclass [`TrainConfig`][minillm.training.settings.TrainConfig].
 The options of `minillm train` are made from its fields, their help from its docstring,
-and a run keeps its settings as a TOML file in the same words. So an option cannot be
-forgotten in one of the three places, and a file cannot say something that nobody reads:
+and a run keeps its settings as a TOML file in the same words. So no option is missing
+in one of the three places, and a setting that does not exist is refused:
 
+>>> from dataclasses import asdict
 >>> text = to_toml({"train": TrainConfig(steps=60, max_lr=0.01)})
 >>> print(*text.splitlines()[:3], sep="\n")
 [train]
@@ -19,7 +20,7 @@ True
 Traceback (most recent call last):
 ValueError: run.toml has no setting 'max_rl': did you mean 'max_lr'?
 
-Like the shape of a model, the list needs no PyTorch.
+Like `ModelConfig`, this module needs no PyTorch.
 """
 
 import difflib
@@ -47,30 +48,32 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TrainConfig:
-    r"""How to train; the shape of the model is in its own configuration.
+    r"""The hyperparameters of a training; the shape of the model is a `ModelConfig`.
 
     The defaults train a million parameters on two CPU cores in about two minutes.
 
     Args:
         steps: how many steps.
-        batch_size: $B$, pieces of text in a step.
-        grad_accum: in how many parts a batch goes through the model. More parts take
-            less memory and more time, and learn the same; divides `batch_size`.
+        batch_size: $B$, sequences in a batch.
+        grad_accum: gradient accumulation: into how many micro-batches a batch is split.
+            More take less memory and more time, and learn the same; divides
+            `batch_size`.
         max_lr: the learning rate at the end of the warm-up.
         min_lr: the learning rate of the last step.
-        warmup_steps: how long the rate rises.
-        betas: how much of its two means [`AdamW`][minillm.training.optimizer.AdamW]
-            keeps.
-        weight_decay: the pull towards zero, on matrices only: a gain of RMSNorm that is
-            pulled to zero would silence its layer.
-        max_norm: the greatest length of the gradient; see
+        warmup_steps: for how many steps the learning rate rises, by default a tenth of
+            all steps and at most 100.
+        betas: how much of its two moments AdamW keeps.
+        weight_decay: the share of each matrix that is subtracted in a step, times the
+            learning rate. Vectors do not decay, see
+            [`decay_matrices`][minillm.training.optimizer.decay_matrices].
+        max_norm: to which gradient norm larger ones are clipped; see
             [`clip_gradients`][minillm.training.optimizer.clip_gradients].
         max_rise: by how many nats the mean loss of twenty steps may exceed the lowest
             such mean before training stops; `inf` for never.
-        eval_every: how many steps lie between two looks at the validation text.
-        eval_tokens: how much of the validation text is looked at, in tokens.
-        seed: fixes which pieces of text are drawn.
-        dtype: in which numbers the model computes, `float32` or `bf16`. The weights
+        eval_every: how many steps lie between two evaluations on the validation text.
+        eval_tokens: on how many tokens of the validation text a run evaluates.
+        seed: fixes the batches and, where a run makes the model, its initial weights.
+        dtype: in which precision the model computes, `float32` or `bf16`. The weights
             stay in float32 either way.
         compile: whether `torch.compile` makes the model faster, after a minute or so.
 
@@ -81,6 +84,14 @@ class TrainConfig:
         >>> TrainConfig(steps=0)
         Traceback (most recent call last):
         ValueError: steps must be at least 1; got 0
+
+        The warm-up fits the steps:
+
+        >>> TrainConfig().warmup_steps, TrainConfig(steps=60).warmup_steps
+        (100, 6)
+        >>> TrainConfig(steps=60, warmup_steps=100)
+        Traceback (most recent call last):
+        ValueError: warmup_steps must be at most steps=60; got 100: choose fewer
     """
 
     steps: int = 4500
@@ -88,7 +99,7 @@ class TrainConfig:
     grad_accum: int = 1
     max_lr: float = 1.5e-3
     min_lr: float = 0.0
-    warmup_steps: int = 100
+    warmup_steps: int = None  # type: ignore[assignment]  # None until __post_init__
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.3
     max_norm: float = 1.0
@@ -105,6 +116,9 @@ class TrainConfig:
                 raise ValueError(
                     f"{name} must be at least 1; got {getattr(self, name)}"
                 )
+        # Frozen for its users; the default that depends on another field is set here.
+        if self.warmup_steps is None:
+            object.__setattr__(self, "warmup_steps", min(100, self.steps // 10))
         if self.eval_tokens < 2:
             raise ValueError(f"eval_tokens must be at least 2; got {self.eval_tokens}")
         for name in ("max_lr", "max_norm", "max_rise"):
@@ -113,6 +127,11 @@ class TrainConfig:
         for name in ("min_lr", "warmup_steps", "weight_decay"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or more; got {getattr(self, name)}")
+        if self.warmup_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps must be at most steps={self.steps}; got "
+                f"{self.warmup_steps}: choose fewer"
+            )
         if self.batch_size % self.grad_accum:
             raise ValueError(
                 f"batch_size={self.batch_size} is not a multiple of "
@@ -131,7 +150,8 @@ class Setting:
     Attributes:
         name: its name.
         kind: its type.
-        default: its value if nobody says otherwise; `None` if there is none.
+        default: its value if none is given; `None` if it has no default, or one that
+            depends on other settings.
         help: what it does, the first sentence of its description.
     """
 
@@ -157,6 +177,7 @@ def settings(table: type) -> list[Setting]:
         nor a pair of numbers are left out.
 
     Examples:
+        >>> from minillm.config import ModelConfig
         >>> [s.name for s in settings(ModelConfig)][:3]
         ['context_length', 'd_model', 'n_layers']
         >>> settings(TrainConfig)[0]
@@ -319,8 +340,8 @@ def differences(there: Any, here: Any) -> Iterator[str]:
         One phrase for each setting that differs.
 
     Examples:
-        >>> list(differences(TrainConfig(), TrainConfig(steps=9)))
-        ['steps is 4500 there, 9 here']
+        >>> list(differences(TrainConfig(), TrainConfig(seed=9)))
+        ['seed is 0 there, 9 here']
     """
     wanted = asdict(here)
     for name, value in asdict(there).items():

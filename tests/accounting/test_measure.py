@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -105,3 +106,11 @@ def test_figures_show_the_numbers_of_the_chapter() -> None:
         assert f"FFN, {accounting}: {ffn} %" in shown
         assert f"attention, {accounting}: {attention} %" in shown
     assert "ridge: 295 FLOPs a byte" in texts("roofline.svg")
+
+
+def test_the_peak_is_that_of_the_fastest_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A clock by which the products take 4, 2 and 8 seconds.
+    ticks = iter([0, 4, 10, 12, 20, 28])
+    clock = SimpleNamespace(perf_counter=lambda: next(ticks))
+    monkeypatch.setattr(flops_measure, "time", clock)
+    assert flops_measure.measure_peak_flops(size=5, tries=3) == 5**3

@@ -176,6 +176,53 @@ def test_unknown_option_is_named(call, run):
     assert "--temprature" in err
 
 
+def test_debug_shows_the_traceback(call, run, monkeypatch):
+    monkeypatch.delenv("MINILLM_DEBUG", raising=False)
+    mistake = ["generate", run, "--temperature", "-1"]
+    code, _, err = call(*mistake)
+    assert (code, err.count("\n")) == (2, 1)
+    last = err
+    for value, shown in (("1", True), ("0", False), ("", False)):
+        monkeypatch.setenv("MINILLM_DEBUG", value)
+        code, _, err = call(*mistake)
+        assert code == 2
+        assert err.endswith(last)
+        assert ("Traceback" in err and "generate.py" in err) == shown
+    monkeypatch.setenv("MINILLM_DEBUG", "0")
+    code, _, err = call("--debug", *mistake)
+    assert code == 2
+    assert err.startswith("Traceback")
+    assert err.endswith(last)
+
+
+def test_one_default_for_the_size_of_a_vocabulary():
+    import inspect
+
+    from minillm.cli import data, tokenizer
+    from minillm.config import VOCAB_SIZE
+    from minillm.corpus import prepare
+    from minillm.runs.demo import SHAPE
+
+    for function in (
+        data.prepare,
+        tokenizer.train,
+        prepare.prepare,
+        prepare.embedded_corpus,
+    ):
+        assert (
+            inspect.signature(function).parameters["vocab_size"].default is VOCAB_SIZE
+        )
+    assert SHAPE.vocab_size == VOCAB_SIZE
+
+
+@pytest.mark.parametrize("command", ["train", "demo"])
+def test_the_seed_says_what_it_fixes(call, command):
+    _, out, _ = call(command, "--help")
+    words = " ".join(re.sub(r"[^\w\s]", " ", out).split())
+    assert "initial weights" in words
+    assert "batches" in words
+
+
 def test_the_page_of_commands_is_the_generated_one(tmp_path):
     """`make pages` writes it; another typer lays the same commands out otherwise."""
     from importlib.metadata import version

@@ -25,7 +25,7 @@ def written(tmp_path_factory):
 
 
 def test_computing_again_gives_the_committed_files(written):
-    assert len(written) == 7
+    assert len(written) == 9
     for name, path in written.items():
         committed = (SCRIPTS if name.endswith(".js") else PAGES) / name
         assert path.read_bytes() == committed.read_bytes(), name

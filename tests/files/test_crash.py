@@ -90,9 +90,21 @@ def failing(at: int, fail: Callable[[], None]) -> Generator[list[str], None, Non
         file = Failing(io.FileIO(self, mode.replace("b", "").replace("+", "")))
         return file if "b" in mode else io.TextIOWrapper(file, encoding="utf-8")
 
-    real_open = Path.open
+    def created(path: Any, flags: int, *rest: Any) -> int:
+        if flags & os.O_CREAT:
+            step("open")
+        return real_create(path, flags, *rest)
+
+    def wrapped(descriptor: int, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        if mode != "wb":
+            return real_wrap(descriptor, mode, *rest, **options)
+        return Failing(io.FileIO(descriptor, "w"))
+
+    real_open, real_create, real_wrap = Path.open, os.open, os.fdopen
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "open", opened)
+        patch.setattr(os, "open", created)
+        patch.setattr(os, "fdopen", wrapped)
         patch.setattr(Failing, "step", staticmethod(step), raising=False)
         for name in CALLS:
             patch.setattr(os, name, counted(name, getattr(os, name), step))
@@ -247,7 +259,7 @@ def runs_that_go_on(folder: Path, version: int) -> None:
     run = a_run(folder, version)
     run.write_settings()
     run.best = 2.0 - version
-    save_llama(run.trainer.model, run.folder)
+    save_llama(run.trainer.model, run.folder, run.corpus.tokenizer)
     run.save("best.safetensors")
     run.save("last.safetensors")
 

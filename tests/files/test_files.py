@@ -292,3 +292,42 @@ def test_a_real_kill(tmp_path: Path) -> None:
         left_over += len(list(tmp_path.glob(".file.*.tmp")))
     # Otherwise no kill hit a write, and the test has shown nothing.
     assert left_over
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o664])
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_replaced_file_keeps_its_permissions(
+    tmp_path: Path, mode: int, umask: int
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    before = os.umask(umask)
+    try:
+        with atomic_write(path) as file:
+            file.write(b"new")
+            # Nobody can read on the way what could not be read before.
+            (unfinished,) = (p for p in tmp_path.iterdir() if p != path)
+            assert not unfinished.stat().st_mode & 0o777 & ~(mode | 0o200)
+        # A new file gets what the umask leaves.
+        write(tmp_path / "new", b"new")
+        with atomic_folder(tmp_path / "folder"):
+            pass
+        assert (tmp_path / "new").stat().st_mode & 0o777 == 0o666 & ~umask
+        assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~umask
+    finally:
+        os.umask(before)
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == mode
+
+
+@posix
+def test_a_folder_that_was_made_before_keeps_its_permissions(tmp_path: Path) -> None:
+    target = tmp_path / "run"
+    target.mkdir(0o700)
+    with atomic_folder(target) as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "a").write_bytes(b"a")
+    assert target.stat().st_mode & 0o777 == 0o700
+    assert names(target) == ["a"]

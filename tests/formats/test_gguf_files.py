@@ -11,12 +11,13 @@ from fixtures import fixture
 from test_hub import loud, relative, some_ids
 
 from minillm.bpe import BPETokenizer
-from minillm.config import ModelConfig
+from minillm.config import LinearScaling, ModelConfig
 from minillm.data import andersen
 from minillm.formats import gguf_files as hub_gguf
 from minillm.formats.gguf_files import read_gguf
+from minillm.formats.opening import open_model
 from minillm.generate import generate
-from minillm.hub import load_gguf
+from minillm.hub import load_gguf, save_llama
 from minillm.tokenizer.parts import to_characters
 from minillm.tokenizer.patterns import DIGITS_PATTERN, GPT2_PATTERN, LLAMA3_PATTERN
 
@@ -214,14 +215,76 @@ def test_what_stands_around_a_text(tmp_path):
     def ends(**changes):
         changes = {f"tokenizer__ggml__{name}": v for name, v in changes.items()}
         contents = read_gguf(write(tmp_path / "a.gguf", model, tokenizer, **changes))
-        return contents.begin_ids, contents.stop_ids
+        return contents.tokenizer.begin_ids, contents.tokenizer.stop_ids
 
-    assert ends() == ((), (end, turn))
-    assert ends(add_bos_token=False) == ((), (end, turn))
-    assert ends(add_bos_token=True) == ((end,), (end, turn))
-    assert ends(add_bos_token=True, bos_token_id=None) == ((), (end, turn))
-    assert ends(eos_token_id=None) == ((), (end,))
-    assert ends(eos_token_id=end) == ((), (end,))
+    assert ends() == ([], [end, turn])
+    assert ends(add_bos_token=False) == ([], [end, turn])
+    assert ends(add_bos_token=True) == ([end], [end, turn])
+    assert ends(add_bos_token=True, bos_token_id=None) == ([], [end, turn])
+    # Llama 3 begins with it unless the file says otherwise.
+    assert ends(pre="llama-bpe") == ([end], [end, turn])
+    assert ends(pre="llama-bpe", add_bos_token=False) == ([], [end, turn])
+    # Turns end by the names of their ends, whatever the table says …
+    assert ends(eos_token_id=None) == ([], [end, turn])
+    assert ends(eos_token_id=end) == ([], [end, turn])
+    # … and by each of three entries. An id beyond the vocabulary means none.
+    entries_ = {"eos_token_id": 65, "eot_token_id": 66, "eom_token_id": 67}
+    assert ends(**entries_) == ([], [65, 66, 67, end, turn])
+    assert ends(eot_token_id=2**32 - 1, bos_token_id=270) == ([], [end, turn])
+
+
+@pytest.mark.parametrize(
+    ("changes", "scaling"),
+    [
+        ({"scaling__type": "none"}, None),
+        ({"scaling__type": "none", "scaling__factor": 4.0}, None),
+        ({"scaling__type": "linear"}, None),
+        ({"scaling__type": "linear", "scaling__factor": 4.0}, LinearScaling(4.0)),
+        ({"scaling__factor": 4.0}, LinearScaling(4.0)),
+        ({"scale_linear": 2.5}, LinearScaling(2.5)),
+        ({"scale_linear": 2.5, "scaling__factor": 4.0}, LinearScaling(4.0)),
+        ({"scaling__factor": 0.0}, None),
+        ({"scaling__factor": 1.0}, None),
+    ],
+    ids=str,
+)
+def test_a_factor_stretches_positions(tmp_path, changes, scaling):
+    tokenizer = a_tokenizer()
+    changes = {f"llama__rope__{name}": value for name, value in changes.items()}
+    path = write(tmp_path / "a.gguf", a_model(tokenizer), tokenizer, **changes)
+    assert read_gguf(path).config.rope_scaling == scaling
+
+
+@torch.no_grad()
+def test_transformers_stretches_positions_alike(transformers, tmp_path):
+    tokenizer = a_tokenizer()
+    model = a_model(tokenizer, rope_scaling=LinearScaling(4.0))
+    save_llama(model, tmp_path)
+    theirs = transformers.LlamaForCausalLM.from_pretrained(
+        tmp_path, local_files_only=True
+    )
+    path = write(
+        tmp_path / "a.gguf", model, tokenizer, llama__rope__scaling__factor=4.0
+    )
+    ours, _ = load_gguf(path)
+    ids = some_ids(model.config, 70)
+    assert relative(ours(ids), theirs(ids).logits) < 1e-5
+    assert relative(a_model(tokenizer)(ids), theirs(ids).logits) > 1e-3
+
+
+def test_the_template_of_conversations(tmp_path):
+    tokenizer = a_tokenizer()
+    source = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
+    path = write(
+        tmp_path / "a.gguf",
+        a_model(tokenizer),
+        tokenizer,
+        tokenizer__chat_template=source,
+    )
+    template = open_model(path).chat_template
+    assert template.render([("user", "A")]) == "<|endoftext|>A<|im_end|>"
+    plain = write(tmp_path / "b.gguf", a_model(tokenizer), tokenizer)
+    assert open_model(plain).chat_template is None
 
 
 def test_a_token_of_no_use_stands_for_nothing(tmp_path):
@@ -250,6 +313,64 @@ def test_a_token_that_a_user_defined_is_a_special_one(tmp_path):
     again = load_gguf(path)[1]
     assert again.special_tokens == tokenizer.special_tokens
     assert again.encode("<|im_end|>") == tokenizer.encode("<|im_end|>")
+
+
+# What llama.cpp itself makes of these files (llama-cpp-python 0.3.36, with keys and
+# values in float32): the greedy text, how the prompt begins, and the ids at which it
+# stops. Its logits differ from ours by a millionth.
+PLAIN = [121, 182, 100, 100, 100, 23, 121, 171, 138, 117, 96, 192, 4, 23, 4, 81, 100]
+PLAIN += [171, 211, 237, 75, 28, 73, 174]
+BEGUN = [121, 75, 90, 23, 1, 37, 4, 121, 80, 17, 3, 255, 225, 76, 201, 73, 111, 111]
+BEGUN += [103, 79, 78, 76, 13, 258]
+BY_FOUR = [37, 251, 25, 112, 114, 121, 23, 23, 231, 205, 23, 76, 153, 25, 75, 77, 225]
+BY_FOUR += [57, 26, 268, 26, 9, 184, 83]
+BY_OLD_NAME = [76, 5, 25, 145, 26, 75, 113, 216, 117, 251, 182, 201, 110, 15, 84]
+TIED = [263, 140, 187, 259, 1, 137, 170, 191, 114, 27, 27, 27, 75, 7, 5, 204, 229, 153]
+TIED += [234, 137, 209, 191, 36]
+ENDS = [269, 270, 271]
+
+
+@pytest.mark.parametrize(
+    ("pre", "changes", "begins", "ends", "greedy"),
+    [
+        ("smollm", {}, [65, 259, 263], ENDS, PLAIN),
+        ("llama-bpe", {}, [269, 65, 259], ENDS, BEGUN),
+        ("llama-bpe", {"tokenizer__ggml__add_bos_token": False}, [65], ENDS, PLAIN),
+        (
+            "gpt-2",
+            {"tokenizer__ggml__eot_token_id": 66, "tokenizer__ggml__eom_token_id": 67},
+            [65],
+            [66, 67, *ENDS],
+            PLAIN,
+        ),
+        ("smollm", {"tokenizer__ggml__eot_token_id": 2**32 - 1}, [65], ENDS, PLAIN),
+        ("smollm", {"llama__rope__scaling__factor": 4.0}, [65], ENDS, BY_FOUR),
+        ("smollm", {"llama__rope__scale_linear": 2.5}, [65], ENDS, BY_OLD_NAME),
+        (
+            "smollm",
+            {"llama__rope__scaling__type": "none", "llama__rope__scaling__factor": 4.0},
+            [65],
+            ENDS,
+            PLAIN,
+        ),
+        ("smollm", {"tie_embeddings": True}, [65], ENDS, TIED),
+    ],
+)
+def test_llama_cpp_reads_the_same(tmp_path, pre, changes, begins, ends, greedy):
+    changes = dict(changes)
+    specials = ["<|endoftext|>", "<|im_end|>", "<|eot_id|>"]
+    pattern = hub_gguf.PATTERNS[pre]
+    tokenizer = BPETokenizer.train([TEXT], 272, specials, pattern=pattern)
+    model = a_model(tokenizer, tie_embeddings=changes.pop("tie_embeddings", False))
+    path = write(
+        tmp_path / "a.gguf", model, tokenizer, tokenizer__ggml__pre=pre, **changes
+    )
+    lm, tokenizer, _ = open_model(path)
+    text = "A rose is 1837, said   the mermaid"
+    ids = [*tokenizer.begin_ids, *tokenizer.encode(text)]
+    assert ids[: len(begins)] == begins
+    assert tokenizer.stop_ids == ends
+    assert generate(lm, ids, 24, temperature=0, stop_ids=ends) == greedy
 
 
 # Refusals

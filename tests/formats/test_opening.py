@@ -19,9 +19,16 @@ import minillm
 from minillm.bpe import BPETokenizer
 from minillm.cli.app import app
 from minillm.config import ModelConfig, RopeScaling
-from minillm.formats.opening import find, open_model, read_begin_ids, read_stop_ids
+from minillm.formats.opening import (
+    find,
+    open_model,
+    read_begin_ids,
+    read_chat_template,
+    read_stop_ids,
+)
 from minillm.generate import generate
 from minillm.hub import save_llama
+from minillm.inference.templates import ChatTemplate
 from minillm.tokenizer.patterns import DIGITS_PATTERN, LLAMA3_PATTERN
 
 TEXT = [
@@ -112,16 +119,18 @@ def test_greedy_text_is_theirs_token_by_token(transformers, tmp_path, style, cap
     theirs, ends = their_folder(transformers, tmp_path, style)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path, **THEIR_OPTIONS)
     ours = open_model(tmp_path)
-    assert ours.stop_ids == ends
-    assert len(ours.begin_ids) == (style == "llama3")
+    assert tuple(ours.tokenizer.stop_ids) == ends
+    assert len(ours.tokenizer.begin_ids) == (style == "llama3")
     stopped = 0
     for prompt in PROMPTS:
         inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
-        ids = [*ours.begin_ids, *ours.tokenizer.encode(prompt)]
+        ids = [*ours.tokenizer.begin_ids, *ours.tokenizer.encode(prompt)]
         assert inputs["input_ids"].tolist() == [ids]
         expected = theirs.generate(**inputs, do_sample=False, max_new_tokens=60)
         expected = expected[0, len(ids) :].tolist()
-        found = generate(ours.model, ids, 60, temperature=0, stop_ids=ours.stop_ids)
+        found = generate(
+            ours.model, ids, 60, temperature=0, stop_ids=ours.tokenizer.stop_ids
+        )
         if expected[-1] in ends:
             stopped += 1
             expected.pop()
@@ -152,7 +161,8 @@ def put(folder, name, **entries):
 
 
 def around(folder):
-    return open_model(folder)[2:]
+    tokenizer = open_model(folder).tokenizer
+    return tuple(tokenizer.begin_ids), tuple(tokenizer.stop_ids)
 
 
 def test_the_end_is_where_the_first_file_says(folder):
@@ -169,13 +179,21 @@ def test_the_end_is_where_the_first_file_says(folder):
     assert around(folder) == ((), (277, 279))
     put(folder, "generation_config.json", eos_token_id=0)
     assert around(folder) == ((), (0,))
+    # An empty list says nothing: a text without an end is not meant.
+    put(folder, "generation_config.json", eos_token_id=[])
+    assert around(folder) == ((), (277,))
+    rewrite(folder, eos_token_id=[])
+    assert around(folder) == ((), (278,))
 
 
 def test_without_a_file_that_says_it_the_usual_end_counts(folder):
     rewrite(folder, eos_token_id=None)
+    (folder / "tokenizer_config.json").unlink()
     assert around(folder) == ((), (277,))
     tokenizer = BPETokenizer.train(TEXT, 280)
-    assert read_stop_ids(folder, tokenizer) == ()
+    assert read_stop_ids(folder, tokenizer) == []
+    tokenizer.stop_ids = [9, 8]
+    assert read_stop_ids(folder, tokenizer) == [9, 8]
 
 
 def test_the_beginning(folder):
@@ -195,7 +213,10 @@ def test_the_beginning(folder):
             "type": "TemplateProcessing",
             "single": single,
             "pair": [],
-            "special_tokens": {},
+            "special_tokens": {
+                name: {"id": name, "ids": [id_], "tokens": [name]}
+                for name, id_ in (("<s>", 278), ("</s>", 279))
+            },
         }
         put(folder, "tokenizer.json", **document)
         return around(folder)[0]
@@ -230,13 +251,15 @@ def test_a_file_is_opened_like_a_folder(tmp_path, capsys):
         tmp_path / "a.gguf", model, tokenizer, tokenizer__ggml__add_bos_token=True
     )
     found = open_model(path)
-    assert (found.begin_ids, found.stop_ids) == ((begin,), (begin, end))
+    assert found.tokenizer.begin_ids == [begin]
+    assert found.tokenizer.stop_ids == [begin, end]
     ids = [begin, *tokenizer.encode("A rose")]
-    options = {"temperature": 0, "stop_ids": found.stop_ids}
+    options = {"temperature": 0, "stop_ids": found.tokenizer.stop_ids}
     assert generate(found.model, ids, 20, **options) == generate(
         model, ids, 20, **options
     )
-    again, _ = minillm.load(path)
+    again, tokenizer = minillm.load(path)
+    assert tokenizer.begin_ids == [begin]
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)
     words = ["generate", str(path), "A rose", "--temperature", "0"]
     app([*words, "--max-new-tokens", "20"], standalone_mode=False)
@@ -354,7 +377,7 @@ def test_a_name_is_fetched_from_the_hub(folder, tmp_path_factory):
         ours.tokenizer.encode("A rose"),
         12,
         temperature=0,
-        stop_ids=ours.stop_ids,
+        stop_ids=ours.tokenizer.stop_ids,
     )
     assert done.stdout == f"A rose{ours.tokenizer.decode(ids)}\n"
     assert any(path.endswith("model.safetensors") for path in asked)
@@ -368,5 +391,47 @@ def test_a_name_is_fetched_from_the_hub(folder, tmp_path_factory):
 
 def test_beginning_and_end_are_read_without_a_model(folder):
     tokenizer = BPETokenizer.load(folder / "tokenizer.json")
-    assert read_begin_ids(folder, tokenizer) == ()
-    assert read_stop_ids(folder, tokenizer) == (277,)
+    assert read_begin_ids(folder, tokenizer) == []
+    assert read_stop_ids(folder, tokenizer) == [277]
+
+
+# How a conversation is written
+
+
+def test_the_template_is_where_the_first_file_says(folder):
+    assert open_model(folder).chat_template is None
+    named = [
+        {"name": "tool_use", "template": "b"},
+        {"name": "default", "template": "c"},
+    ]
+    put(folder, "tokenizer_config.json", chat_template=named)
+    assert read_chat_template(folder).source == "c"
+    put(
+        folder,
+        "tokenizer_config.json",
+        chat_template="d",
+        bos_token="<s>",
+        eos_token={"content": "</s>"},
+        pad_token=None,
+        add_bos_token=True,
+    )
+    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
+    assert read_chat_template(folder) == ChatTemplate("d", tokens)
+    (folder / "chat_template.jinja").write_text("é", encoding="utf-8")
+    assert read_chat_template(folder) == ChatTemplate("é", tokens)
+    assert open_model(folder).chat_template == ChatTemplate("é", tokens)
+
+
+@pytest.mark.parametrize("source", [3, [], [{"name": "a", "template": "b"}], ["x"]])
+def test_a_template_that_is_no_text_is_refused(folder, source):
+    put(folder, "tokenizer_config.json", chat_template=source)
+    with pytest.raises(
+        ValueError, match=r"tokenizer_config.json: the chat_template mu"
+    ):
+        open_model(folder)
+
+
+def test_a_template_that_is_not_utf_8_is_refused(folder):
+    (folder / "chat_template.jinja").write_bytes(b"a\xff")
+    with pytest.raises(ValueError, match=r"chat_template.jinja is not UTF-8 at byte 1"):
+        open_model(folder)

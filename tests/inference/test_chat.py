@@ -8,9 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.bpe import BPETokenizer
+from minillm.cli.generate import _replies
 from minillm.config import ModelConfig
+from minillm.formats.opening import Opened
 from minillm.hub import save_llama
-from minillm.inference.chat import MARKS, encode_chat, recent, reply
+from minillm.inference import decoder
+from minillm.inference.chat import MARKS, encode_chat, recent, turn_ends
+from minillm.inference.templates import ChatTemplate
 from minillm.model import TransformerLM
 
 TOKENIZER = BPETokenizer.train(["hello there, user assistant system"] * 9, 280, MARKS)
@@ -76,6 +80,10 @@ class Parrot(TransformerLM):
         logits[:, -1, self.says[len(self.read) % len(self.says)]] = 1000.0
         self.read.append(ids[0].tolist())
         return logits
+
+
+def reply(model, tokenizer, turns, max_new_tokens, template=None):
+    return _replies(Opened(model, tokenizer, template), max_new_tokens)(turns)
 
 
 def test_a_reply_ends_with_the_speech():
@@ -177,12 +185,87 @@ def test_what_cannot_be_mended_by_words_is_refused_at_once(call, folder):
 
 
 def test_the_ids_that_end_a_text_end_a_reply():
-    model = Parrot([*TOKENIZER.encode("there"), 7, *TOKENIZER.encode("hello"), END])
-    said = reply(model, TOKENIZER, [("user", "hello")], 30, stop_ids=(7,))
+    tokenizer = BPETokenizer(TOKENIZER.vocab, TOKENIZER.merges, MARKS, stop_ids=[7])
+    model = Parrot([*tokenizer.encode("there"), 7, *tokenizer.encode("hello"), END])
+    said = reply(model, tokenizer, [("user", "hello")], 30)
     assert "".join(said) == "there"
+    assert turn_ends(tokenizer) == {7, START, END}
 
 
-def test_a_long_conversation_is_read_once(monkeypatch):
+def test_what_begins_every_text_begins_a_conversation():
+    tokenizer = BPETokenizer(TOKENIZER.vocab, TOKENIZER.merges, MARKS, begin_ids=[9, 7])
+    turns = [("user", "hello")]
+    expected = encode_chat(TOKENIZER, turns)
+    assert encode_chat(tokenizer, turns) == [9, 7, *expected]
+    model = Parrot([END])
+    assert list(reply(model, tokenizer, turns, 5)) == []
+    assert model.read == [[9, 7, *expected]]
+
+
+def test_a_template_says_how_a_conversation_is_written_and_shortened():
+    source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}>"
+    template, model = ChatTemplate(source), Parrot([END])
+    turns = [("system", "x"), *[("user", "hello there"), ("assistant", "x")] * 9]
+    turns.append(("user", "last"))
+    assert list(reply(model, TOKENIZER, turns, 10, template)) == []
+    read = TOKENIZER.decode(model.read[0])
+    assert len(model.read[0]) <= 54
+    assert read.startswith("system: x\nuser: hello there\n")
+    assert read.endswith("assistant: x\nuser: last\n>")
+    # A model that has a template needs no marks of ChatML.
+    plain = BPETokenizer.train(["hello"], 258, ["<|eot_id|>"])
+    assert plain.decode(encode_chat(plain, [("user", "a")], template)) == "user: a\n>"
+    assert turn_ends(plain) == {257}
+
+
+def test_one_decoder_serves_a_whole_conversation(monkeypatch, call, folder):
+    made = []
+    real = decoder.Decoder.__init__
+    monkeypatch.setattr(
+        decoder.Decoder,
+        "__init__",
+        lambda self, model: (made.append(1), real(self, model))[1],
+    )
+    code, _, _ = call("chat", folder, "--max-new-tokens", 5, typed="a\nb\nc\n")
+    assert (code, len(made)) == (0, 1)
+
+
+def test_a_folder_with_a_template_is_followed(call, tmp_path, monkeypatch):
+    """Marks of another family, an end of its own, and the date of the day."""
+    specials = ["<|begin_of_text|>", "<|eot_id|>"]
+    tokenizer = BPETokenizer.train(["user assistant hello"], 270, specials)
+    torch.manual_seed(0)
+    model = TransformerLM(ModelConfig(tokenizer.vocab_size, 64, 16, 1, 2))
+    source = "{{ bos_token }}{{ messages[-1].content }}<|eot_id|>"
+    tokenizer.begin_ids = [tokenizer.special_tokens["<|begin_of_text|>"]]
+    save_llama(model, tmp_path, tokenizer, chat_template=source)
+    seen = []
+    forward = TransformerLM.forward
+    monkeypatch.setattr(
+        TransformerLM,
+        "forward",
+        lambda self, ids, cache=None: (
+            seen.append(ids[0].tolist()),
+            forward(self, ids, cache),
+        )[1],
+    )
+    code, _, err = call("chat", tmp_path, "--max-new-tokens", 2, typed="hello\n")
+    assert (code, err) == (0, "")
+    begin, end = tokenizer.special_tokens.values()
+    assert seen[0] == [begin, *tokenizer.encode("hello"), end]
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_a_device_can_be_chosen(call, folder, command):
+    arguments = (folder, "hello") if command == "generate" else (folder,)
+    code, out, err = call(command, *arguments, "--device", "nowhere", typed="hello\n")
+    assert (code, out) == (2, "")
+    assert "nowhere" in err
+    settings = ("--device", "cpu", "--max-new-tokens", 1, "--temperature", 0)
+    assert call(command, *arguments, *settings, typed="hello\n")[0] == 0
+
+
+def test_a_long_conversation_is_read_a_few_times(monkeypatch):
     """Not again for each turn that is left out."""
     turns = [("user", "hello"), ("assistant", "there")] * 200
     n_read = []
@@ -192,5 +275,5 @@ def test_a_long_conversation_is_read_once(monkeypatch):
         lambda self, text, allowed_special=(): n_read.append(len(text)) or [0],
     )
     assert len(recent(TOKENIZER, [("system", "x"), *turns], most=99)) < 40
-    # Each turn has its text, "\n" behind it, and where the assistant would go on.
-    assert len(n_read) < 4 * len(turns)
+    # All of it once, then a half, a quarter, and so on.
+    assert len(n_read) < 3 * len(turns)

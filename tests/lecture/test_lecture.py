@@ -1,7 +1,11 @@
 """Every chapter can be given as a lecture, and each of its examples comes out right."""
 
 import io
+import os
 import re
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,12 +40,10 @@ def given(chapter, monkeypatch=None, answers=()):
     if monkeypatch:
         line = iter(answers)
 
-        def read(prompt=""):
+        def read(prompt="", stream=None):
             console.print(prompt)
-            try:
-                return next(line)
-            except StopIteration:
-                raise EOFError from None
+            # A line, or nothing at the end of the input.
+            return next((answer + "\n" for answer in line), "")
 
         monkeypatch.setattr(console, "input", read)
     return lecture, console.file
@@ -51,7 +53,9 @@ def given(chapter, monkeypatch=None, answers=()):
     "module",
     [
         # The examples of all are tests already, so those beside the chapters may wait.
-        name if name in chapters() else pytest.param(name, marks=pytest.mark.check)
+        name
+        if name in chapters().values()
+        else pytest.param(name, marks=pytest.mark.check)
         for name in MODULES
     ],
 )
@@ -68,7 +72,7 @@ def test_the_lecture_of_every_module_runs_through(module):
 
 
 def test_the_syllabus_is_that_of_the_package():
-    assert chapters()[:2] == ["config", "bpe"]
+    assert list(chapters().items())[:2] == [(1, "bpe"), (2, "attention")]
     assert find("1") is find("bpe") is find("minillm.bpe")
     with pytest.raises(ValueError, match="nearest: attention"):
         find("atention")
@@ -136,7 +140,6 @@ def hidden():
 @pytest.fixture
 def sample(monkeypatch, tmp_path):
     import importlib.util
-    import sys
 
     path = tmp_path / "sample.py"
     path.write_text(SAMPLE, encoding="utf-8")
@@ -165,6 +168,24 @@ def test_a_module_is_cut_into_steps(sample):
     code = [step.text for step in steps if isinstance(step, Code)]
     assert "twice" not in code[0] and "A box" not in code[0]
     assert code[1].startswith("@property") and "The comment stays." in code[1]
+
+
+def test_what_is_looked_up_is_no_part_of_a_lecture():
+    from minillm.lecture.script import told
+
+    docstring = (
+        "Halve it.\n\nArgs:\n    x: a number.\n\nReturns:\n    Half of it.\n\n"
+        "Raises:\n    ValueError: never.\n\nExamples:\n    Of one:\n\n    >>> 1 / 2\n"
+        "    0.5\n"
+    )
+    manual = [step for step in told(docstring) if isinstance(step, Prose)]
+    lecture = list(told(docstring, reference=False))
+    assert "**Arguments**" in manual[0].text and "never" in manual[0].text
+    assert lecture[0] == Prose("Halve it.\n\nOf one:") and isinstance(lecture[1], Run)
+    # A chapter of functions alone.
+    steps = lecture_steps("data")
+    prose = "\n".join(step.text for step in steps if isinstance(step, Prose))
+    assert "**Raises**" not in prose and "**Returns**" not in prose
 
 
 def test_a_wrong_example_is_counted_and_shown(sample):
@@ -231,18 +252,57 @@ def test_formulas_and_links_are_readable():
 # The command
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+@pytest.mark.parametrize("width", [80, 100])
+def test_nothing_is_drawn_over_the_status_line(width):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    # As in a long lecture: once anything has loaded readline, `input` uses it.
+    program = (
+        "import readline\nfrom minillm.cli.lecture import lecture\nlecture('config')\n"
+    )
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=os.environ | {"TERM": "xterm"},
+    ):
+        os.close(theirs)
+        shown = b""
+        for stop, answer in enumerate([b"\n"] * 5 + [b"q\n"], 1):
+            while shown.count(b"q quit ") < stop:
+                shown += os.read(ours, 1 << 16)
+            os.write(ours, answer)
+        with suppress(OSError):  # how Linux says that the other side is closed
+            while more := os.read(ours, 1 << 16):
+                shown += more
+    os.close(ours)
+    lines = re.sub(rb"\x1b\[[\d;]*m", b"", shown)
+    assert b"expected" in lines
+    # After each answer the cursor is on a new line, goes up and clears the status.
+    assert len(re.findall(rb"q quit (q?\r\n\x1b\[1A\x1b\[2K)", lines)) == 6
+    assert lines.count(b"q quit ") == 6
+
+
 def test_the_command_lists_and_gives(monkeypatch, capsys):
     from minillm.cli.lecture import lecture
 
     lecture()
     listed = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in listed] == chapters()
-    assert [line.split()[0] for line in listed] == [str(i) for i in range(len(listed))]
+    assert [line.split() for line in listed] == [
+        [str(number), name] for number, name in chapters().items()
+    ]
     lecture("config", everything=True)
     assert capsys.readouterr().out.count("✓") >= 3
     # Whoever types nothing at the first stop has seen the beginning alone.
-    monkeypatch.setattr(Console, "input", lambda self, prompt="": "q")
-    lecture("0")
+    monkeypatch.setattr(Console, "input", lambda self, prompt="", stream=None: "q\n")
+    lecture("1")
     said = capsys.readouterr().out
     assert said and "✓" not in said
 

@@ -5,6 +5,7 @@ import math
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.console import Console
 import minillm
 from minillm.config import ModelConfig
 from minillm.data import andersen
+from minillm.drawing.first_page import first_page_data, settings_table
 from minillm.drawing.kit import summarize
 from minillm.drawing.widgets import read, sampling_data
 from minillm.files.reading import IMAGES
@@ -51,6 +53,7 @@ def test_leaves_everything_behind(run):
         "loss.svg",
         "model.safetensors",
         "tokenizer.json",
+        "tokenizer_config.json",
     ]
     assert "</svg>" in (folder / "loss.svg").read_text(encoding="utf-8")
 
@@ -148,7 +151,9 @@ def test_the_committed_milestones_are_those_of_the_committed_run():
 def test_the_committed_sweep_is_drawn_from_its_numbers():
     sweep = pytest.importorskip("benchmarks.sweep")
     results = json.loads(sweep.RESULTS.read_text(encoding="utf-8"))
-    assert sweep.table(results) == sweep.TABLE.read_text(encoding="utf-8")
+    first = json.loads((IMAGES / "data" / "first_page.json").read_text("utf-8"))
+    shown = (IMAGES / "data" / "demo-settings.md").read_text(encoding="utf-8")
+    assert settings_table(results, first["result"]) + "\n" == shown
     assert {r["name"] for r in results} <= sweep.SETTINGS.keys()
     # The demo is the setting that the page says it is.
     shape, training = sweep.SETTINGS["the same, half the rate, more decay"]
@@ -165,6 +170,38 @@ def test_known_words():
     )
     with pytest.raises(ValueError, match="no words"):
         known_words(["", "1 2"], ["the duck"])
+
+
+def test_a_run_that_came_meanwhile_is_left_alone(tmp_path):
+    """Training takes minutes, in which another command may take the name."""
+    folder = tmp_path / "demo"
+
+    def come(model, text, progress):
+        folder.mkdir(exist_ok=True)
+        (folder / "last.safetensors").write_bytes(b"a checkpoint")
+
+    config = TrainConfig(steps=1)
+    with pytest.raises(FileExistsError, match="holds a run of minillm train"):
+        run_demo(folder, config=config, documents=andersen()[:6], watch=come)
+    assert [path.name for path in folder.iterdir()] == ["last.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["a[/x]", "b [lr=0.1]", "c:fire:"])
+def test_the_demo_shows_names_and_prompts_as_they_are(run, tmp_path, name, monkeypatch):
+    folder, _, _ = run
+    console = Console(record=True, width=500, file=open_null())
+    model, tokenizer = minillm.load(folder)
+    text = demo.Text([], tokenizer, np.arange(2), np.arange(2), 1)
+    monkeypatch.setattr(demo, "known_words", lambda written, corpus: (1.0, 1))
+    monkeypatch.setattr(
+        demo, "stream_text", lambda *rest, **options: iter([f"<{name}>"])
+    )
+    demo._write(model, text, name, console)
+    copy = tmp_path / name.replace("/", "")
+    demo._save(copy, model, tokenizer, read_log(folder), console)
+    shown = console.export_text()
+    assert f"{name}<{name}>" in shown
+    assert f"kept in {copy}" in shown
 
 
 @pytest.mark.check
@@ -186,6 +223,18 @@ def test_the_whole_demo_reaches_its_aim(tmp_path):
     old = json.loads((IMAGES / "data" / "demo.json").read_text(encoding="utf-8"))
     assert new["baselines"] == pytest.approx(old["baselines"], abs=1e-3)
     assert dict(new["validation"]) == pytest.approx(dict(old["validation"]), abs=0.03)
+    # The first page says what this model predicts, and how well.
+    first = json.loads((IMAGES / "data" / "first_page.json").read_text("utf-8"))
+    again = first_page_data(tmp_path / "demo")
+    for name in ("vocab_size", "steps", "parameters", "tokens", "tokens_per_byte"):
+        assert again["result"][name] == first["result"][name]
+    assert again["result"]["loss"] == pytest.approx(first["result"]["loss"], abs=0.07)
+    for prompt, tokens in first["prompts"].items():
+        # The same tokens lead, with about the same probability.
+        new_tokens = dict(again["prompts"][prompt])
+        assert len(new_tokens.keys() & dict(tokens).keys()) >= 3, prompt
+        for token, p in tokens:
+            assert new_tokens.get(token, p) == pytest.approx(p, abs=0.1), prompt
     # So do the probabilities that the site lets its readers draw from, if they are of
     # such a run: of each, at most a third is elsewhere.
     scores, committed = sampling_data(tmp_path / "demo"), read("sampling")

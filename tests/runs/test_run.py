@@ -21,7 +21,7 @@ import minillm
 from minillm.accounting.industrialization import disclose
 from minillm.cli.app import main
 from minillm.config import ModelConfig
-from minillm.corpus.prepare import prepare
+from minillm.corpus.prepare import load_corpus, prepare
 from minillm.model import TransformerLM
 from minillm.runs import run as run_module
 from minillm.runs.run import Run
@@ -140,11 +140,17 @@ def test_the_folder_of_a_run(finished: Path, data: Path) -> None:
         "loss.svg",
         "model.safetensors",
         "tokenizer.json",
+        "tokenizer_config.json",
         "train.toml",
     ]
     model, tokenizer = minillm.load(finished)
     assert model.config == ModelConfig(300, 16, d_model=16, n_layers=1, n_heads=2)
     assert tokenizer.vocab_size == 300
+    # The end of a text outlives the look at the validation text.
+    end = tokenizer.special_tokens["<|endoftext|>"]
+    entries = json.loads((finished / "config.json").read_text(encoding="utf-8"))
+    assert entries["eos_token_id"] == entries["bos_token_id"] == end
+    assert tokenizer.stop_ids == [end]
     saved = read_toml(finished / "train.toml")["train"]
     assert TrainConfig(**saved) == TrainConfig(
         steps=12, batch_size=2, eval_every=4, eval_tokens=50, warmup_steps=2
@@ -247,6 +253,14 @@ def stopped(call: Any, data: Path, tmp_path: Path) -> Path:
         patch.setattr(Trainer, "step", limited)
         assert call(words(data, tmp_path / "run"))[0] == 2
     return tmp_path / "run"
+
+
+def test_the_demo_overwrites_no_run(call: Any, stopped: Path) -> None:
+    before = {p.name: p.read_bytes() for p in stopped.iterdir()}
+    code, _, err = call(["demo", "--out", str(stopped), "--steps", "1"])
+    assert code == 2
+    assert "holds a run of `minillm train`, which the demo would overwrite" in err
+    assert {p.name: p.read_bytes() for p in stopped.iterdir()} == before
 
 
 def test_a_run_is_not_overwritten(call: Any, data: Path, stopped: Path) -> None:
@@ -570,3 +584,65 @@ def test_killed_at_random_moments_it_ends_the_same(data: Path, tmp_path: Path) -
     assert left_over >= 2
     assert (killed / "loss.svg").is_file()
     assert_same_run(straight, killed)
+
+
+# What users call things
+
+
+@pytest.mark.parametrize("name", ["run [lr=0.1]", "a[/x]", "[bold]b", "c:fire:"])
+def test_names_are_shown_as_they_are(
+    data: Path, tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = {"steps": 2, "eval_every": 1}
+    code, out, err = call(words(data, Path(name), "--prompt", name, **changes))
+    assert code == 0, err
+    # Spaces are where the terminal's lines are wrapped.
+    shown = out.replace(" ", "")
+    assert f"keptin{name}:".replace(" ", "") in shown
+    assert shown.count(name.replace(" ", "")) == 2 + 2  # and a sample each evaluation
+    more = words(data, Path(name), "--resume", "--force", **(changes | {"steps": 3}))
+    code, out, err = call(more)
+    assert code == 0, err
+    assert f"goingonwith{name}afterstep2".replace(" ", "") in out.replace(" ", "")
+    code, out, err = call(["disclose", name])
+    assert code == 0, err
+    assert name.split()[0] in out
+
+
+def test_the_end_token_of_a_run_stays(data: Path, tmp_path: Path, call: Any) -> None:
+    code, _, err = call(words(data, tmp_path / "a"))
+    assert code == 0, err
+    config = json.loads((tmp_path / "a" / "config.json").read_text(encoding="utf-8"))
+    _, tokenizer = minillm.load(tmp_path / "a")
+    assert config["eos_token_id"] == tokenizer.special_tokens["<|endoftext|>"]
+
+
+def test_a_run_without_checkpoints_says_so(data: Path, finished: Path) -> None:
+    corpus = load_corpus(data)
+    config = TrainConfig(**read_toml(finished / "train.toml")["train"])
+    trainer = Trainer(minillm.load(finished)[0], corpus.training, config)
+    run = Run(finished.parent / "nowhere", corpus, trainer)
+    with pytest.raises(FileNotFoundError, match="has no checkpoint, neither last"):
+        run.load()
+
+
+def test_the_demo_leaves_a_run_alone(
+    data: Path, tmp_path: Path, call: Any, finished: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    code, _, err = call(["demo", "--out", str(out), "--steps", "1"])
+    assert code == 2
+    assert f"{out} holds a run of minillm train" in err
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    # Without its checkpoints it is a run still, and so is any other model a stranger.
+    for name in ("last.safetensors", "best.safetensors"):
+        (out / name).unlink()
+    assert call(["demo", "--out", str(out), "--steps", "1"])[0] == 2
+    for name in ("train.toml", "log.jsonl"):
+        (out / name).unlink()
+    code, _, err = call(["demo", "--out", str(out), "--steps", "1"])
+    assert code == 2
+    assert "holds something else than a demo" in err

@@ -31,7 +31,7 @@ def small_model(vocab_size=None):
     torch.manual_seed(0)
     tokenizer = BPETokenizer.train([unseen_tale()], 300, ["<|endoftext|>"])
     config = ModelConfig(vocab_size or tokenizer.vocab_size, 32, 16, 1, 2)
-    return Opened(TransformerLM(config).eval(), tokenizer, (), ())
+    return Opened(TransformerLM(config).eval(), tokenizer, None)
 
 
 @torch.no_grad()

@@ -105,8 +105,8 @@ def test_without_torchrun_nothing_happens() -> None:
     with distributed.joined() as device:
         assert device == "cpu"
         assert distributed.wrap(model) is model
-        assert not distributed.any_of_us(False, torch.device("cpu"))
-        assert distributed.any_of_us(True, torch.device("cpu"))
+        assert not distributed.any_rank(False, torch.device("cpu"))
+        assert distributed.any_rank(True, torch.device("cpu"))
     assert not distributed.was_restarted()
 
 
@@ -210,13 +210,13 @@ def test_trainers_know_only_their_share(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(distributed, "share", lambda starts, parts: [starts[:1]])
     seen = []
-    cut = "minillm.train.cut_pieces"
+    cut = "minillm.training.loop.cut_sequences"
 
     def watched(tokens: Any, starts: Any, *rest: Any) -> Any:
-        from minillm.training.batches import cut_pieces
+        from minillm.training.batches import cut_sequences
 
         seen.append(len(starts))
-        return cut_pieces(tokens, starts, *rest)
+        return cut_sequences(tokens, starts, *rest)
 
     monkeypatch.setattr(cut, watched)
     model = TransformerLM(ModelConfig(7, 4, d_model=8, n_layers=1, n_heads=2))

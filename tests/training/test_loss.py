@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minillm.training.loss import cross_entropy
-from minillm.training.loss_fast import cross_entropy_fast
+from minillm.training.loss import cross_entropy, cross_entropy_fast
 
 
 @settings(max_examples=30, deadline=None)

@@ -251,12 +251,12 @@ def test_it_is_an_optimizer_of_torch() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"lr": -1e-3}, "lr must be 0 or more; got -0.001"),
-        ({"lr": math.nan}, "lr must be 0 or more; got nan"),
-        ({"eps": -1.0}, "eps must be 0 or more; got -1.0"),
-        ({"weight_decay": -0.1}, "weight_decay must be 0 or more; got -0.1"),
-        ({"betas": (1.0, 0.9)}, r"betas must lie in \[0, 1\); got \(1.0, 0.9\)"),
-        ({"betas": (0.9, -0.1)}, r"betas must lie in \[0, 1\)"),
+        ({"lr": -1e-3}, "learning rate: -0.001"),
+        ({"lr": math.nan}, "learning rate: nan"),
+        ({"eps": -1.0}, "epsilon value: -1.0"),
+        ({"weight_decay": -0.1}, "weight_decay value: -0.1"),
+        ({"betas": (1.0, 0.9)}, "beta parameter at index 0: 1.0"),
+        ({"betas": (0.9, -0.1)}, "beta parameter at index 1: -0.1"),
     ],
 )
 def test_settings_out_of_range(setting: dict[str, Any], message: str) -> None:

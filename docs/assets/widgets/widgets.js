@@ -280,6 +280,81 @@
     draw();
   };
 
+  // A small graph, forward and backward, step by step.
+  widgets.gradients = (root, data) => {
+    const svg = (tag, attributes = {}, ...children) => {
+      const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+      for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+      element.append(...children);
+      return element;
+    };
+    const digits = (x) => x.toFixed(3).replace("-", "−");
+    const [high, tall, wide] = [88, 58, 92];
+    let graph, step = 0;
+    const drawing = svg("svg", { class: "w-graph", role: "img" });
+    const status = el("p", { class: "w-status", role: "status" });
+    const slider = range({ min: 0, step: 1 }, () => go(Number(slider.value)));
+    const button = (text, label, target) =>
+      el("button", { type: "button", "aria-label": label, onclick: () => go(target()) }, text);
+    const turn = () => graph.steps.findIndex((s) => s.says.startsWith("Backward"));
+    const first = button("Start", "Back to the start", () => 0);
+    const back = button("◀ Back", "One step back", () => step - 1);
+    const forward = button("Next ▶", "Next step", () => step + 1);
+    const half = button("Loss", "To the end of the forward pass", () => turn() - 1);
+    const last = button("End", "All steps", () => graph.steps.length - 1);
+    const chooser = select(Object.keys(data), () => open(chooser.value));
+    const open = (title) => {
+      graph = data[title];
+      slider.max = graph.steps.length - 1;
+      const rows = Math.max(...graph.nodes.map((n) => n.row));
+      drawing.setAttribute("viewBox", `0 0 360 ${rows * high + tall + 4}`);
+      go(0);
+    };
+    const go = (target) => {
+      step = Math.max(0, Math.min(graph.steps.length - 1, target));
+      slider.value = step;
+      first.disabled = back.disabled = step === 0;
+      last.disabled = forward.disabled = step === graph.steps.length - 1;
+      const now = graph.steps[step], passed = new Map(now.passed);
+      const seen = new Map();
+      const lines = [], labels = [];
+      graph.edges.forEach(([from, to], i) => {
+        const [a, b] = [graph.nodes[from], graph.nodes[to]];
+        // Two edges between the same numbers stand side by side.
+        const twins = graph.edges.filter(([x, y]) => x === from && y === to).length;
+        const n = seen.get(`${from} ${to}`) ?? 0;
+        seen.set(`${from} ${to}`, n + 1);
+        const shift = (n - (twins - 1) / 2) * 44;
+        const [x1, y1, x2, y2] = [a.x + shift / 2, a.row * high + tall, b.x + shift, b.row * high + 2];
+        const used = now.grads[0] === undefined ? "" : passed.has(i) ? "w-passed" :
+          now.passed.length === 0 && now.now.includes(to) && now.grads[to] === null ? "w-used" : "";
+        lines.push(svg("line", { x1, y1, x2, y2, class: `w-edge ${used}` }));
+        if (passed.has(i)) labels.push(svg("text", { x: (x1 + x2) / 2, y: (y1 + y2) / 2 + 4, class: "w-share" },
+          digits(passed.get(i))));
+      });
+      const boxes = graph.nodes.map((node, i) => {
+        const y = node.row * high + 2, [value, grad] = [now.values[i], now.grads[i]];
+        const group = svg("g", { class: `w-number ${now.now.includes(i) ? "w-now" : ""}` },
+          svg("rect", { x: node.x - wide / 2, y, width: wide, height: tall - 2, rx: 4 }),
+          svg("text", { x: node.x, y: y + 16, class: "w-name" },
+            node.made ? `${node.name} = ${node.made}` : node.name));
+        if (value !== null) group.append(svg("text", { x: node.x, y: y + 33 }, digits(value)));
+        if (grad !== null) group.append(svg("text", { x: node.x, y: y + 50, class: "w-grad" }, digits(grad)));
+        return group;
+      });
+      drawing.replaceChildren(...lines, ...boxes, ...labels);
+      drawing.setAttribute("aria-label", `A graph of ${graph.nodes.length} numbers. ${now.says}`);
+      status.textContent = `Step ${step} of ${graph.steps.length - 1}. ${now.says}`;
+    };
+    root.replaceChildren(
+      el("div", { class: "w-row" }, field("Graph", chooser), field("Steps", slider)),
+      el("div", { class: "w-row" }, first, back, forward, half, last),
+      status, drawing,
+      el("p", { class: "w-count" }, "In each box: what it is made from, its value, and ",
+        el("span", { class: "w-grad" }, "the slope of the loss in it"), ", as far as they are known."));
+    open(Object.keys(data)[0]);
+  };
+
   for (const root of document.querySelectorAll("[data-widget]")) {
     const name = root.dataset.widget;
     widgets[name](root, minillm.data[name]);

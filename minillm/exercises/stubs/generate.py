@@ -1,4 +1,4 @@
-r"""Exercises to chapter 5: sampling.
+r"""Exercises to chapter 6: sampling.
 
 Write each function in the place of its `raise NotImplementedError`, and ask
 

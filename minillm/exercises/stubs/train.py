@@ -1,4 +1,4 @@
-r"""Exercises to chapter 4: learning.
+r"""Exercises to chapter 5: learning.
 
 Write each function in the place of its `raise NotImplementedError`, and ask
 

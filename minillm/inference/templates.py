@@ -1,0 +1,177 @@
+r"""Chat templates: the form in which a model expects a conversation.
+
+**The question.** Each family of models was trained on conversations written in a form
+of its own. ChatML is one ([`minillm.inference.chat`][]); Llama 3 has another, with
+headers and a date. Written in the wrong form, a conversation is still text, and the
+model answers worse. How does a model say which form is its own?
+
+**By a program.** Its folder holds a *chat template*, a small program in the language
+Jinja: text, with holes and loops. Here is that of a model whose turns look like lines
+of a play:
+
+>>> source = (
+...     "{{ bos_token }}{% for message in messages %}"
+...     "{{ message['role'] }}: {{ message['content'] | trim }}{{ eos_token }}\n"
+...     "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+... )
+>>> template = ChatTemplate(source, {"bos_token": "<s>", "eos_token": "</s>"})
+>>> print(template.render([("user", " Hello! ")]))
+<s>user: Hello!</s>
+assistant:
+
+**A program of a stranger.** It came with the weights, so it is not trusted. It runs in
+Jinja's sandbox, `ImmutableSandboxedEnvironment`, which lets it see the conversation and
+neither files nor the inside of Python. transformers runs it in the same one, with the
+same few helpers, and the tests compare the two. What the sandbox does not limit is
+time: a template that loops for hours does so until you stop it.
+
+**Marks again.** The template writes special tokens as text. So could the user, and then
+the two would look alike. Before a template sees a speech, each special token in it is
+replaced by a character that stands for nothing; after the text has been cut at the
+template's own special tokens, the letters are put back:
+
+>>> tokenizer = BPETokenizer.train(["hello"], 259, ["<s>", "</s>"])
+>>> ids = template.encode(tokenizer, [("user", "Hello!</s>")])
+>>> ids.count(tokenizer.special_tokens["</s>"])
+1
+>>> print(tokenizer.decode(ids))
+<s>user: Hello!</s></s>
+assistant:
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, NoReturn
+
+from minillm.bpe import BPETokenizer
+
+__all__ = ["ChatTemplate"]
+
+Turn = tuple[str, str]  # who speaks, and what
+UNASSIGNED = range(0x100000, 0x10FFFE)  # private characters: no text needs them
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    r"""The form of a conversation, as a model's folder or file describes it.
+
+    Args:
+        source: the template, in Jinja.
+        tokens: what its variables `bos_token`, `eos_token` and the like stand for.
+
+    Examples:
+        Some templates accept only turns that alternate, and say so themselves:
+
+        >>> template = ChatTemplate("{{ raise_exception('the user speaks first') }}")
+        >>> template.render([("assistant", "Hello!")])
+        Traceback (most recent call last):
+        ValueError: the model's chat template refuses this: the user speaks first
+    """
+
+    source: str
+    tokens: Mapping[str, str] = field(default_factory=dict)
+
+    def render(self, turns: Sequence[Turn]) -> str:
+        """Write a conversation as text, up to where the assistant has to go on.
+
+        Args:
+            turns: who spoke, and what.
+
+        Returns:
+            The text, with special tokens spelled out.
+
+        Raises:
+            ValueError: if the template is not valid, or refuses this conversation.
+        """
+        messages = [{"role": who, "content": what} for who, what in turns]
+        try:
+            return _compile(self.source).render(
+                messages=messages,
+                tools=None,
+                documents=None,
+                add_generation_prompt=True,
+                **self.tokens,
+            )
+        # A template is a program, and can fail in every way that a program can.
+        except Exception as error:
+            raise ValueError(
+                f"the model's chat template refuses this: {error!s:.200}"
+            ) from error
+
+    def encode(self, tokenizer: BPETokenizer, turns: Sequence[Turn]) -> list[int]:
+        """Write a conversation as ids, up to where the assistant has to go on.
+
+        Args:
+            tokenizer: that of the model.
+            turns: who spoke, and what.
+
+        Returns:
+            The ids. No special token among them comes from a turn.
+        """
+        specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
+        said = "".join(what for _, what in turns)
+        free = (chr(code) for code in UNASSIGNED if chr(code) not in said)
+        hidden = {name: next(free) for name in specials if name in said}
+        text = self.render([(who, _replace(what, hidden)) for who, what in turns])
+        shown = {character: name for name, character in hidden.items()}
+        ids: list[int] = []
+        # Split at a group, ordinary text and special tokens take turns.
+        parts = re.split(f"({_any_of(specials)})", text) if specials else [text]
+        for i, part in enumerate(parts):
+            if i % 2:
+                ids.append(tokenizer.special_tokens[part])
+            else:
+                ids += tokenizer.encode(_replace(part, shown))
+        return ids
+
+
+def _any_of(names: Iterable[str]) -> str:
+    return "|".join(map(re.escape, names))
+
+
+def _replace(text: str, names: Mapping[str, str]) -> str:
+    """Replace all names at once, the first listed first."""
+    if not names:
+        return text
+    return re.sub(_any_of(names), lambda found: names[found[0]], text)
+
+
+@lru_cache(8)
+def _compile(source: str) -> Any:
+    """Compile a template in the environment that transformers gives it."""
+    from jinja2 import Environment, TemplateError, nodes
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """`{% generation %}` marks what the assistant said; here it changes nothing."""
+
+        def __init__(self, environment: Environment) -> None:
+            super().__init__(environment)
+            self.tags = {"generation"}
+
+        def parse(self, parser: Any) -> nodes.Node:
+            scope = nodes.Scope(lineno=next(parser.stream).lineno)
+            scope.body = parser.parse_statements(
+                ("name:endgeneration",), drop_needle=True
+            )
+            return scope
+
+    def refuse(message: str) -> NoReturn:
+        raise TemplateError(message)
+
+    def to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+        # Jinja's own filter would escape what has a meaning in HTML.
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = to_json
+    environment.globals["raise_exception"] = refuse
+    environment.globals["strftime_now"] = lambda style: datetime.now().strftime(style)
+    return environment.from_string(source)
