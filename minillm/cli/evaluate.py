@@ -36,7 +36,7 @@ def evaluate(
 ) -> None:
     """Ask a model the questions of TASK: how good is it, and how sure is that?"""
     from minillm.evaluation import chance_corrected
-    from minillm.formats.opening import open_model
+    from minillm.files.opening import open_model
     from minillm.inference.tasks import answer_questions, read_questions, summary
 
     questions = read_questions(task)

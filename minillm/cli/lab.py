@@ -13,7 +13,7 @@ __all__ = ["lab"]
 
 def lab(
     name: Annotated[
-        str, typer.Argument(help="context, digits, scaling or posttraining.")
+        str, typer.Argument(help="context, curation, digits, posttraining or scaling.")
     ],
     quick: Annotated[
         bool, typer.Option("--quick", help="A reduced version, of a few minutes.")

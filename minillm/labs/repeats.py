@@ -27,10 +27,10 @@ from typing import NamedTuple
 
 import torch
 
+from minillm.files.folders import load_gguf, load_llama
 from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
 from minillm.flops import param_count
-from minillm.hub import load_gguf, load_llama
 from minillm.inference.attention_maps import attention_maps
 from minillm.model import TransformerLM
 from minillm.train import cross_entropy

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import minillm
-from minillm.lecture.script import (
+from minillm.cli.lecture_script import (
     Code,
     Prose,
     Run,
@@ -23,7 +23,7 @@ from minillm.lecture.script import (
     lecture_steps,
     plain,
 )
-from minillm.lecture.show import Lecture
+from minillm.cli.lecture_show import Lecture
 
 PACKAGE = Path(minillm.__file__).parent
 MODULES = sorted(
@@ -147,7 +147,7 @@ def sample(monkeypatch, tmp_path):
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "sample", module)
     spec.loader.exec_module(module)
-    for part in ("lecture.show", "lecture.script"):
+    for part in ("cli.lecture_show", "cli.lecture_script"):
         monkeypatch.setattr(f"minillm.{part}.find", lambda chapter: module)
 
 
@@ -171,7 +171,7 @@ def test_a_module_is_cut_into_steps(sample):
 
 
 def test_what_is_looked_up_is_no_part_of_a_lecture():
-    from minillm.lecture.script import told
+    from minillm.cli.lecture_script import told
 
     docstring = (
         "Halve it.\n\nArgs:\n    x: a number.\n\nReturns:\n    Half of it.\n\n"
@@ -214,7 +214,7 @@ def test_back_and_jump_start_from_a_clean_state(sample, monkeypatch):
 
 
 def test_an_example_starts_from_what_came_before_it_and_nothing_else(sample):
-    from minillm.lecture.script import told
+    from minillm.cli.lecture_script import told
 
     lecture, _ = given("sample")
     _, count = told(">>> n = 0\n>>> n = n + 1; n\n1\n")

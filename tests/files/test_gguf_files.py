@@ -13,9 +13,9 @@ from test_hub import loud, relative, some_ids
 from minillm.bpe import BPETokenizer
 from minillm.config import LinearScaling, ModelConfig
 from minillm.data import andersen
-from minillm.formats import gguf_files as hub_gguf
-from minillm.formats.gguf_files import read_gguf
-from minillm.formats.opening import open_model
+from minillm.files import gguf_files as hub_gguf
+from minillm.files.gguf_files import read_gguf
+from minillm.files.opening import open_model
 from minillm.generate import generate
 from minillm.hub import load_gguf, save_llama
 from minillm.tokenizer.parts import to_characters

@@ -1,6 +1,6 @@
 r"""From a name to something that writes.
 
-**The question.** [`minillm.formats.folders`][] reads a model and [`minillm.bpe`][] a
+**The question.** [`minillm.files.folders`][] reads a model and [`minillm.bpe`][] a
 tokenizer. Three facts are still missing before the two can write, and all are in the
 files: which ids stand *before* a text, which one *ends* it, and how a conversation is
 written down.
@@ -21,7 +21,7 @@ Each may stand in several files. The first that says it counts:
 
 (`bos_token` counts only with `add_bos_token`.) A GGUF file has the same in its table.
 The first two become part of the tokenizer.
-[`open_model`][minillm.formats.opening.open_model] takes any of these: a run of the
+[`open_model`][minillm.files.opening.open_model] takes any of these: a run of the
 course, a folder, a GGUF file, a name on the hub.
 """
 
@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minillm.bpe import BPETokenizer
+from minillm.files.folders import assemble, load_llama
+from minillm.files.gguf_files import read_gguf
 from minillm.files.reading import read_json
-from minillm.formats.folders import assemble, load_llama
-from minillm.formats.gguf_files import read_gguf
 from minillm.inference.templates import ChatTemplate
 from minillm.model import TransformerLM
 
@@ -91,7 +91,7 @@ def open_model(source: str | PathLike[str]) -> Opened:
 
         >>> import tempfile
         >>> from minillm.config import ModelConfig
-        >>> from minillm.formats.folders import save_llama
+        >>> from minillm.files.folders import save_llama
         >>> tokenizer = BPETokenizer.train(["a rose is a rose"], 260, ["<|endoftext|>"])
         >>> config = ModelConfig(260, 8, d_model=16, n_layers=1, n_heads=2)
         >>> with tempfile.TemporaryDirectory() as folder:

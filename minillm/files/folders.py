@@ -33,14 +33,14 @@ from torch import Tensor
 from minillm.accounting.shapes import param_count
 from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
-from minillm.files.writing import atomic_write
-from minillm.formats.llama_files import (
+from minillm.files.llama_files import (
     describe,
     describe_tokenizer,
     read_config,
     read_weights,
     text_ends,
 )
+from minillm.files.writing import atomic_write
 from minillm.model import TransformerLM
 from minillm.training.checkpoint import compare
 
@@ -85,7 +85,7 @@ def to_halves(
 def to_pairs(
     weight: Float[Tensor, "rows d_model"], n_heads: int
 ) -> Float[Tensor, "rows d_model"]:
-    """Undo [`to_halves`][minillm.formats.folders.to_halves].
+    """Undo [`to_halves`][minillm.files.folders.to_halves].
 
     Args:
         weight: the weight.
@@ -143,7 +143,7 @@ def load_llama(folder: str | PathLike[str]) -> TransformerLM:
     r"""Read a model from a Llama folder.
 
     Args:
-        folder: one that [`save_llama`][minillm.formats.folders.save_llama] or
+        folder: one that [`save_llama`][minillm.files.folders.save_llama] or
             `save_pretrained` wrote.
 
     Returns:

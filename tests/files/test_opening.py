@@ -19,7 +19,7 @@ import minillm
 from minillm.bpe import BPETokenizer
 from minillm.cli.app import app
 from minillm.config import ModelConfig, RopeScaling
-from minillm.formats.opening import (
+from minillm.files.opening import (
     find,
     open_model,
     read_begin_ids,

@@ -10,7 +10,7 @@ Section(title='minillm.bpe')
 >>> [type(step).__name__ for step in steps[1:4]]
 ['Prose', 'Run', 'Prose']
 
-[`minillm.lecture.show`][] gives the lecture.
+[`minillm.cli.lecture_show`][] gives the lecture.
 """
 
 import ast

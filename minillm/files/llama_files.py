@@ -155,7 +155,7 @@ def describe(config: ModelConfig) -> dict[str, Any]:
         config: the shape.
 
     Returns:
-        What [`read_config`][minillm.formats.llama_files.read_config] reads, in JSON's
+        What [`read_config`][minillm.files.llama_files.read_config] reads, in JSON's
         types.
 
     Examples:

@@ -1,7 +1,7 @@
 r"""A chapter as a lecture: its prose on the screen, its examples run while you watch.
 
-The steps come from [`minillm.lecture.script`][]. The prose of a step is rendered, an
-example is shown, and when the speaker presses Enter it runs, and its output appears
+The steps come from [`minillm.cli.lecture_script`][]. The prose of a step is rendered,
+an example is shown, and when the speaker presses Enter it runs, and its output appears
 beside the expected one. The standard library's `doctest` runs the examples, the library
 `rich` draws.
 """
@@ -27,7 +27,7 @@ try:
 except ImportError:  # on Windows: the status lines stay
     termios = None  # type: ignore[assignment]
 
-from minillm.lecture.script import Code, Prose, Run, Section, find, lecture_steps
+from minillm.cli.lecture_script import Code, Prose, Run, Section, find, lecture_steps
 
 __all__ = ["Lecture"]
 
