@@ -1,3 +1,3 @@
-"""Whole files, foreign files read with suspicion, models as other programs keep them."""
+"""Whole files, foreign files read with care, models as other programs keep them."""
 
 __all__: list[str] = []
