@@ -23,6 +23,7 @@ HEADINGS = {
     "model": "The model",
     "gradients": "Gradients by hand",
     "training": "Training",
+    "curation": "Near duplicates",
     "start": "Until something happens",
     "gpu": "On a GPU",
 }
@@ -50,6 +51,8 @@ TITLES = {
     "optimizer": "AdamW",
     "checkpoint": "Checkpoints",
     "ddp": "Two processes",
+    "minhash": "Signatures",
+    "pairs": "Signatures and pairs",
     "imports": "Imports",
     "commands": "Commands",
     "doctests": "Doctests",

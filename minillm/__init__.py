@@ -11,7 +11,10 @@ Read the chapters in this order; each is a module, and each runs:
 5. [`minillm.train`][]: learning, from the loss to the loop
 6. [`minillm.generate`][]: sampling, from probabilities back to text
 7. [`minillm.flops`][]: accounting: where the FLOPs, the bytes and the hours go
+9. [`minillm.curation`][]: where the text comes from, and what cleaning it is worth
 10. [`minillm.emergence`][]: more is different: what small models cannot tell
+11. [`minillm.posttraining`][]: from completing to answering
+12. [`minillm.evaluation`][]: how good is it, and how sure are we
 
 Around them stand [`minillm.data`][] (the corpus), [`minillm.hub`][] (folders that other
 programs read), the command line, the exercises, which grade themselves, and one package
@@ -37,7 +40,7 @@ def load(folder: "str | PathLike[str]") -> "tuple[TransformerLM, BPETokenizer]":
     Args:
         folder: a run of this package, any Llama folder in the layout of Hugging Face
             (`config.json`, `model.safetensors`, `tokenizer.json`), a GGUF file, or a
-            name on the hub; see [`minillm.formats.opening`][].
+            name on the hub; see [`minillm.files.opening`][].
 
     Returns:
         The model, in evaluation mode, and its tokenizer.
@@ -61,6 +64,6 @@ def load(folder: "str | PathLike[str]") -> "tuple[TransformerLM, BPETokenizer]":
         (True, True)
     """
     # Imported here, so that `import minillm` costs nothing.
-    from minillm.formats.opening import open_model
+    from minillm.files.opening import open_model
 
     return open_model(folder)[:2]

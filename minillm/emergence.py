@@ -277,6 +277,7 @@ arXiv:2206.07682.
 from typing import Any
 
 from minillm.labs import context as lab_context
+from minillm.labs import curation as lab_curation
 from minillm.labs import digits as lab_digits
 from minillm.labs import scaling as lab_scaling
 from minillm.labs.bench import Lab, committed
@@ -297,7 +298,8 @@ __all__ = [
 ]
 
 LABS: dict[str, Lab] = {
-    lab.name: lab for lab in (lab_context.LAB, lab_digits.LAB, lab_scaling.LAB)
+    lab.name: lab
+    for lab in (lab_context.LAB, lab_digits.LAB, lab_scaling.LAB, lab_curation.LAB)
 }
 """The experiments, by the names that `minillm lab` knows."""
 

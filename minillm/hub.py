@@ -32,29 +32,29 @@ Forget it, and only the first token comes out right.
 >>> torch.equal(to_pairs(to_halves(rows, n_heads=2), n_heads=2), rows)
 True
 
-The files of llama.cpp are in our order, so [`minillm.formats.gguf_files`][] reorders
+The files of llama.cpp are in our order, so [`minillm.files.gguf_files`][] reorders
 nothing.
 
-[`minillm.formats.folders`][] holds what writes and reads such a folder,
-[`save_llama`][minillm.formats.folders.save_llama] and
-[`load_llama`][minillm.formats.folders.load_llama]. What is in the files, and what is
-refused in them, is the subject of [`minillm.formats.llama_files`][].
-[`minillm.formats.opening`][] turns such a folder into a model that writes.
+[`minillm.files.folders`][] holds what writes and reads such a folder,
+[`save_llama`][minillm.files.folders.save_llama] and
+[`load_llama`][minillm.files.folders.load_llama]. What is in the files, and what is
+refused in them, is the subject of [`minillm.files.llama_files`][].
+[`minillm.files.opening`][] turns such a folder into a model that writes.
 """
 
 from os import PathLike
 
 from minillm.bpe import BPETokenizer
-from minillm.formats.folders import (
+from minillm.files.folders import (
     assemble,
     load_llama,
     save_llama,
     to_halves,
     to_pairs,
 )
-from minillm.formats.gguf_files import read_gguf
-from minillm.formats.llama_files import read_config
-from minillm.formats.opening import open_model
+from minillm.files.gguf_files import read_gguf
+from minillm.files.llama_files import read_config
+from minillm.files.opening import open_model
 from minillm.model import TransformerLM
 
 __all__ = [
@@ -71,7 +71,7 @@ __all__ = [
 def load_gguf(file: str | PathLike[str]) -> tuple[TransformerLM, BPETokenizer]:
     r"""Read a model and its tokenizer from a GGUF file.
 
-    [`minillm.formats.gguf_files`][] tells what such a file holds.
+    [`minillm.files.gguf_files`][] tells what such a file holds.
 
     Args:
         file: the file.

@@ -93,6 +93,20 @@ PACKAGES = (
             ),
         ),
     ),
+    # Pages of iana.org as a crawler stored them in 2014: a WARC of the real web.
+    Package(
+        "pip",
+        "pywb",
+        "2.10.0",
+        "885767217656f6e9833eb4c58180ec6b2a4757d8ff30b9ee6d8e743dcb47660d",
+        (
+            (
+                "iana.warc.gz",
+                "pywb-2.10.0.data/data/sample_archive/warcs/iana.warc.gz",
+                "7c0c21511330bdec4ed58c9aeb1571ad54d7c63c571ba242763108152f880c72",
+            ),
+        ),
+    ),
     # A language model of 135 million parameters.
     Package(
         "pip",

@@ -492,7 +492,7 @@ def check_model(model: Any) -> None:
 
 @target("model.safetensors", "tokenizer.json", *SMALL_FILES, seeds=llama_seeds)
 def llama(folder: Path) -> None:
-    from minillm.formats.opening import open_model
+    from minillm.files.opening import open_model
 
     opened = open_model(folder)
     check_model(opened.model)
@@ -532,7 +532,7 @@ def gguf_seeds() -> list[tuple[bytes, ...]]:
     import gguf
     import numpy as np
 
-    from minillm.formats.gguf_files import BLOCK_NAMES, TOP_NAMES
+    from minillm.files.gguf_files import BLOCK_NAMES, TOP_NAMES
     from minillm.tokenizer.parts import to_characters
 
     model, tokenizer = small_model(), small_tokenizers()[0]
@@ -572,7 +572,7 @@ def gguf_seeds() -> list[tuple[bytes, ...]]:
 
 @target("model.gguf", seeds=gguf_seeds)
 def gguf(folder: Path) -> None:
-    from minillm.formats.opening import open_model
+    from minillm.files.opening import open_model
 
     opened = open_model(folder / "model.gguf")
     check_model(opened.model)
@@ -758,7 +758,7 @@ def settings(folder: Path) -> None:
 
 
 def log_seeds() -> list[tuple[bytes, ...]]:
-    from minillm.formats.llama_files import describe
+    from minillm.files.llama_files import describe
 
     lines = [
         {"event": "config", "steps": 2, "batch_size": 1, "max_lr": 0.1, "seed": 0},

@@ -237,9 +237,10 @@ def test_from_a_run_to_the_page(tmp_path):
 
 
 def test_every_part_has_a_title():
-    from benchmarks import gpu, gradients, model, start, tokenizer, training
+    from benchmarks import curation, gpu, gradients, model, start, tokenizer, training
 
     parts = [*tokenizer.PARTS, *model.PARTS, *gradients.PARTS, *training.PARTS]
+    parts += curation.PARTS
     parts += [*start.PARTS, *gpu.PARTS]
     assert parts == list(page.TITLES)
 

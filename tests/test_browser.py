@@ -215,7 +215,7 @@ def test_no_line_of_code_begins_with_an_empty_one(browser: Any, site: Path) -> N
     reader = Reader(browser, site, viewport=NARROW)
     for name in (
         "tokenizer/learning.html",
-        "formats/gguf_files.html",
+        "files/gguf_files.html",
         "exercises/model.html",
     ):
         tops = reader.open(name).eval_on_selector_all(

@@ -90,7 +90,7 @@ def test_a_pattern_may_be_a_trap(pattern, outcome, monkeypatch):
 
 def test_the_search_would_find_something(monkeypatch):
     """A reader that trusts its files is caught by the same few attempts."""
-    from minillm.formats import llama_files as hub_files
+    from minillm.files import llama_files as hub_files
 
     monkeypatch.setattr(
         hub_files, "read_json", lambda path: json.loads(path.read_text("utf-8"))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from minillm import load
 from minillm.bpe import BPETokenizer
 from minillm.config import LinearScaling, ModelConfig, RopeScaling
-from minillm.formats import folders
+from minillm.files import folders
 from minillm.generate import generate
 from minillm.hub import load_llama, save_llama, to_halves, to_pairs
 from minillm.model import TransformerLM

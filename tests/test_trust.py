@@ -15,8 +15,8 @@ from test_crash import SHAPE, TOKENIZER, model
 from minillm.bpe import GPT2_PATTERN, GPT4_PATTERN, BPETokenizer
 from minillm.corpus.prepare import load_corpus, prepare
 from minillm.data import tokenize
+from minillm.files.opening import find, open_model
 from minillm.files.reading import open_array
-from minillm.formats.opening import find, open_model
 from minillm.generate import stream_text
 from minillm.hub import load_llama, save_llama
 from minillm.train import TrainConfig, Trainer, load_checkpoint, read_extra

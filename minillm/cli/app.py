@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from minillm.cli import data as data_cli
+from minillm.cli import evaluate as evaluate_cli
 from minillm.cli import exercises as exercises_cli
 from minillm.cli import flops as flops_cli
 from minillm.cli import generate as generate_cli
@@ -119,6 +120,7 @@ for command in (flops_cli.flops, flops_cli.cost, flops_cli.disclose, lab_cli.lab
     app.command()(command)
 app.command()(generate_cli.generate)
 app.command()(generate_cli.chat)
+app.command()(evaluate_cli.evaluate)
 app.command()(train_cli.train)
 app.add_typer(tokenizer_cli.app)
 app.add_typer(data_cli.app)

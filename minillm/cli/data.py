@@ -1,6 +1,6 @@
-r"""The command `minillm data prepare`.
+r"""The commands `minillm data clean` and `minillm data prepare`.
 
-It brings [`minillm.corpus.prepare`][] to a terminal.
+It brings [`minillm.corpus.clean`][] and [`minillm.corpus.prepare`][] to a terminal.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import typer
 
 from minillm.config import VOCAB_SIZE
 
-__all__ = ["app", "prepare"]
+__all__ = ["app", "clean", "prepare"]
 
 app = typer.Typer(
     name="data", help="Make token files of your own text.", no_args_is_help=True
@@ -77,3 +77,49 @@ def prepare(
             f"{facts['bytes'][part] / n:.2f} bytes on average"
         )
     print(f"kept in {out}: train on it with minillm train --data {out}")
+
+
+@app.command()
+def clean(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE",
+            help="Files named .warc, .warc.gz, .html or .jsonl; others are text.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    apart: Annotated[
+        list[Path] | None,
+        typer.Option(help="Test texts: what shares 13 words in a row is dropped."),
+    ] = None,
+    field: Annotated[
+        str, typer.Option(help="Where a JSON object has its text.")
+    ] = "text",
+    workers: Annotated[
+        int | None, typer.Option(help="How many processes work.")
+    ] = None,
+) -> None:
+    """Extract, filter and deduplicate texts. What is dropped is listed, with a reason.
+
+    To continue a run that was stopped, start it again.
+    """
+    from minillm.corpus.clean import Settings
+    from minillm.corpus.clean import clean as clean_files
+
+    report = clean_files(
+        files,
+        out,
+        apart=apart or [],
+        settings=Settings(field=field),
+        workers=workers,
+        say=print,
+    )
+    for reason, group in sorted(
+        report["dropped"].items(), key=lambda item: -item[1]["count"]
+    ):
+        sample = group["samples"][0]["name"]
+        print(f"dropped {group['count']:,}: {reason}, like {sample}")
+    for note, count in sorted(report["encodings"].items()):
+        print(f"{count:,} pages {note}")
+    print(f"kept in {out}: minillm data prepare {out / 'texts.jsonl'} --out FOLDER")

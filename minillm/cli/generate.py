@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from minillm.formats.opening import Opened
+    from minillm.files.opening import Opened
 
 __all__ = ["chat", "generate"]
 
@@ -110,7 +110,7 @@ def chat(
 
 def _open(source: str, device: str) -> "Opened":
     """Open a model on a device."""
-    from minillm.formats.opening import open_model
+    from minillm.files.opening import open_model
     from minillm.runs.checks import pick_device
 
     chosen = pick_device(device)

@@ -12,7 +12,9 @@ __all__ = ["lab"]
 
 
 def lab(
-    name: Annotated[str, typer.Argument(help="context, digits or scaling.")],
+    name: Annotated[
+        str, typer.Argument(help="context, curation, digits, posttraining or scaling.")
+    ],
     quick: Annotated[
         bool, typer.Option("--quick", help="A reduced version, of a few minutes.")
     ] = False,
@@ -38,11 +40,13 @@ def lab(
     from rich.console import Console
 
     from minillm.emergence import LABS
+    from minillm.labs import posttraining
     from minillm.labs.bench import change, run_lab
 
-    if name not in LABS:
-        raise ValueError(f"no lab {name!r}: there are {', '.join(LABS)}")
-    chosen = LABS[name]
+    labs = LABS | {"posttraining": posttraining.LAB}
+    if name not in labs:
+        raise ValueError(f"no lab {name!r}: there are {', '.join(labs)}")
+    chosen = labs[name]
     points = chosen.points(quick)
     for setting in settings or []:
         points = change(points, setting)

@@ -1,6 +1,6 @@
 r"""The command `minillm lecture`.
 
-The course does not explain this module: it puts [`minillm.lecture.show`][] on a
+The course does not explain this module: it puts [`minillm.cli.lecture_show`][] on a
 terminal.
 """
 
@@ -25,8 +25,8 @@ def lecture(
     """Give a chapter as a lecture. Enter runs the next example."""
     from rich.console import Console
 
-    from minillm.lecture.script import chapters
-    from minillm.lecture.show import Lecture
+    from minillm.cli.lecture_script import chapters
+    from minillm.cli.lecture_show import Lecture
 
     console = Console()
     if not chapter:

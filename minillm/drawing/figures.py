@@ -18,11 +18,13 @@ from typing import Any
 from minillm.accounting.industrialization import disclose, disclosure_table
 from minillm.drawing.attention import attention_grid, distance_curve
 from minillm.drawing.compression import compression_curve
+from minillm.drawing.curation import CURATION_FIGURES
 from minillm.drawing.first_page import write_first_page
 from minillm.drawing.flops import context_curve, roofline_curve, shares_curve
 from minillm.drawing.gradients import depth_curve, error_curve
 from minillm.drawing.kit import loss_curve, summarize
 from minillm.drawing.labs import LAB_FIGURES
+from minillm.drawing.posttraining import POSTTRAINING_FIGURES
 from minillm.drawing.training import descent_curve, schedule_curve
 from minillm.drawing.widgets import write_all
 from minillm.files.reading import IMAGES
@@ -63,7 +65,9 @@ def draw_all(folder: Path) -> list[Path]:
         "flop-shares.svg": shares_curve,
         "flop-context.svg": context_curve,
         "roofline.svg": roofline_curve,
+        **CURATION_FIGURES,
         **LAB_FIGURES,
+        **POSTTRAINING_FIGURES,
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, draw in figures.items():

@@ -30,13 +30,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["LAB_FIGURES"]
+__all__ = ["LAB_FIGURES", "draw_band", "new_panels", "save_light"]
 
 WIDTHS = {8: PURPLE, 16: GREEN, 32: BLUE, 64: ORANGE}
 
 
-def _save(figure: "Figure", path: Path, title: str) -> None:
-    """Write a figure that is light: a page holds six, with hundreds of points."""
+def save_light(figure: "Figure", path: Path, title: str) -> None:
+    """Write a figure that is light: a page holds six, with hundreds of points.
+
+    Args:
+        figure: the figure.
+        path: the SVG file to write.
+        title: what it shows, for those who cannot see it.
+    """
     for axes in figure.axes:
         axes.minorticks_off()
     save_figure(figure, path, title)
@@ -45,16 +51,32 @@ def _save(figure: "Figure", path: Path, title: str) -> None:
         file.write(svg.encode())
 
 
-def _panels(columns: int, height: float = 3.4) -> "tuple[Figure, list[Axes]]":
+def new_panels(columns: int, height: float = 3.4) -> "tuple[Figure, list[Axes]]":
+    """Make a figure of several panels, side by side.
+
+    Args:
+        columns: how many.
+        height: in inches.
+
+    Returns:
+        The figure, and the axes of each panel.
+    """
     figure, axes = new_figure(height=height)
     axes.remove()
     return figure, list(figure.subplots(1, columns))
 
 
-def _band(
+def draw_band(
     axes: "Axes", x: Sequence[float], runs: Sequence[Sequence[float]], **style: Any
 ) -> None:
-    """A line through the means, in a band from the lowest to the highest seed."""
+    """Draw a line through the means, in a band from the lowest to the highest seed.
+
+    Args:
+        axes: where.
+        x: the numbers below.
+        runs: for each seed, its curve.
+        **style: for the line; `color` is needed, for the band, too.
+    """
     columns = list(zip(*runs, strict=True))
     axes.plot(x, [sum(c) / len(c) for c in columns], **style)
     low, high = [min(c) for c in columns], [max(c) for c in columns]
@@ -89,7 +111,7 @@ def context_steps(path: Path) -> None:
         path: the SVG file to write.
     """
     results = _main_runs(committed(lab_context.LAB))
-    figure, panels = _panels(2)
+    figure, panels = new_panels(2)
     for axes, column, name in zip(panels, (1, 2), ("loss", "accuracy"), strict=True):
         for config, same in by_config(results):
             flops = same[0]["flops"] / config["steps"]
@@ -97,7 +119,7 @@ def context_steps(path: Path) -> None:
             runs = [[row[column] for row in r["curve"]][1:] for r in same]
             style = "-" if config["layers"] == 2 else DASHED
             label = f"{config['layers']} layers" if config["layers"] > 1 else "1 layer"
-            _band(
+            draw_band(
                 axes,
                 x,
                 runs,
@@ -115,7 +137,7 @@ def context_steps(path: Path) -> None:
     panels[1].legend(
         frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(0, 0.86)
     )
-    _save(
+    save_light(
         figure,
         path,
         "Loss and accuracy against compute within each run: two layers fall from one "
@@ -158,7 +180,7 @@ def context_models(path: Path) -> None:
     axes.plot([], [], "s", color=INK, label="two heads")
     axes.plot([], [], "o", color=INK, mfc="none", label="one layer")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    _save(
+    save_light(
         figure,
         path,
         "Final accuracy of many models against the compute of their training",
@@ -184,11 +206,11 @@ def context_heads(path: Path) -> None:
         ("previous position, first layer", BLUE, _column(results, 3)),
         ("after the same state, second layer", ORANGE, _column(results, 4)),
     ):
-        _band(axes, x, runs, color=colour, label=name)
+        draw_band(axes, x, runs, color=colour, label=name)
     axes.axhline(even, color=ORANGE, lw=1, ls=DASHED)
     axes.set(xlabel="training step", ylim=(0, 1), ylabel="share", xlim=(0, x[-1]))
     axes.legend(frameon=False, fontsize=8, loc="upper left")
-    _save(
+    save_light(
         figure,
         path,
         "Attention to the previous position and to those after the same state, rising "
@@ -211,7 +233,7 @@ def context_maps(path: Path) -> None:
         for r in committed(lab_context.LAB)
         if r["config"] == lab_context.BASE | {"width": 16} and "maps" in r
     )
-    figure, panels = _panels(4, height=2.0)
+    figure, panels = new_panels(4, height=2.0)
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path as Outline
 
@@ -239,7 +261,7 @@ def context_maps(path: Path) -> None:
         axes.set_title(title, fontsize=9)
         axes.set_xticks([])
         axes.set_yticks([])
-    _save(
+    save_light(
         figure,
         path,
         "Attention of both layers before and after the jump: even rows become a line "
@@ -254,7 +276,7 @@ def digits_metrics(path: Path) -> None:
         path: the SVG file to write.
     """
     results = committed(lab_digits.LAB)
-    figure, panels = _panels(3, height=3.2)
+    figure, panels = new_panels(3, height=3.2)
     metrics = ("answers right", "symbols right", "ln likelihood of a symbol")
     for task, colour in (("code", BLUE), ("sums", ORANGE)):
         same_task = [r for r in results if r["config"]["task"] == task]
@@ -287,7 +309,7 @@ def digits_metrics(path: Path) -> None:
         axes.set(xscale="log", xlabel="FLOPs of training", ylabel=name)
     panels[1].set_ylim(0, 1.03)
     panels[0].legend(frameon=False, fontsize=8, loc="upper left")
-    _save(
+    save_light(
         figure,
         path,
         "Share of right answers, share of right symbols and likelihood of the same "
@@ -304,7 +326,7 @@ def scaling_law(path: Path) -> None:
     results = committed(lab_scaling.LAB)
     told = forecast(results)
     budgets = sorted({r["config"]["budget"] for r in results})
-    figure, (left, right) = _panels(2)
+    figure, (left, right) = new_panels(2)
     for budget, colour in zip(
         budgets, (PURPLE, GREEN, BLUE, ORANGE, INK), strict=False
     ):
@@ -348,7 +370,7 @@ def scaling_law(path: Path) -> None:
     right.legend(frameon=False, fontsize=8, loc="lower left")
     ticks = [3, 3.5, 4, 4.5, 5]
     right.set_yticks(ticks, [str(tick) for tick in ticks])
-    _save(
+    save_light(
         figure,
         path,
         "Loss against size for several budgets, and the best loss against the budget "

@@ -45,6 +45,9 @@ from typing import Any, TypeVar, overload
 from minillm.exercises.exercise import CHAPTERS, Exercise
 from minillm.exercises import (
     accounting,
+    aligning,
+    judging,
+    curation,
     differentiating,
     predicting,
     sampling,
@@ -66,7 +69,10 @@ EXERCISES: dict[str, Exercise] = {
         training,
         sampling,
         accounting,
+        curation,
         predicting,
+        aligning,
+        judging,
     )
     for exercise in chapter.EXERCISES
 }

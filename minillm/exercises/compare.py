@@ -87,10 +87,11 @@ def value_difference(
         pairs = zip(expected, got, strict=True)
         found = (value_difference(*pair, tolerance) for pair in pairs)
         return next(filter(None, found), None)
-    if isinstance(expected, dict):
-        if not isinstance(got, dict):
-            return wrong_type(expected, got)
-        return None if dict(expected) == dict(got) else ("value", WRONG)
+    for kind in (dict, set):
+        if isinstance(expected, kind):
+            if not isinstance(got, kind):
+                return wrong_type(expected, got)
+            return None if kind(expected) == kind(got) else ("value", WRONG)
     if isinstance(expected, str | bytes):
         if type(got) is not type(expected):
             return wrong_type(expected, got)

@@ -32,7 +32,10 @@ CHAPTERS: dict[str, str] = {
     "train": "Learning",
     "generate": "Sampling",
     "flops": "Accounting",
+    "curation": "Where the text comes from",
     "emergence": "More is different",
+    "posttraining": "From completing to answering",
+    "evaluation": "How good, and how sure",
 }
 """The chapters that have exercises, in the order of the course."""
 

@@ -1,3 +1,3 @@
-"""Writing whole files, and reading those that somebody else wrote."""
+"""Whole files, foreign files read with care, models as other programs keep them."""
 
 __all__: list[str] = []

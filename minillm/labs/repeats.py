@@ -27,10 +27,10 @@ from typing import NamedTuple
 
 import torch
 
+from minillm.files.opening import open_model
 from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
 from minillm.flops import param_count
-from minillm.hub import load_gguf, load_llama
 from minillm.inference.attention_maps import attention_maps
 from minillm.model import TransformerLM
 from minillm.train import cross_entropy
@@ -118,7 +118,7 @@ if __name__ == "__main__":
     if asked.out and asked.out.exists():
         out = json.loads(asked.out.read_text(encoding="utf-8"))
     for path in asked.models:
-        model = load_gguf(path)[0] if path.suffix == ".gguf" else load_llama(path)
+        model = open_model(path)[0]
         copies = measure_copies(model)
         out[path.stem] = {
             "parameters": param_count(model.config).total,

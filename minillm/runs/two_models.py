@@ -4,7 +4,7 @@ r"""One million and 135 million, in the same code.
 trained on one book. Does anything but size separate it from a model that people use?
 
 SmolLM2-135M-Instruct (Ben Allal et al. 2025, arXiv:2502.02737) is one of the smallest
-of those. `make smollm2` fetches it, [`minillm.formats.gguf_files`][] reads it, and from
+of those. `make smollm2` fetches it, [`minillm.files.gguf_files`][] reads it, and from
 there on the code is the same, line for line: the model, the cache, the sampling. Only
 the numbers differ.
 
@@ -34,9 +34,9 @@ from pathlib import Path
 import numpy as np
 
 from minillm.data import andersen, split
+from minillm.files.opening import Opened, open_model
 from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
-from minillm.formats.opening import Opened, open_model
 from minillm.generate import stream_text
 from minillm.runs.demo import read_log
 from minillm.runs.display import SAMPLING
@@ -81,7 +81,7 @@ def compare_models(sources: list[str | PathLike[str]], names: list[str]) -> str:
 
     Args:
         sources: where the models are, as for
-            [`open_model`][minillm.formats.opening.open_model].
+            [`open_model`][minillm.files.opening.open_model].
         names: what to call them.
 
     Returns:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minillm.bpe import BPETokenizer
 from minillm.cli.generate import _replies
 from minillm.config import ModelConfig
-from minillm.formats.opening import Opened
+from minillm.files.opening import Opened
 from minillm.hub import save_llama
 from minillm.inference import decoder
 from minillm.inference.chat import MARKS, encode_chat, recent, turn_ends

@@ -8,9 +8,9 @@ from fixtures import fixture
 
 from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
+from minillm.files.opening import Opened, open_model
 from minillm.files.reading import IMAGES
 from minillm.flops import param_count
-from minillm.formats.opening import Opened, open_model
 from minillm.hub import save_llama
 from minillm.model import TransformerLM
 from minillm.runs.demo import SHAPE

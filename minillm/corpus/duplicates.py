@@ -1,0 +1,341 @@
+r"""Near duplicates at speed: the same signatures and pairs, with the loops in NumPy.
+
+[`minillm.curation`][] writes MinHash down as it is defined, one shingle and one hash
+function at a time. The functions here give the same numbers. Unlike those,
+
+- [`signature`][minillm.corpus.duplicates.signature] never makes a shingle. Each
+  *word* is hashed once and remembered; the hash of a shingle is a polynomial in the
+  hashes of its words, computed for all shingles of a text at once;
+- [`candidates`][minillm.corpus.duplicates.candidates] sorts the bands instead of
+  keeping a table of them;
+- [`Index`][minillm.corpus.duplicates.Index] never holds the texts, and decides about
+  each when it comes.
+
+>>> a = "the old street lamp had served for many many years and now it was to retire"
+>>> b = a.replace("retire", "rest")
+>>> one, two = signature(a, 3, 128), signature(b, 3, 128)
+>>> len(one), 0.7 < float((one == two).mean()) < 1
+(128, True)
+# One hash of 64 bits, for ever the same
+
+Python's `hash` of a string differs from process to process, so that nobody can attack
+a server's tables; a signature written by one process would be worthless to the next.
+Here a word has the first eight bytes of its BLAKE2b digest. The family of hash
+functions is $h_i(x) = a_i x + b_i \bmod 2^{64}$ with odd $a_i$: each is a permutation
+of the 64-bit numbers, and costs one multiplication. Its quality rests on $x$, which is
+therefore stirred once ([`stir`][minillm.corpus.duplicates.stir], the finalizer of
+MurmurHash3).
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import UInt64
+from numpy.typing import NDArray
+
+__all__ = [
+    "Index",
+    "alike",
+    "banding_curve",
+    "candidates",
+    "hash_family",
+    "polynomials",
+    "signature",
+    "stir",
+    "word_hash",
+]
+
+# The base of the polynomial: odd, and otherwise any number without a pattern.
+BASE = 0x9E3779B97F4A7C15
+MASK = (1 << 64) - 1
+STEP = 32
+
+
+class _Words(dict[str, int]):
+    """The hashes of words that came lately; a `dict` is faster than `lru_cache`."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) > 1 << 18:
+            self.clear()
+        data = word.encode("utf-8", errors="surrogatepass")
+        digest = hashlib.blake2b(data, digest_size=8).digest()
+        self[word] = int.from_bytes(digest, "little")
+        return self[word]
+
+
+_WORDS = _Words()
+
+
+def word_hash(word: str) -> int:
+    """Hash a word.
+
+    Args:
+        word: the word.
+
+    Returns:
+        64 bits that look random, the same in every process.
+
+    Examples:
+        >>> hex(word_hash("lamp"))
+        '0x6b04f701e315fc2a'
+    """
+    return _WORDS[word]
+
+
+def stir(x: UInt64[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
+    """Make every bit of a number depend on every other; one to one.
+
+    Args:
+        x: the numbers.
+
+    Returns:
+        As many numbers.
+
+    Examples:
+        >>> stir(np.array([0, 1, 2], np.uint64)).tolist()
+        [0, 12994781566227106604, 4233148493373801447]
+    """
+    x = (x ^ (x >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    x = (x ^ (x >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    return x ^ (x >> np.uint64(33))
+
+
+@lru_cache
+def hash_family(n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    r"""Choose the hash functions $h_i(x) = a_i x + b_i \bmod 2^{64}$, once for all.
+
+    A longer family begins with the shorter one.
+
+    Args:
+        n: how many, at least one.
+
+    Returns:
+        The $a_i$, all odd, and the $b_i$.
+
+    Raises:
+        ValueError: if `n` is not positive.
+
+    Examples:
+        >>> (hash_family(4)[0] == hash_family(8)[0][:4]).all()
+        np.True_
+    """
+    if n < 1:
+        raise ValueError(f"a signature needs at least one hash function; got n = {n}")
+    i = np.arange(1, n + 1, dtype=np.uint64)
+    return stir(2 * i) | np.uint64(1), stir(2 * i + np.uint64(1))
+
+
+def signature(text: str, k: int, n: int) -> UInt64[np.ndarray, " n"]:
+    r"""Compute `minhash(shingles(text, k), n)`, without making the shingles.
+
+    Args:
+        text: the text.
+        k: words in a shingle, at least one.
+        n: how many hash functions.
+
+    Returns:
+        For each hash function the least value over all shingles; $2^{64} - 1$
+        everywhere for a text without words.
+
+    Raises:
+        ValueError: if `k` or `n` is not positive.
+
+    Examples:
+        >>> signature("a b c", 2, 4).shape
+        (4,)
+    """
+    if k < 1:
+        raise ValueError(f"a shingle has at least one word; got k = {k}")
+    a, b = hash_family(n)
+    x = polynomials(text.lower().split(), k, shorten=True)
+    if not len(x):
+        return np.full(n, MASK, np.uint64)
+    least = np.empty(n, np.uint64)
+    # A few functions at a time: what they compute stays in the cache of the processor.
+    for i in range(0, n, STEP):
+        # h_i(x) = a_i x + b_i mod 2^64
+        h = a[i : i + STEP, None] * x
+        h += b[i : i + STEP, None]
+        h.min(axis=1, out=least[i : i + STEP])
+    return least
+
+
+def polynomials(words: list[str], k: int, *, shorten: bool) -> NDArray[np.uint64]:
+    """Hash each run of k words.
+
+    Args:
+        words: the words.
+        k: how many make a run.
+        shorten: whether fewer words make one run; otherwise they make none.
+
+    Returns:
+        A hash for each run, in the order of the text.
+
+    Examples:
+        >>> len(polynomials(["a", "b", "c"], 2, shorten=False))
+        2
+    """
+    k = min(k, len(words)) if shorten else k
+    if not 0 < k <= len(words):
+        return np.empty(0, np.uint64)
+    hashed = np.fromiter(map(_WORDS.__getitem__, words), np.uint64, len(words))
+    # x = Σ_j h(w_j) c^(k - 1 - j), by Horner's rule over all runs at once
+    x = np.zeros(len(words) - k + 1, np.uint64)
+    for j in range(k):
+        x = x * np.uint64(BASE) + hashed[j : len(words) - k + 1 + j]
+    return stir(x)
+
+
+def alike(sets: Sequence[set[str]], least: float) -> set[tuple[int, int]]:
+    r"""Find all pairs of sets with a Jaccard similarity of `least` or more, exactly.
+
+    The oracle: it looks at every pair that shares anything at all.
+
+    Args:
+        sets: the shingles of each document.
+        least: in $(0, 1]$.
+
+    Returns:
+        Pairs $(i, j)$ with $i < j$.
+
+    Examples:
+        >>> alike([{"a", "b"}, {"b", "c"}, {"a", "b", "c"}], 0.5)
+        {(0, 2), (1, 2)}
+    """
+    holders: dict[str, list[int]] = {}
+    common: Counter[tuple[int, int]] = Counter()
+    for j, shingles in enumerate(sets):
+        for shingle in shingles:
+            before = holders.setdefault(shingle, [])
+            common.update((i, j) for i in before)
+            before.append(j)
+    return {
+        (i, j)
+        for (i, j), both in common.items()
+        if both >= least * (len(sets[i]) + len(sets[j]) - both)
+    }
+
+
+def candidates(
+    signatures: UInt64[np.ndarray, "docs n"], bands: int
+) -> set[tuple[int, int]]:
+    r"""Find the pairs that agree in at least one band: `lsh_candidates`, by sorting.
+
+    Args:
+        signatures: one row for each document.
+        bands: into how many bands a row is cut; must divide its length.
+
+    Returns:
+        Pairs $(i, j)$ of rows with $i < j$.
+
+    Raises:
+        ValueError: if the bands do not divide the signature.
+
+    Examples:
+        >>> rows = np.array([[1, 2, 3, 4], [1, 2, 9, 9], [7, 7, 9, 9]], np.uint64)
+        >>> sorted(candidates(rows, 2))
+        [(0, 1), (1, 2)]
+    """
+    check_bands(signatures.shape[1], bands)
+    rows = signatures.shape[1] // bands
+    found: set[tuple[int, int]] = set()
+    for start in range(0, bands * rows, rows):
+        band = np.ascontiguousarray(signatures[:, start : start + rows])
+        keys = band.view(np.dtype((np.void, 8 * rows))).ravel()
+        order = np.argsort(keys, kind="stable")
+        ranked = keys[order]
+        ends = np.flatnonzero(ranked[1:] != ranked[:-1]) + 1
+        for group in np.split(order, ends):
+            if len(group) > 1:
+                # A stable sort keeps each group in the order of the rows.
+                i, j = np.triu_indices(len(group), 1)
+                found.update(zip(group[i].tolist(), group[j].tolist(), strict=True))
+    return found
+
+
+def check_bands(n: int, bands: int) -> None:
+    """Raise `ValueError` unless `bands` bands divide a signature of length n."""
+    if bands < 1 or n % bands:
+        raise ValueError(
+            f"{bands} bands do not divide a signature of {n}: choose a divisor"
+        )
+
+
+def banding_curve(s: float, bands: int, rows: int) -> float:
+    r"""Say how likely two documents become a candidate pair.
+
+    A band agrees with probability $s^r$, so at least one of $b$ does with
+
+    $$1 - (1 - s^r)^b$$
+
+    (Leskovec, Rajaraman & Ullman, *Mining of massive datasets*, section 3.4.2).
+
+    Args:
+        s: their Jaccard similarity, in $[0, 1]$.
+        bands: $b$.
+        rows: $r$, the hash functions in a band.
+
+    Returns:
+        The probability.
+
+    Examples:
+        >>> [round(banding_curve(s, 16, 8), 3) for s in (0.3, 0.5, 0.7, 0.9)]
+        [0.001, 0.061, 0.613, 1.0]
+    """
+    return 1 - (1 - s**rows) ** bands
+
+
+class Index:
+    """Decides about each document when it comes: new, or like one that was kept.
+
+    It holds a signature for each document that it kept, never a text: about a kilobyte
+    for 128 hash functions, beside the table of bands.
+
+    Args:
+        bands: into how many bands a signature is cut.
+        threshold: the share of equal hash values from which two are called alike.
+
+    Examples:
+        >>> index = Index(bands=2, threshold=0.5)
+        >>> rows = np.array([[1, 2, 3, 4], [1, 2, 3, 9], [5, 6, 7, 8]], np.uint64)
+        >>> [index.add(row) for row in rows]  # the second is like row 0
+        [None, 0, None]
+    """
+
+    def __init__(self, bands: int = 16, threshold: float = 0.7) -> None:
+        self.bands, self.threshold = bands, threshold
+        self.kept: dict[int, NDArray[np.uint64]] = {}
+        self.table: dict[tuple[int, bytes], list[int]] = {}
+        self.count = 0
+
+    def add(self, row: UInt64[np.ndarray, " n"]) -> int | None:
+        """Add a document, unless it is like one that was kept.
+
+        Args:
+            row: its signature.
+
+        Returns:
+            The number of the kept document that it is like, counted over all that
+            came; `None` if there is none, and it is kept.
+
+        Raises:
+            ValueError: if the bands do not divide the signature.
+        """
+        check_bands(len(row), self.bands)
+        rows, number = len(row) // self.bands, self.count
+        self.count += 1
+        keys = [
+            (start, row[start : start + rows].tobytes())
+            for start in range(0, len(row), rows)
+        ]
+        near = {other for key in keys for other in self.table.get(key, ())}
+        for other in sorted(near):
+            if (self.kept[other] == row).mean() >= self.threshold:
+                return other
+        self.kept[number] = row
+        for key in keys:
+            self.table.setdefault(key, []).append(number)
+        return None

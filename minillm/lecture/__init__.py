@@ -1,3 +1,0 @@
-"""A chapter in the terminal."""
-
-__all__: list[str] = []
