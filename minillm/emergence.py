@@ -2,20 +2,22 @@ r"""More is different: what a small model cannot tell you, and what it can.
 
 **The question.** The models on this site are a hundred thousand times smaller than
 those you read about, and so are most models that anybody outside a few companies can
-train. When one of them fails at something, will a larger one fail too?
+train. When a small model fails at something, will a larger one fail too?
 
 **Before this:** the whole course. What follows are experiments with its parts, on many
 models, each of which trains in seconds to minutes. Every number below is read from the
 results that lie beside the figures ([`committed`][minillm.labs.bench.committed]);
 `minillm lab NAME --quick` repeats them on your machine in a few minutes.
 
-# 1. Absent, until it is not
+# Absent, until it is not
 
-Give a model sequences that each follow a rule of their own, which it can only find in
-the sequence itself ([`minillm.labs.context`][]). Whoever merely counts which states
-occur has a loss near 0.99. Whoever counts which state *follows* which, the best that
-can be done, comes to 0.85. Here is what models of two layers and of one make of it
-while they train, each colour a width, each band the range over seeds:
+Give a model sequences that each follow a rule of their own, which it can find only in
+the sequence itself: a Markov chain whose table of transitions is new in every sequence
+([`minillm.labs.context`][]). A model that counts how often each state occurs reaches a
+loss near 0.99, the *unigram baseline*. One that counts which state follows which
+reaches 0.85, the *bigram baseline*, and nothing can do better. Here is what models of
+two layers and of one layer do while they train. Each colour is a width, each band the
+range over seeds:
 
 <div class="figure" markdown>
 
@@ -23,10 +25,10 @@ while they train, each colour a width, each band the range over seeds:
 
 </div>
 
-Everybody soon finds the upper line. Then nothing happens, for most of the training. A
-researcher whose budget ends there sees a model of width 32
-([`BASE`][minillm.labs.context.BASE]) that learned to count and stopped, and the curve
-is flat:
+Every two-layer model soon reaches the unigram baseline, and stays there for a large
+part of its training. A researcher whose budget ends on that plateau sees a model of
+width 32 ([`BASE`][minillm.labs.context.BASE]) that learned to count and stopped, and
+the curve is flat:
 
 >>> from statistics import mean
 >>> runs = [r for r in committed(LABS["context"]) if r["config"] == BASE]
@@ -36,12 +38,12 @@ is flat:
 5e+10 FLOPs: loss 1.01
 1e+11 FLOPs: loss 0.99
 
-"Does not work", says the report. Eight times the compute, the same models:
+"Does not work", says the report. The same models, after eight times the compute:
 
 >>> print(f"{rich:.0e} FLOPs: loss {mean(within(r, rich) for r in runs):.2f}")
 8e+11 FLOPs: loss 0.87
 
-**The failure, as a number.** Fit a power law to what the poor researcher saw
+**The failure, as a number.** Fit a power law to what that researcher saw
 ([`power_law`][minillm.labs.scaling.power_law]), and let it predict:
 
 >>> seen = [row for r in runs for row in curve(r) if 2e10 < row[0] <= poor]
@@ -49,21 +51,22 @@ is flat:
 >>> loss, low, high = law.at(rich)
 >>> print(f"predicted {loss:.2f}, at least {low:.2f}")
 predicted 0.97, at least 0.95
->>> print("came", *(round(within(r, rich), 2) for r in runs))
-came 0.87 0.87 0.86
+>>> print("outcome", *(round(within(r, rich), 2) for r in runs))
+outcome 0.87 0.87 0.86
 
-When it happens is luck in part: the same model with another seed took another budget,
-and of width 8 some seeds had not got there when their training ended.
+When it happens is partly luck. The same model needs different budgets with different
+seeds, more than half of its training with two of these three, and of width 8 two seeds
+had not got there when their training ended:
 
 >>> [f"{jump(r):.1e}" for r in runs]
 ['4.6e+11', '4.8e+11', '1.6e+11']
 
 With eight states instead of three there are 64 pairs to count instead of nine, and the
-plateau is there, too. One model of two layers, two heads and width 64:
+plateau is there again. One model of two layers, two heads and width 64:
 
 >>> (eight,) = [r for r in committed(LABS["context"]) if r["config"]["states"] == 8]
->>> print(f"counting states {eight['unigram'][0]:.2f}, pairs {eight['bigram'][0]:.2f}")
-counting states 2.07, pairs 1.89
+>>> print(f"unigram {eight['unigram'][0]:.2f}, bigram {eight['bigram'][0]:.2f}")
+unigram 2.07, bigram 1.89
 >>> for budget in (1e12, 2e12, 4e12, 8e12):
 ...     print(f"{budget:.0e} FLOPs: loss {within(eight, budget):.2f}")
 1e+12 FLOPs: loss 2.05
@@ -72,17 +75,17 @@ counting states 2.07, pairs 1.89
 8e+12 FLOPs: loss 1.90
 
 One layer never gets there ([`jump`][minillm.labs.context.jump]), at any width that we
-tried, and not for want of compute:
+tried, and not for lack of compute:
 
 >>> one = [r for r in committed(LABS["context"]) if r["config"]["layers"] == 1]
 >>> any(jump(r) for r in one), min(r["curve"][-1][1] for r in one) > 0.95
 (False, True)
 
-# 2. What forms at the jump
+# What forms at the jump
 
-The loss says that something happened, not what. So look inside, at where the two layers
-look. Each picture is one sequence; each row is a place, and shows how much it takes
-from each place before it:
+The loss says that something happened, not what. So look inside, at what the two layers
+attend to. Each picture is one sequence; each row is a position, and shows how much it
+attends to each earlier position:
 
 <div class="figure" markdown>
 
@@ -90,12 +93,11 @@ from each place before it:
 
 </div>
 
-After the jump the first layer looks at the place just before: a *previous-token head*.
-The second looks at places that come after an earlier occurrence of the present state:
-an *induction head*. Together they answer "what came next, the last times?". Neither is
-of use without the other, and this is why there is a plateau: half of the machine
-improves nothing, so nothing rewards building it. Both scores rise together with the
-skill, at the same steps:
+After the jump a good part of the first layer's attention goes to the previous position:
+it is on the way to a *previous-token head*. The second layer attends to positions that
+come after an earlier occurrence of the present state: an *induction head*. Together
+they answer "what came next, the last times?". Both scores rise together with the skill,
+at the same steps:
 
 <div class="figure" markdown>
 
@@ -103,19 +105,50 @@ skill, at the same steps:
 
 </div>
 
-Olsson et al. (2022, arXiv:2209.11895) saw the same in language models: in all of more
-than one layer, induction heads form within a short window of training, at which the
-model begins to make use of its context, and a bump in the loss marks it; with one layer
-there is neither. Edelman et al. (2024, arXiv:2402.11004), whose task this is, found the
-stages that you see above: even guesses, then counting states, then counting pairs.
+So here is an explanation: each half is useless without the other, nothing rewards
+building only one, and that is why there is a plateau. The picture agrees with it and
+does not prove it, since two things that rise together may share another cause. It can
+be tested. Plant one half: make the first layer attend to the previous position from the
+first step on, and train the rest as before.
 
-Models of real text have the pair, too, and it shows from outside. Random tokens,
-written twice in a row, are noise the first time, and certain the second time for
-whoever finds the place and reads on ([`minillm.labs.repeats`][], read back by
+>>> planted = [r for r in committed(LABS["context"]) if "planted" in r["config"]]
+>>> print("learned", *(f"{jump(r):.1e}" for r in runs))
+learned 4.6e+11 4.8e+11 1.6e+11
+>>> print("planted", *(f"{jump(r):.1e}" for r in planted))
+planted 2.2e+11 2.2e+11 1.8e+11
+
+The plateau is shorter by half where it was long, and it is not gone. So the missing
+half was part of the reason, and not all of it. And the planted models hold a surprise.
+They reach the bigram baseline *without* an induction head; their second layer attends
+to positions after the present state no more than if it attended to all alike:
+
+>>> for r in planted:
+...     step, loss, accuracy, previous, induction = r["curve"][-1]
+...     print(f"loss {loss:.2f}, induction {induction:.2f}, uniform {r['even']:.2f}")
+loss 0.86, induction 0.41, uniform 0.41
+loss 0.86, induction 0.40, uniform 0.41
+loss 0.86, induction 0.38, uniform 0.41
+
+There is a second way. When each position knows its predecessor, one uniform average
+over all positions counts all nine pairs at once, and the feed-forward network can pick
+the row of the present state. The pair of heads that everybody draws is a solution that
+training finds, not the only one.
+
+Olsson et al. (2022, arXiv:2209.11895) saw the same pair in language models: in every
+one with more than one layer, induction heads form within a short window of training, at
+which the model begins to use its context, and a bump in the loss marks it; with one
+layer there is neither. Edelman et al. (2024, arXiv:2402.11004), whose task this is,
+found the stages that you see above: uniform guesses, then unigram counts, then bigram
+counts.
+
+Models of real text have the pair, too, and it shows from outside. A sequence of random
+tokens, written twice in a row, is noise the first time. The second time it can be
+predicted with certainty, by finding the earlier occurrence and reading on
+([`minillm.labs.repeats`][], read back by
 [`committed_copies`][minillm.labs.repeats.committed_copies]). Here is SmolLM2, of 135
 million parameters, beside the model of `minillm demo`. Nats per token in either copy;
-the attention that the best head of all gives to the place after the same token, and to
-the place before:
+then the attention that the best head of all gives to the position after the same token,
+and to the previous position:
 
 >>> for name, c in committed_copies().items():
 ...     heads = f"induction {c.induction:.2f}, previous {c.previous:.2f}"
@@ -123,18 +156,22 @@ the place before:
 SmolLM2-: first 14.2, second 2.6; induction 0.90, previous 0.90
 demo: first 11.3, second 11.4; induction 0.01, previous 0.44
 
-Noise costs both more than guessing evenly would ($\ln 49152 = 10.8$ and
-$\ln 2048 = 7.6$), since they expect language. The second copy helps the large one
-only. The small one has one half of the pair, a head that looks at the place before, and
-no other that would make use of it.
+Noise costs both more than uniform guessing would ($\ln 49152 = 10.8$ and
+$\ln 2048 = 7.6$), since they expect language. The second copy helps only the large
+one. The small one has half of the pair, a head that attends to the previous position,
+and no other head that would make use of it.
 
-# 3. One model in time, many models in size
+# One model in time, many models in size
 
 The picture that made emergence famous is another one. Wei et al. (2022,
-arXiv:2206.07682, figure 2) plot *different models*, each once, when it has been
-trained, against the compute of its training. The two must not be confused: a jump in
-time could vanish in such a picture, if every model trained past it. Here are the final
-scores of all our models:
+arXiv:2206.07682, figure 2) plot *different models*, each once, when its training has
+ended, against the compute of that training. Eight panels show eight tasks: arithmetic,
+transliteration into phonetic spelling, unscrambling words, questions in Persian,
+truthfulness, grounded concepts, the questions of MMLU, and words in context. In the
+panel of arithmetic, GPT-3's accuracy stays near zero over several orders of magnitude
+and leaves it at $2 \cdot 10^{22}$ FLOPs, LaMDA's at $10^{23}$. The two kinds of picture
+must not be confused: a jump in time could vanish in such a plot, if every model trained
+past it. Here are the final scores of all our models:
 
 <div class="figure" markdown>
 
@@ -156,12 +193,12 @@ and two narrow heads in place of one jump after a fraction of it:
 
 "It emerges at so many FLOPs" is a statement about one recipe.
 
-# 4. Is the jump in the model, or in the ruler?
+# Is the jump in the model, or in the metric?
 
 Schaeffer et al. (2023, arXiv:2304.15004) objected that many jumps are made by the
-score. If an answer of eight symbols counts only when all are right, a model that gets
-better evenly looks as if it had woken up. So take models of growing compute, and
-measure each by three rulers ([`minillm.labs.digits`][]):
+metric. If an answer of eight symbols counts only when all are right, a model that
+improves steadily looks as if it had woken up. So take models of growing compute, and
+score each by three metrics ([`minillm.labs.digits`][]):
 
 <div class="figure" markdown>
 
@@ -169,10 +206,10 @@ measure each by three rulers ([`minillm.labs.digits`][]):
 
 </div>
 
-On the *code*, a table learned by heart, they are right. The left ruler stays at zero
-and then shoots up; by the other two the same models improve from the start. And nothing
-is left to explain: the share of right answers is $p^k$, the share of right symbols to
-the power of their number (the crosses).
+On the *code*, a table learned by heart, they are right. Exact match stays at zero and
+then shoots up; by the other two metrics the same models improve from the start. And
+nothing is left to explain: the share of right answers is $p^k$, the share of right
+symbols to the power of their number (the crosses).
 
 >>> code = [r for r in committed(LABS["digits"]) if r["config"]["task"] == "code"]
 >>> def last(r):
@@ -184,7 +221,7 @@ True
 True
 
 On *sums* both readings hold a part of the truth. The crosses lie near the line again,
-so the left ruler does sharpen the picture. But the smooth rulers have a plateau here,
+so exact match does sharpen the picture. But the smooth metrics have a plateau here,
 too, and a step: a model must find out which digits to add, and until it has, none of
 the sums gets better. One and the same configuration, at one and the same compute, has
 found it with some seeds and not with others:
@@ -198,19 +235,19 @@ found it with some seeds and not with others:
 >>> min(lucky) < 0.35, max(lucky) > 0.9
 (True, True)
 
-A ruler cannot make that.
+No metric can make that difference. And the jump of the first section was measured in
+nats, the smoothest metric there is. So: a jump in exact match alone proves nothing.
+Look at the likelihood of the right answer. If that is flat and then falls, something
+formed.
 
-And the jump of section 1 was measured in nats, the smoothest ruler there is. So: a jump
-in exact match alone proves nothing. Look at the likelihood of the right answer. If that
-is flat and then falls, something formed.
-
-# 5. What does carry over
+# What does carry over
 
 The loss on ordinary text adds up very many skills. Each may jump at a compute of its
-own; a sum of many small jumps is a slope. Three small budgets, each spent on four
-sizes, at two seeds each, fix a line through the best sizes. Then the largest is
-trained, last, three times, with ten times the largest of these budgets, and at the size
-that the small ones suggest ([`minillm.labs.scaling`][]):
+own; a sum of many small jumps is a slope. So take a family of models that differ in
+width alone ([`minillm.labs.scaling`][]). Spend each of three small budgets on six
+sizes, with three seeds: every curve comes down and goes up again, and its bottom is the
+best loss of that budget. A line through the bottoms is the forecast for ten times the
+largest of them. Then spend that budget too, on four sizes, with three seeds:
 
 <div class="figure" markdown>
 
@@ -221,38 +258,54 @@ that the small ones suggest ([`minillm.labs.scaling`][]):
 >>> told = forecast(committed(LABS["scaling"]))
 >>> loss, low, high = told.law.at(told.budget)
 >>> print(f"predicted {loss:.3f}, between {low:.3f} and {high:.3f}")
-predicted 3.314, between 3.172 and 3.463
->>> print("came", *(round(outcome, 3) for outcome in told.outcomes))
-came 3.168 3.167 3.179
+predicted 3.349, between 3.267 and 3.434
+>>> print("outcome", *(round(outcome, 3) for outcome in told.outcomes))
+outcome 3.216 3.209 3.215
 
-All came out better than the line says, two of three a hair outside the interval: three
-budgets do not fix a line well, and an interval that trusts the line to be straight does
-not know of bends. That is an error, and it is stated. Now compare what each forecast
-was worth, this one over ten times the compute and that of section 1 over eight times.
-Of how far the loss fell below the best that had been seen, this much was foreseen:
+The forecast is off by 4 %, and the outcome lies outside of its interval. Three budgets,
+each twice the one before, fix a line poorly, and an interval that trusts the line to be
+straight does not know that it bends.
 
->>> seen = min(loss for *_, loss in told.bests)
->>> print(f"text: {(seen - loss) / (seen - mean(told.outcomes)):.0%}")
-text: 78%
->>> now, then = (mean(within(r, budget) for r in runs) for budget in (poor, rich))
->>> print(f"skill: {(now - law.at(rich).loss) / (now - then):.0%}")
-skill: 20%
+Is that worse than the forecast of the skill in the first section? That one read the
+loss in the middle of a training, this one at its end. Like against like: here are the
+same models, trained to the end with an eighth, a quarter and half of the steps.
+
+>>> finished = [
+...     r
+...     for r in committed(LABS["context"])
+...     if r["config"]["steps"] < 1600 and r["config"] | {"steps": 1600} == BASE
+... ]
+>>> law = power_law(
+...     [r["flops"] for r in finished], [r["curve"][-1][1] for r in finished]
+... )
+>>> loss, low, high = law.at(runs[0]["flops"])
+>>> print(f"predicted {loss:.2f}, between {low:.2f} and {high:.2f}")
+predicted 0.91, between 0.80 and 1.04
+>>> print("outcome", *(round(r["curve"][-1][1], 2) for r in runs))
+outcome 0.87 0.88 0.86
+
+The outcome lies inside of this interval, and so does everything else that could have
+happened: it reaches from below the bigram baseline to above the unigram baseline. The
+forecast of the text said something and was a little wrong. This one says nothing.
 
 # The moral
 
-Loss extrapolates; abilities do not. From small models you may predict, roughly, how
-well a large one will guess the next token of a text, and what it will cost. You may not
-conclude from "it cannot" that a larger one cannot, nor, of course, that it can: that a
-curve is flat tells nothing about whether it will stay so. When you report that
-something does not work, report with it the compute at which you looked.
+What can be forecast, and by which metric? The loss on ordinary text, to a few percent.
+An ability whose smooth metric already moves: on the code, $p^k$ foretells exact match.
+So OpenAI could forecast the pass rate of GPT-4 on a set of programming tasks from
+models with at most a thousandth of its compute; the metric was the mean of the
+logarithm of the pass rate (OpenAI 2023, arXiv:2303.08774, section 3.2). What cannot be
+forecast is a skill while it stands on a plateau in *every* metric. From "it cannot" you
+may not conclude that a larger model cannot, nor, of course, that it can. When you
+report that something does not work, report with it the compute at which you looked.
 
 # Your turn
 
-Three questions, each answered by changing one argument. Minutes are for two cores that
-have nothing else to do.
+Three questions, each answered by changing one argument. The minutes are for two cores
+that have nothing else to do.
 
-1. *Do more states make the plateau longer?* The unigram line is then further from the
-   bigram line, but each pair is seen less often.
+1. *Do more states make the plateau longer?* The unigram baseline is then further from
+   the bigram baseline, but each pair is seen less often.
    `minillm lab context --quick --set states=5`: 2 minutes.
 2. *Is one layer only slow?* Give the quick lab four times the steps.
    `minillm lab context --quick --set layers=1 --set steps=4800`: 3 minutes.
@@ -262,16 +315,16 @@ have nothing else to do.
 # What we leave out
 
 One recipe for all: one learning rate for each lab, no search. Another would move the
-jumps, and some models that stayed flat might fall. Sizes differ by a hundred, not by a
-million, and the tasks are made up; in return every model could be trained several
+jumps, and some models that stayed flat might improve. Sizes differ by a hundred, not by
+a million, and the tasks are made up; in return every model could be trained several
 times.
 
 # References
 
 Anderson 1972, *More is different*, Science 177. Edelman et al. 2024, arXiv:2402.11004.
 Hoffmann et al. 2022, arXiv:2203.15556. Kaplan et al. 2020, arXiv:2001.08361. Olsson et
-al. 2022, arXiv:2209.11895. Schaeffer et al. 2023, arXiv:2304.15004. Wei et al. 2022,
-arXiv:2206.07682.
+al. 2022, arXiv:2209.11895. OpenAI 2023, arXiv:2303.08774. Schaeffer et al. 2023,
+arXiv:2304.15004. Wei et al. 2022, arXiv:2206.07682.
 """
 
 from typing import Any

@@ -167,15 +167,17 @@ def best_of_budget(
 ) -> tuple[float, float]:
     r"""Find the bottom of an isoFLOP curve.
 
-    A parabola is laid through the losses against the logarithm of the size.
+    A parabola is laid through the best size that was tried and its two neighbours, over
+    the logarithm of the size. Farther sizes would only bend it: the curve is steeper on
+    one side than on the other.
 
     Args:
         sizes: parameters, three different ones or more.
         losses: one for each.
 
     Returns:
-        The best size and its loss. Where the parabola has no bottom between the
-        smallest and the largest size, the best of those that were tried.
+        The best size and its loss. Where the best that was tried has no neighbour on
+        one side, it is returned as it is: the bottom is not bracketed.
 
     Examples:
         >>> size, loss = best_of_budget([10, 100, 1000], [3.0, 2.0, 3.0])
@@ -184,12 +186,15 @@ def best_of_budget(
         >>> best_of_budget([10, 100, 1000], [3.0, 2.0, 1.2])
         (1000, 1.2)
     """
-    x = np.log(sizes)
-    bend, slope, height = (float(c) for c in np.polyfit(x, losses, 2))
-    if bend > 0 and x.min() < (bottom := -slope / (2 * bend)) < x.max():
-        return math.exp(bottom), height + slope * bottom + bend * bottom**2
-    best = int(np.argmin(losses))
-    return sizes[best], losses[best]
+    points = sorted(zip(sizes, losses, strict=True))
+    best = min(range(len(points)), key=lambda i: points[i][1])
+    if best in {0, len(points) - 1}:
+        return points[best]
+    near = points[best - 1 : best + 2]
+    x, y = np.log([size for size, _ in near]), [loss for _, loss in near]
+    curvature, slope, height = (float(c) for c in np.polyfit(x, y, 2))
+    bottom = -slope / (2 * curvature)
+    return math.exp(bottom), height + slope * bottom + curvature * bottom**2
 
 
 def _shape(config: Config) -> ModelConfig:

@@ -43,6 +43,7 @@ from minillm.labs.digits import BOOK, codes, sums
 from minillm.labs.repeats import measure_copies
 from minillm.labs.scaling import (
     STUDENT,
+    _shape,
     best_of_budget,
     forecast,
     power_law,
@@ -402,11 +403,36 @@ def test_a_forecast_does_not_see_the_largest():
         for w in (1, 2, 3)
         for seed in (0, 1)
     ]
-    told = forecast([*small, *(result(1e5, w, 99.0) for w in (1, 2, 3))])
-    assert told.outcomes == [99.0] * 3
+    largest = [result(1e5, w, 98 + (w - 2) ** 2, s) for w in (1, 2, 3) for s in (0, 1)]
+    told = forecast([*small, *largest])
+    assert told.outcomes == pytest.approx([98.0] * 2)
+    assert forecast([*small, result(1e5, 2, 97.0)]).outcomes == [97.0]
     assert len(told.bests) == 6
     assert told.law.b == pytest.approx(0.1)
     assert told.law.at(1e5).loss == pytest.approx(3 * 1e5**-0.1)
+
+
+def test_every_curve_of_the_committed_sweep_is_bracketed():
+    """For every budget and seed the best size lies between two that are worse."""
+    curves = {}
+    for r in committed(LABS["scaling"]):
+        key = r["config"]["budget"], r["seed"]
+        curves.setdefault(key, []).append((r["config"]["width"], r["loss"]))
+    assert len(curves) == 4 * 3
+    for curve in curves.values():
+        losses = [loss for _, loss in sorted(curve)]
+        assert 0 < losses.index(min(losses)) < len(losses) - 1
+
+
+def test_far_sizes_do_not_move_the_bottom():
+    near = best_of_budget([10, 100, 1000], [3.0, 2.0, 3.0])
+    assert best_of_budget([1, 10, 100, 1000, 10**4], [9.0, 3, 2, 3, 5]) == near
+
+
+def test_the_family_of_the_sweep_differs_in_width_alone():
+    shapes = [_shape(config) for config, _ in LABS["scaling"].points(False)]
+    ratios = {(s.n_heads, s.d_ff / s.d_model, s.n_layers) for s in shapes}
+    assert ratios == {(1, 4.0, 2)} and len({s.d_model for s in shapes}) > 5
 
 
 def test_a_budget_below_one_step_is_refused():
@@ -474,12 +500,13 @@ def test_the_report_on_contexts_counts_who_jumped():
     results = committed(LABS["context"])
     lines = LABS["context"].report(results).splitlines()
     rows = [line.split() for line in lines[1 : lines.index("")]]
-    assert sum(int(row[6]) for row in rows) == len(results)
+    assert sum(int(row[7]) for row in rows) == len(results)
     for row in rows:
         # Layer, jumped: a model of one layer cannot.
         if row[1] == "1":
-            assert row[9:] == ["0", "of", row[6], "never"]
-    assert any(row[9] == row[6] for row in rows if row[1] == "2")
+            assert row[10:] == ["0", "of", row[7], "never"]
+    assert any(row[10] == row[7] for row in rows if row[1] == "2")
+    assert [row[4] for row in rows].count("yes") == 1
 
 
 def test_two_layers_jump_and_one_does_not():
