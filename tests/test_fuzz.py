@@ -161,7 +161,7 @@ def test_a_long_context_is_read_or_refused_in_bounded_memory(d_model, more, outc
     """One number makes a table of all positions, whose width the weights decide."""
     from fuzz import files_of, scratch, small_model, small_tokenizers
 
-    from minillm.hub import LARGEST_TABLE, save_llama
+    from minillm.files.folders import LARGEST_TABLE, save_llama
 
     context = 2 * LARGEST_TABLE // d_model + more
     with scratch() as folder:

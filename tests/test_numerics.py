@@ -28,6 +28,7 @@ from minillm.model import RMSNorm, SwiGLU, TransformerLM, silu
 from minillm.rope import RotaryEmbedding
 from minillm.train import TrainConfig, Trainer
 from minillm.training.baselines import uniform_loss, unigram_loss
+from minillm.training.descent import adamw
 from minillm.training.loss import (
     bits_per_byte,
     cross_entropy,
@@ -35,7 +36,7 @@ from minillm.training.loss import (
     evaluate,
     perplexity,
 )
-from minillm.training.optimizer import AdamW, adamw, clip_gradients, cosine_schedule
+from minillm.training.optimizer import AdamW, clip_gradients, cosine_schedule
 
 INF = math.inf
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
@@ -309,9 +310,11 @@ def test_the_shortest_text_and_the_shortest_context():
         with pytest.raises(ValueError, match="nothing to predict"):
             evaluate(model, np.array(nothing, dtype=np.int64))
         with pytest.raises(ValueError, match="nothing to predict"):
-            unigram_loss(tokens, nothing, 3)
-    # Whoever has read nothing takes all to be alike.
-    assert unigram_loss([], tokens, 3) == pytest.approx(math.log(3))
+            unigram_loss(tokens, nothing, 4)
+    # Without a text to count, all tokens are alike.
+    assert unigram_loss([], tokens, 4) == pytest.approx(math.log(4))
+    with pytest.raises(ValueError, match="knows the ids 0 to 2; the text has 3"):
+        unigram_loss([], tokens, 3)
 
 
 # The optimizer

@@ -127,9 +127,9 @@ def stand_in(
         >>> old = Architecture(100, 16, 32, n_layers=2, n_heads=4, mlp_matrices=2)
         >>> stand_in(old, seq_len=64).blocks[0].ffn
         Sequential(
-          (0): Linear()
+          (0): Linear(d_in=32, d_out=128)
           (1): GELU(approximate='none')
-          (2): Linear()
+          (2): Linear(d_in=128, d_out=32)
         )
     """
     c = as_architecture(config)

@@ -16,6 +16,7 @@ function at a time. The functions here give the same numbers. Unlike those,
 >>> one, two = signature(a, 3, 128), signature(b, 3, 128)
 >>> len(one), 0.7 < float((one == two).mean()) < 1
 (128, True)
+
 # One hash of 64 bits, for ever the same
 
 Python's `hash` of a string differs from process to process, so that nobody can attack

@@ -65,7 +65,7 @@ def unigram_loss(train_tokens: Ids, tokens: Ids, vocab_size: int) -> float:
         Nats per token.
 
     Raises:
-        ValueError: if there is nothing to predict.
+        ValueError: if there is nothing to predict, or an id is not in the vocabulary.
 
     Examples:
         Three of four tokens were 0, so after adding one to each count, 0 has 4 of 6:
@@ -90,7 +90,13 @@ def _counts(tokens: Ids, vocab_size: int) -> NDArray[np.int64]:
     # `bincount` needs a copy in 64 bits; chunks keep that small for a mapped file.
     for start in range(0, len(tokens), CHUNK):
         chunk = np.asarray(tokens[start : start + CHUNK])
-        counts += np.bincount(chunk, minlength=vocab_size)
+        found = np.bincount(chunk, minlength=vocab_size)
+        if len(found) > vocab_size:
+            raise ValueError(
+                f"the vocabulary knows the ids 0 to {vocab_size - 1}; the text has "
+                f"{len(found) - 1}: count with the tokenizer's own vocab_size"
+            )
+        counts += found
     return counts
 
 

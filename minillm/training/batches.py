@@ -138,12 +138,16 @@ def get_batch(
     return cut_sequences(tokens, starts, context_length, device)
 
 
+# Of a text that is not in memory, this much is looked at before a training begins.
+BEGINNING = 4096
+
+
 def check_ids(tokens: Tokens, vocab_size: int) -> None:
     """Refuse a text with ids that the model has no embeddings for.
 
-    Of a memory-mapped text only the type is checked here: looking at every id would
-    read the whole file. [`cut_sequences`][minillm.training.batches.cut_sequences] can
-    check what it reads.
+    Of a memory-mapped text only the type and the beginning are checked here: looking at
+    every id would read the whole file.
+    [`cut_sequences`][minillm.training.batches.cut_sequences] can check what it reads.
 
     Args:
         tokens: the text as ids.
@@ -163,7 +167,9 @@ the model's own tokenizer
             f"token ids are integers; the text has numbers of type {tokens.dtype}: "
             "tokenize it again"
         )
-    if isinstance(tokens, np.memmap) or not tokens.size:
+    if isinstance(tokens, np.memmap):
+        tokens = tokens[:BEGINNING]
+    if not tokens.size:
         return
     for id_ in (tokens.min(), tokens.max()):
         if not 0 <= id_ < vocab_size:
