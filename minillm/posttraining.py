@@ -6,8 +6,7 @@ How do we make it *answer*, and answer well?
 
 **Before this:** [`minillm.train`][] and [`minillm.generate`][]. That a chat is one text
 with marks in it, which the model merely continues, is told in
-[`minillm.inference.chat`][]. **Next:** [`minillm.evaluation`][]: how sure are such
-scores?
+[`minillm.inference.chat`][].
 
 All experiments are on one bench ([`minillm.labs.posttraining`][]): a model of 100,000
 weights, tasks whose answers a program can check ([`minillm.labs.answers`][]), three
@@ -64,7 +63,8 @@ a mean over samples of the model itself:
 
 $$\nabla J = \sum_y \pi(y)\, R(y)\, \nabla \ln \pi(y)$$
 
-Sample, weight the gradient of each sample's log-probability by its reward, take a step:
+Sample, weight the gradient of each sample's log-probability
+([`log_probs`][minillm.training.policy.log_probs]) by its reward, take a step:
 that is REINFORCE (Williams 1992). In five lines, for a policy of three logits:
 
 >>> random = torch.Generator().manual_seed(0)

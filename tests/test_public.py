@@ -51,16 +51,17 @@ UNSHOWN = {
         "runs.result.draw_loss"
     ),
     "trains or measures for seconds or minutes: tests of its chapter run it": (
-        "accounting.measure.measure_peak_flops corpus.prepare.embedded_corpus "
+        "corpus.prepare.embedded_corpus corpus.records.write_warc "
         "drawing.attention.learn_to_repeat drawing.compression.compression_points "
         "drawing.curation.banding_experiment drawing.gradients.measure_errors "
         "labs.bench.learn labs.bench.read_results labs.bench.run_lab "
         "labs.learners.own labs.learners.pairs labs.learners.policy "
         "labs.repairs.seconds_per_megabyte runs.demo.run_demo "
         "runs.milestones.Milestones runs.run.Run runs.two_models.compare_models "
-        "runs.two_models.measure train.measure_peak_flops"
+        "runs.two_models.measure"
     ),
     "writes pages of the site, which are compared, or starts processes": (
+        "drawing.first_page.first_page_data drawing.first_page.write_first_page "
         "drawing.widgets.fallbacks drawing.widgets.sampling_data "
         "drawing.widgets.tokenize_data drawing.widgets.write_all "
         "exercises.pages.chapter_page exercises.pages.write_pages "
@@ -231,7 +232,8 @@ def test_the_wheel_is_small_and_has_everything(built: tuple[Path, Path]) -> None
         check=True,
     ).stdout.split()
     ours = {name for name in names if ".dist-info/" not in name}
-    data = {f"minillm/images/data/{path.name}" for path in DATA.glob("lab-*.json")}
+    kept = [*DATA.glob("lab-*.json"), DATA / "curation-seconds.json"]
+    data = {f"minillm/images/data/{path.name}" for path in kept}
     assert len(data) > 3
     assert ours == set(tracked) | data
     licenses = {Path(name).name for name in names if "/licenses/" in name}

@@ -231,7 +231,7 @@ def test_no_token_was_taken_for_markup(pages: dict[str, Page]) -> None:
 
 def test_no_page_is_too_heavy(pages: dict[str, Page]) -> None:
     sizes = {name: len(page.html.encode()) for name, page in pages.items()}
-    assert max(sizes.values()) < 300_000, sizes
+    assert max(sizes.values()) < 320_000, sizes
 
 
 # What is on it
@@ -397,11 +397,6 @@ def test_no_page_is_about_not_explaining_something(pages: dict[str, Page]) -> No
     assert [name for name, page in pages.items() if empty in page.prose] == []
 
 
-# Names that examples use and that their own module keeps to itself. Once its __all__
-# has them, their line here must go.
-WAITING = {"flops": {"aligned", "short"}, "training.descent": {"valley"}}
-
-
 @pytest.mark.parametrize(
     "module", [m for page in learners_path() for m in modules_on(page)]
 )
@@ -419,9 +414,7 @@ def test_examples_run_after_the_imports_that_the_page_shows(module: str) -> None
         doctest.DocTestRunner(verbose=False).run(test, out=said.append)
         examples += len(test.examples)
     assert bool(lines) == bool(examples)
-    unknown = set(re.findall(r"name '(\w+)' is not defined", "".join(said)))
-    assert unknown == WAITING.get(module, set()), "".join(said)
-    assert module in WAITING or said == []
+    assert said == [], "".join(said)
 
 
 def test_a_page_shows_the_imports_of_its_examples(pages: dict[str, Page]) -> None:
@@ -459,9 +452,8 @@ def test_what_is_looked_up_is_folded(pages: dict[str, Page]) -> None:
 def test_a_pattern_keeps_its_spaces(pages: dict[str, Page]) -> None:
     """The spans of the built pages are those of the sources, edges included."""
     pattern = re.compile(r"<code([^>]*)>([^<]*)</code>")
-    patterns = pages["tokenizer/patterns.html"].html
-    spans = {(css, unescape(code)) for css, code in pattern.findall(patterns)}
-    assert (' class="spaced"', r" ?\p{L}+") in spans
+    spans = [found for page in pages.values() for found in pattern.findall(page.html)]
+    assert (' class="spaced"', " mat") in spans
     # Whatever has spaces that a browser would drop asks it to keep them.
     lost = [
         (name, code)

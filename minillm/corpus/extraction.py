@@ -44,7 +44,7 @@ def _names(line: str) -> frozenset[str]:
 # Text inside these is never shown, or is what the page itself calls a frame.
 HIDDEN = _names("script style noscript template title button select svg")
 FRAME = _names("nav footer header aside")
-# These begin a new line. Anything else, like <a> or <b>, stands inside one.
+# These begin a new line. Anything else, like `<a>` or `<b>`, stands inside one.
 LINES = _names(
     "address article aside blockquote body br center dd div dl dt fieldset figure "
     "footer form h1 h2 h3 h4 h5 h6 header hr html li main nav ol p pre section table "

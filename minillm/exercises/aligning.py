@@ -450,7 +450,10 @@ EXERCISES = (
         answer=(posttraining.dpo_loss,),
         reference=posttraining.dpo_loss,
         inputs=_pairs(),
-        examples=((-_ONE, -3 * _ONE, -2 * _ONE, -2 * _ONE, 0.5),),
+        examples=(
+            (-_ONE, -3 * _ONE, -2 * _ONE, -2 * _ONE, 0.5),
+            (-2000 * _ONE, -_ONE, -_ONE, -_ONE, 0.5),
+        ),
         mistakes=(
             Mistake(
                 "without the reference",

@@ -215,7 +215,15 @@ class BPETokenizer:
 
     @property
     def ignore_merges(self) -> bool:
-        """Whether a pre-token that is a token is taken whole."""
+        """Whether a pre-token that is a token is taken whole.
+
+        Examples:
+            A tokenizer that was trained reaches each of its tokens by merging, so that
+            taking one whole only saves the work:
+
+            >>> BPETokenizer.train(["the cat in the hat"], 259).ignore_merges
+            True
+        """
         return self._ignore_merges
 
     @property

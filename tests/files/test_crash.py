@@ -90,10 +90,10 @@ def failing(at: int, fail: Callable[[], None]) -> Generator[list[str], None, Non
         file = Failing(io.FileIO(self, mode.replace("b", "").replace("+", "")))
         return file if "b" in mode else io.TextIOWrapper(file, encoding="utf-8")
 
-    def created(path: Any, flags: int, *rest: Any) -> int:
+    def created(path: Any, flags: int, *rest: Any, **options: Any) -> int:
         if flags & os.O_CREAT:
             step("open")
-        return real_create(path, flags, *rest)
+        return real_create(path, flags, *rest, **options)
 
     def wrapped(descriptor: int, mode: str = "r", *rest: Any, **options: Any) -> Any:
         if mode != "wb":
