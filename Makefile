@@ -67,6 +67,7 @@ lint: $(VENV)/has-dev
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
+	$(RUN) tests/vocabulary.py
 
 course: $(VENV)/has-docs
 	OFFLINE=true $(RUN) -m mkdocs build --strict

@@ -98,3 +98,27 @@ def test_corpus_is_recorded():
         "3078d248041dac72e4c4ead23dcc94db2190a7d1d77e67e0424a27a6eb8369b4"
     )
     assert "minillm/corpus/andersen.txt" in read("NOTICE")
+
+
+def test_the_vocabulary_is_checked(tmp_path, monkeypatch):
+    """A phrase is found in prose and comments, not in code and not where allowed."""
+    vocabulary = pytest.importorskip("vocabulary")
+    monkeypatch.setattr(vocabulary, "ROOT", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text("A row of ids.\n\n```\nrow of ids\n```\n", encoding="utf-8")
+    assert [line.split(": ")[0] for line in vocabulary.reminders(page)] == ["page.md:1"]
+    module = tmp_path / "module.py"
+    module.write_text(
+        '"""Whoever reads.\n\n>>> "row of ids"\n"""\nrow_of_ids = 1  # blank lines\n',
+        encoding="utf-8",
+    )
+    assert [line[:11] for line in vocabulary.reminders(module)] == ["module.py:1"]
+    monkeypatch.setattr(vocabulary, "ALLOWED", {"page.md": ("A row",)})
+    assert not list(vocabulary.reminders(page))
+
+
+def test_no_phrase_is_left():
+    vocabulary = pytest.importorskip("vocabulary")
+    files = vocabulary.files()
+    assert len(files) > 200
+    assert [line for path in files for line in vocabulary.reminders(path)] == []

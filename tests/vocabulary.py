@@ -77,5 +77,5 @@ def files() -> list[Path]:
 
 if __name__ == "__main__":
     lines = [line for path in files() for line in reminders(path)]
-    print("\n".join(lines))
+    print(*lines, sep="\n", end="\n" if lines else "")
     sys.exit(bool(lines))

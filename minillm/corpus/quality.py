@@ -60,7 +60,7 @@ class Measures:
     Attributes:
         text: the text.
         words: its words, as white space divides them.
-        lines: its lines that are not blank.
+        lines: its lines that are not empty.
     """
 
     text: str

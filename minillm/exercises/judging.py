@@ -73,11 +73,12 @@ def _choices(draw: Draw) -> tuple[Any, ...]:
     return draw(st.lists(numbers, min_size=n, max_size=n)), choices
 
 
-def _best_of_twenty() -> float:
-    """The mean of the greatest of twenty, from the chance that none is greater."""
-    chance = [math.comb(100, c) / 2**100 for c in range(101)]
-    at_most = np.cumsum(chance) ** 20
-    return float(sum((1 - at_most[c]) for c in range(100)) / 100)
+def _best_of(n_models: int, n_questions: int) -> float:
+    """The mean of the greatest of many, from the chance that none is greater."""
+    n = n_questions
+    chance = [math.comb(n, c) / 2**n for c in range(n + 1)]
+    at_most = np.cumsum(chance) ** n_models
+    return float(sum((1 - at_most[c]) for c in range(n)) / n)
 
 
 EXERCISES = (
@@ -253,35 +254,36 @@ EXERCISES = (
         ),
     ),
     Exercise(
-        name="evaluation.best_of_twenty",
+        name="evaluation.best_of",
         title="Luck, published",
         minutes=10,
-        why="Whoever tries twenty things and reports the best reports luck with it.",
-        answer=(_best_of_twenty,),
-        reference=_best_of_twenty,
-        inputs=st.just(()),
+        why="If you try twenty things and report the best, you report luck with it.",
+        answer=(_best_of,),
+        reference=_best_of,
+        inputs=st.tuples(st.sampled_from([10, 20, 40]), st.sampled_from([50, 100])),
+        examples=((20, 100),),
         tolerance=0.02,
         mistakes=(
             Mistake(
                 "the mean of all",
-                "That is what an honest report of all twenty would show.",
-                lambda: 0.5,
+                "That is what an honest report of all of them would show.",
+                lambda n_models, n_questions: 0.5,
             ),
             Mistake(
                 "one deviation up",
                 "Among twenty, the best is further out: about 1.9 deviations.",
-                lambda: 0.55,
+                lambda n_models, n_questions: 0.5 + 0.5 / math.sqrt(n_questions),
             ),
             Mistake(
                 "three deviations up",
                 "That is rarer than one in twenty: it takes hundreds.",
-                lambda: 0.65,
+                lambda n_models, n_questions: 0.5 + 1.5 / math.sqrt(n_questions),
             ),
         ),
         hints=(
-            "The standard deviation of one score is 0.05.",
-            "Twenty normal numbers: how far out is the largest, on average?",
-            "Or simulate: numpy.random.default_rng(0).binomial(100, 0.5, (10000, 20)).",
+            "The standard deviation of one score is 0.5 / sqrt(n_questions).",
+            "So many normal numbers: how far out is the largest, on average?",
+            "Or simulate: default_rng(0).binomial(n_questions, 0.5, (9999, n_models)).",
         ),
     ),
 )

@@ -13,7 +13,7 @@ stage works on what the one before has left:
 | `rules` | only what keeps the published rules |
 | `classified` | of that the texts scored highest, `keep` of the characters |
 | `clean` | as `rules`, without texts that share 13-grams with a test tale |
-| `straddle`, `divided` | a few tales, half put aside, with and without their copies |
+| `straddle`, `divided` | a few tales, half held out, with and without their copies |
 | `leak` | `clean`, and `copies` copies of the three shortest test tales that leaked |
 | `mixed` | tales and bulletins, the share `bulletins` of the tokens being bulletins |
 
