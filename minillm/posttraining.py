@@ -240,7 +240,7 @@ rounds:
 The reward is perfect and the answers are worthless. No curve of the training shows it,
 for all of them show the reward. Only a number that is *not* trained on does. Two
 repairs are usual: a better verifier, and a penalty for moving away from the start
-([`minillm.training.divergence`][]).
+([`kl_estimates`][minillm.training.divergence.kl_estimates]).
 
 # 7. Prefer
 

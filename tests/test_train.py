@@ -627,10 +627,17 @@ def test_ids_of_a_mapped_text_are_checked_when_they_are_read(tmp_path: Path) -> 
     tokens = np.memmap(path, dtype=np.uint16, mode="r")
     config = TrainConfig(steps=2, batch_size=2, eval_tokens=20)
     train(tiny_model(4), tokens, config, validation=tokens)
-    bad = np.full(1000, 7, np.uint16)
+    model = tiny_model(4)
+    # A wrong beginning is seen before a training starts, what lies behind it later.
+    bad = np.full(10_000, 7, np.uint16)
     bad.tofile(path)
     tokens = np.memmap(path, dtype=np.uint16, mode="r")
-    model = tiny_model(4)
+    with pytest.raises(ValueError, match="ids 0 to 6; the text has 7: tokenize"):
+        train_module.Trainer(model, tokens, config)
+    bad[:6200] = 0
+    bad.tofile(path)
+    tokens = np.memmap(path, dtype=np.uint16, mode="r")[2000:]
+    config = replace(config, batch_size=64)
     before = weights_of(model)
     trainer = train_module.Trainer(model, tokens, config)
     with pytest.raises(ValueError, match="ids 0 to 6; the text has 7: tokenize"):

@@ -78,7 +78,7 @@ def test_leaked_copies_are_in_the_training_text():
 
 
 def test_the_interval_against_scipy():
-    stats = pytest.importorskip("scipy.stats", reason="the extra bench is missing")
+    stats = pytest.importorskip("scipy.stats", reason="the extra test is missing")
     before = [{"seed": i, "tales": x} for i, x in enumerate((2.5, 2.7, 2.65))]
     after = [{"seed": i, "tales": x} for i, x in enumerate((2.4, 2.65, 2.5))]
     fall, half = gain(before, after, "tales")

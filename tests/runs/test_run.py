@@ -436,7 +436,7 @@ def test_a_first_loss_that_is_far_off(
     code, out, err = call(words(data, tmp_path / "a", steps=1, warmup_steps=0))
     assert (code, err) == (0, "")
     assert "warning: the first loss is" in out
-    assert "the weights start too large" in out
+    assert "the model is confidently wrong: check the initialization" in out
 
 
 @pytest.mark.parametrize(
