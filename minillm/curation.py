@@ -323,9 +323,9 @@ what shares 13 words in a row with a test tale, and is compared with `rules`.
 
 Two repairs made better models of tales: taking away the tags, and the classifier, which
 sold the bulletins for it. Extraction gained with every seed, yet three seeds leave zero
-within its interval. Deduplication, rules and decontamination gained nothing that can be
-told from chance, and only one of them needs no other reason: a rule that helps nobody
-can go. Deduplication makes the validation loss true, and decontamination the test.
+within its interval. On tales, deduplication, rules and decontamination gained nothing
+that can be told from chance. Two of them have another reason: deduplication makes the
+validation loss true, and decontamination the test. A rule that helps nobody can go.
 
 `minillm data clean FILES… --out DIR` does all this to files of any size, real WARCs
 among them, and lists what it dropped and why ([`minillm.corpus.clean`][]).

@@ -385,9 +385,19 @@ def within(result: dict[str, Any], budget: float) -> float:
     Returns:
         The loss when the budget was spent.
 
+    Raises:
+        ValueError: if the budget ends before the first evaluation.
+
     Examples:
         >>> run = {"config": {"steps": 4}, "flops": 200, "curve": [[2, 0.9], [4, 0.7]]}
         >>> within(run, 150)
         0.9
     """
-    return [loss for flops, loss in curve(result) if flops <= budget][-1]
+    seen = [loss for flops, loss in curve(result) if flops <= budget]
+    if not seen:
+        first = curve(result)[0][0]
+        raise ValueError(
+            f"a budget of {budget:.3g} FLOPs ends before the first evaluation, at "
+            f"{first:.3g}: give at least that"
+        )
+    return seen[-1]

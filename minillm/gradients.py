@@ -259,7 +259,8 @@ def check_gradient(
     Returns:
         The largest difference from the central difference, relative to the largest
         entry of that input's gradient (or to a thousandth of the result, if that is
-        larger). A correct gradient stays below about $10^{-7}$.
+        larger). A correct gradient stays below about $10^{-7}$; a NaN counts as
+        infinitely wrong.
 
     Raises:
         TypeError: if an input does not consist of floating-point numbers.
@@ -294,5 +295,7 @@ def check_gradient(
             tried[at] = (sides[0] - sides[1]) / (2 * eps)
         taped = np.zeros(array.shape) if node.grad is None else node.grad
         scale = max(np.abs(tried).max(initial=0), floor, np.finfo(float).tiny)
-        worst = max(worst, float(np.abs(taped - tried).max(initial=0) / scale))
+        off = float(np.abs(taped - tried).max(initial=0) / scale)
+        # `max` would pass over NaN, since no comparison with it is true.
+        worst = math.inf if math.isnan(off) else max(worst, off)
     return worst

@@ -131,8 +131,9 @@ wrong, all advantages are zero. The share of such groups over the run:
 >>> [round(sum(f) / len(f), 2) for f in flat]
 [0.63, 0.65, 0.61]
 
-**The loss is no guide.** Advantages of a group have a sum of zero, so the loss is zero
-at the first step on new samples, and with one step a round that is every step. Its
+**The loss is no guide.** Advantages of a group have a sum of zero. So where its answers
+are equally long, the loss is zero at the first step on new samples, and with one step a
+round that is every step; where they are not, it says which of them are longer. Its
 gradient is not zero ([`policy_loss`][minillm.training.policy.policy_loss]). Watch the
 reward.
 

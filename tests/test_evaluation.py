@@ -162,6 +162,8 @@ def test_the_bootstrap_is_repeatable_and_needs_values():
             bootstrap_interval(bad)
     with pytest.raises(ValueError, match="level must lie"):
         bootstrap_interval(values, level=1)
+    with pytest.raises(ValueError, match="n_resamples must be at least 1; got 0"):
+        bootstrap_interval(values, n_resamples=0)
 
 
 @settings(max_examples=20)

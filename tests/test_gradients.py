@@ -523,3 +523,19 @@ def test_tanh_is_the_only_nonlinearity_that_scalars_need():
     x = Scalar(0.3)
     x.tanh().backward()
     assert x.grad == pytest.approx(1 - math.tanh(0.3) ** 2)
+
+
+def test_a_gradient_of_nan_is_infinitely_wrong():
+    def broken(x):
+        return record(x.value * 2, (x, lambda g: g * np.nan))
+
+    assert check_gradient(broken, [normal(2, 3)]) == math.inf
+    # One bad input is not hidden by a good one after it.
+    assert check_gradient(lambda x, y: add(broken(x), y), [normal(2), normal(2)]) > 1
+
+
+def test_a_share_of_fewer_axes_belongs_to_every_entry():
+    x = Node(normal(2, 3))
+    # The derivative of a sum is one number, whatever the shape.
+    record(x.value.sum(), (x, lambda g: g)).backward()
+    assert x.grad.shape == (2, 3) and (x.grad == 1).all()

@@ -323,3 +323,9 @@ def test_both_estimates_have_the_divergence_as_their_mean():
     for k in (k1, k3):
         torch.testing.assert_close((lp.exp() * k).sum(), exact)
     assert (k3 >= 0).all() and (k1 < 0).any()
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("inf"), float("nan")])
+def test_a_temperature_that_nobody_sampled_with(temperature):
+    with pytest.raises(ValueError, match="positive and finite"):
+        log_probs(opinionated(), torch.tensor([[1, 2, 3]]), temperature)

@@ -1,3 +1,3 @@
-"""The embedded tales, and how texts become token files."""
+"""The embedded tales and crawl, and how pages become texts, and texts token files."""
 
 __all__: list[str] = []

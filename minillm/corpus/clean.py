@@ -34,6 +34,7 @@ with the name and the reason of everything that is not in it; and `report.json`,
 counts. Every record is in exactly one of the first two.
 """
 
+import codecs
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -82,6 +83,22 @@ class Settings:
     threshold: float = 0.5
     gram: int = 13
     field: str = "text"
+
+    def __post_init__(self) -> None:
+        for name in ("k", "n", "bands", "gram"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be at least 1; got {getattr(self, name)}"
+                )
+        if self.n % self.bands:
+            raise ValueError(
+                f"a signature of n={self.n} cannot be cut into bands={self.bands} equal "
+                "bands: let one divide the other"
+            )
+        if not 0 < self.threshold <= 1:
+            raise ValueError(
+                f"threshold is a similarity in (0, 1]; got {self.threshold}"
+            )
 
 
 def clean(
@@ -147,11 +164,15 @@ def clean(
 
 def _apart(paths: Iterable[str | PathLike[str]], settings: Settings) -> NDArray[Any]:
     """Hash all n-grams of the texts that are kept apart."""
-    held = [
-        gram_hashes(_text_of(record)[0], settings.gram)
-        for path in paths
-        for record in read_records(path, field=settings.field)
-    ]
+    held = []
+    for path in paths:
+        for record in read_records(path, field=settings.field):
+            if record.problem:  # dropped in silence, it would be trained on
+                raise ValueError(
+                    f"{record.name}, to be kept apart, cannot be read "
+                    f"({record.problem}): mend it, or name the right field"
+                )
+            held.append(gram_hashes(_text_of(record)[0], settings.gram))
     return np.unique(np.concatenate([np.empty(0, np.uint64), *held]))
 
 
@@ -216,7 +237,7 @@ def _verdict(record: Record, settings: Settings, held: NDArray[Any]) -> dict[str
     # Half a surrogate pair is no text, and no file of UTF-8 could hold it.
     text = text.encode("utf-8", errors="replace").decode()
     verdict |= {"text": text}
-    if record.declared and encoding.partition("-sig")[0] != record.declared.lower():
+    if record.declared and not _same(encoding, record.declared):
         verdict["encoding"] = f"declared {record.declared[:40]}, read as {encoding}"
     if not text:
         return verdict | {"reason": "no text"}
@@ -227,6 +248,15 @@ def _verdict(record: Record, settings: Settings, held: NDArray[Any]) -> dict[str
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     row = signature(text, settings.k, settings.n)
     return verdict | {"digest": digest, "row": row.astype("<u8").tobytes().hex()}
+
+
+def _same(used: str, declared: str) -> bool:
+    """Whether two names mean one encoding, such as `utf8` and `UTF-8`."""
+    try:
+        names = {codecs.lookup(name.strip()).name for name in (used, declared)}
+    except (LookupError, ValueError):
+        return False
+    return len(names - {"utf-8-sig"} | ({"utf-8"} & names)) == 1
 
 
 # The second pass: all of them, in order.

@@ -78,6 +78,7 @@ class _Reader(HTMLParser):
         self.found: list[Block] = []
         self.parts: list[str] = []
         self.linked, self.in_link, self.tag = 0, False, ""
+        self.in_blocks = 0  # how many were begun inside of the link, and are open
         # How deep the parser stands in each kind of element; a stack would grow with
         # the nesting, and unclosed tags would never leave it.
         self.hidden, self.frame = 0, 0
@@ -86,16 +87,22 @@ class _Reader(HTMLParser):
         if tag in LINES:
             self.end_block()
             self.tag = tag
+            self.in_blocks += tag not in {"br", "hr"}
         if tag in HIDDEN:
             self.hidden += 1
         elif tag in FRAME:
             self.frame += 1
         elif tag == "a":
-            self.in_link = True
+            self.in_link, self.in_blocks = True, 0
 
     def handle_endtag(self, tag: str) -> None:
         if tag in LINES:
             self.end_block()
+            # A link left open ends with what it stands in.
+            self.in_link, self.in_blocks = (
+                self.in_link and self.in_blocks > 0,
+                max(0, self.in_blocks - 1),
+            )
             # What follows stands in whatever is around it: nothing that we remember.
             self.tag = ""
         if tag in HIDDEN:
@@ -120,13 +127,15 @@ class _Reader(HTMLParser):
             n = len(text.split())
             block = Block(self.tag, text, n, min(self.linked, n), self.frame > 0)
             self.found.append(block)
-        self.parts, self.linked, self.in_link = [], 0, False
+        self.parts, self.linked = [], 0
 
 
 def _close(html: str) -> str:
     """Make text of what begins like markup and never ends."""
     # The parser looks for the end of each anew, over all that is left of the page; a
     # page of nothing else would take hours.
+    # Word's `<![if !vml]>` is a tag, and no section that a `]]>` would end.
+    html = re.sub(r"<!\[(?!CDATA\[)[^\[\]<>]*\]>", " ", html)
     for begin, end in (("<!--", "-->"), ("<![", "]]>"), ("<", ">")):
         whole, ends, rest = html.rpartition(end)
         html = whole + ends + rest.replace(begin, "&lt;" + begin[1:])

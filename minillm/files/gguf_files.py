@@ -41,6 +41,7 @@ unless it says otherwise; a factor for the rotary positions without a kind is a 
 one; and a turn ends at any token with a well-known name, such as `<|eot_id|>`.
 """
 
+from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -50,7 +51,7 @@ from torch import Tensor
 
 from minillm.bpe import BPETokenizer
 from minillm.config import LinearScaling, ModelConfig
-from minillm.inference.chat import TURN_ENDS
+from minillm.inference.chat import MARKS, TURN_ENDS
 from minillm.inference.templates import ChatTemplate
 from minillm.tokenizer.parts import to_bytes
 from minillm.tokenizer.patterns import DIGITS_PATTERN, GPT2_PATTERN, LLAMA3_PATTERN
@@ -89,6 +90,8 @@ PATTERNS = {
 # Kinds of tokens. Of a control token and of one defined by a user the text is meant as
 # it stands; an unused one stands for nothing.
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+# Some files call the marks of a chat defined by a user; no text may forge them.
+ROLES = {*MARKS, *TURN_ENDS}
 
 
 class Contents(NamedTuple):
@@ -287,12 +290,16 @@ def _read_tokenizer(table: _Table) -> BPETokenizer:
             f"tokenizer.ggml.token_type has {len(kinds)} entries for {len(tokens)} "
             "tokens: fetch the file again"
         )
-    vocab, special_tokens = {}, {}
+    vocab, special_tokens, added_tokens = {}, {}, {}
     for id_, (token, kind_) in enumerate(zip(tokens, kinds, strict=True)):
-        if kind_ in {CONTROL, USER_DEFINED}:
+        if kind_ == CONTROL or (kind_ == USER_DEFINED and token in ROLES):
             special_tokens[token] = id_
+        elif kind_ == USER_DEFINED:
+            added_tokens[token] = id_
         elif kind_ != UNUSED:
             vocab[id_] = to_bytes(token)
+    # An unused token is never written, so it cannot end anything.
+    written = {*vocab, *special_tokens.values(), *added_tokens.values()}
     merges = []
     for merge in table["tokenizer.ggml.merges"]:
         pair = merge.split(" ")
@@ -303,11 +310,12 @@ def _read_tokenizer(table: _Table) -> BPETokenizer:
         vocab,
         merges,
         special_tokens,
+        added_tokens=added_tokens,
         pattern=PATTERNS[kind],
         # Llama 3 takes a word that is a token whole, whatever the merges say.
         ignore_merges=PATTERNS[kind] == LLAMA3_PATTERN,
         begin_ids=_read_begin_ids(table, PATTERNS[kind] == LLAMA3_PATTERN),
-        stop_ids=_read_stop_ids(table, tokens),
+        stop_ids=_read_stop_ids(table, tokens, written),
     )
 
 
@@ -318,11 +326,13 @@ def _read_begin_ids(table: _Table, usual: bool) -> list[int]:
     return [begin] if begins and begin is not None else []
 
 
-def _read_stop_ids(table: _Table, tokens: list[str]) -> list[int]:
+def _read_stop_ids(
+    table: _Table, tokens: list[str], written: Collection[int | None]
+) -> list[int]:
     """What ends a text, a turn, or a message; some files say it by the text alone."""
     named = [_read_id(table, name) for name in ("eos", "eot", "eom")]
     known = [id_ for id_, token in enumerate(tokens) if token in TURN_ENDS]
-    return sorted({id_ for id_ in (*named, *known) if id_ is not None})
+    return sorted({id_ for id_ in (*named, *known) if id_ in written})
 
 
 def _read_id(table: _Table, name: str) -> int | None:

@@ -1,3 +1,3 @@
-"""The depth of chapter 6: the fast decoder, chats, and what a model attends to."""
+"""The depth of generation and evaluation: fast decoding, chats, scores, intervals."""
 
 __all__: list[str] = []

@@ -162,7 +162,9 @@ def _choose(
     """Sample one token for each row, and its log-probability."""
     if temperature == 0:
         return logits.argmax(-1), logits.new_zeros(len(logits))
-    log_p = (logits / temperature).log_softmax(-1)
+    # A tiny temperature makes scores that no float32 holds, unless the best is 0.
+    scores = (logits - logits.amax(-1, keepdim=True)).double() / temperature
+    log_p = scores.log_softmax(-1).to(logits.dtype)
     tokens = torch.multinomial(log_p.exp(), 1, generator=random)
     return tokens[:, 0], log_p.gather(1, tokens)[:, 0]
 

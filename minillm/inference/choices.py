@@ -89,7 +89,8 @@ def score_choices(
         The scores.
 
     Raises:
-        ValueError: if there is nothing to score, or a text outgrows the context.
+        ValueError: if there is nothing to score, the model does not know a token, or a
+            text outgrows the context.
 
     Examples:
         All continuations of one byte have a sum of one, and ASCII is half of them:
@@ -107,6 +108,12 @@ def score_choices(
         raise ValueError("a prompt and at least one choice are needed, none of them ''")
     head = [*begin_ids, *tokenizer.encode(prompt)]
     wholes = [[*begin_ids, *tokenizer.encode(prompt + choice)] for choice in choices]
+    largest = max(max(whole, default=0) for whole in wholes)
+    if largest >= model.config.vocab_size:
+        raise ValueError(
+            f"the model knows the ids 0 to {model.config.vocab_size - 1}; got "
+            f"{largest}: is this its own tokenizer?"
+        )
     start = min(_shared(head, whole) for whole in wholes)
     if start == 0:
         raise ValueError(

@@ -120,7 +120,8 @@ def bootstrap_interval(
         The lowest and the highest of these means.
 
     Raises:
-        ValueError: if there are fewer than two values, or one is not a finite number.
+        ValueError: if there are fewer than two values, one is not a finite number, or
+            `n_resamples` is below 1.
 
     Examples:
         Close to the formula where there is one, and where there is none, still there:
@@ -136,6 +137,8 @@ def bootstrap_interval(
         raise ValueError(f"an interval needs at least 2 values; got {len(x)}")
     if not np.isfinite(x).all():
         raise ValueError("a value is not a finite number: leave it out, and say so")
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples must be at least 1; got {n_resamples}")
     _z(level)
     random = np.random.default_rng(seed)
     # In blocks of about a million numbers, so that memory does not grow with both.

@@ -163,7 +163,11 @@ def answer_questions(
         >>> bool((one.choices.log_likelihoods == two.choices.log_likelihoods).all())
         True
     """
-    head = {"weights": _fingerprint(model), "without": without}
+    head = {
+        "weights": _fingerprint(model),
+        "without": without,
+        "begin_ids": list(begin_ids),
+    }
     log = Path(log)
     with locked(log):
         known = _read_log(log, head)
@@ -223,8 +227,8 @@ def _read_log(log: Path, head: dict[str, Any]) -> dict[str, Choices]:
     found = parse_json(lines[0], f"{log}, line 1,") if lines else head
     if found != head:
         raise ValueError(
-            f"{log} has the answers of another model, or with another neutral prompt: "
-            "name another file"
+            f"{log} has the answers of another model, or with another neutral prompt or "
+            "beginning: name another file"
         )
     known = {}
     for number, line in enumerate(lines[1:], 2):

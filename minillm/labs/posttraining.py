@@ -1,4 +1,4 @@
-r"""Lab 4: from demonstrations to rewards.
+r"""Lab 5: from demonstrations to rewards.
 
 **The question.** [`minillm.posttraining`][] explains how a model learns from
 demonstrations, from rewards and from preferences. Which of these does what, on the same

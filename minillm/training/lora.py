@@ -156,7 +156,16 @@ def add_lora(
             "k_proj, v_proj, o_proj, w1, w2 and w3"
         )
     alpha = rank if alpha is None else alpha
-    layers = [(p, n, LoRA(child, rank, alpha)) for p, n, child in found if n in where]
+    # All are made before anything is changed; making one freezes its matrix.
+    learned = [weight for weight in model.parameters() if weight.requires_grad]
+    try:
+        layers = [
+            (p, n, LoRA(child, rank, alpha)) for p, n, child in found if n in where
+        ]
+    except ValueError:
+        for weight in learned:
+            weight.requires_grad_()
+        raise
     model.requires_grad_(False)
     for part, name, layer in layers:
         setattr(part, name, layer)

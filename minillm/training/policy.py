@@ -9,11 +9,11 @@ others to the same prompt
 ([`group_advantages`][minillm.training.policy.group_advantages]), and the product of the
 two, clipped ([`policy_loss`][minillm.training.policy.policy_loss]).
 
-**The puzzle of the zero.** At the first step on new samples the loss is zero, or nearly
-so, for advantages of a group add up to zero. It stays there, whether the model learns
-or not: after each step come new samples, and they are a group again. What moves is the
-gradient. So plot the reward, the entropy, the share of groups that disagree; never this
-loss.
+**The puzzle of the zero.** Advantages of a group add up to zero. So at the first step on
+new samples the loss is zero if all answers are equally long, and says nothing but which
+are longer if they are not. It stays there, whether the model learns or not: after each
+step come new samples, and they are a group again. What moves is the gradient. So plot
+the reward, the entropy, the share of groups that disagree; never this loss.
 
 **Before this:** [`minillm.posttraining`][].
 """
@@ -41,6 +41,9 @@ def log_probs(
     Returns:
         $\ln \pi(y_t \mid y_{<t})$ for every token but the first, which follows nothing.
 
+    Raises:
+        ValueError: if the temperature is not positive and finite.
+
     Examples:
         Entry $t$ belongs to token $t + 1$. Their sum is the log-probability of the
         whole, and over all sequences of two tokens after a first one, the
@@ -52,6 +55,11 @@ def log_probs(
         >>> round(log_probs(model, ids).sum(1).exp().sum().item(), 6)
         1.0
     """
+    if not 0 < temperature < float("inf"):
+        raise ValueError(
+            f"the temperature must be positive and finite; got {temperature}: a greedy "
+            "choice has no probability to learn from"
+        )
     logits = model(ids[:, :-1]) / temperature
     return logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
 

@@ -47,11 +47,11 @@ become more likely. Both may fall, as long as the rejected ones fall further:
 >>> def loss(chosen, rejected):  # from -1 and -3 under the reference
 ...     sides = torch.tensor([[chosen], [rejected], [-1.0], [-3.0]])
 ...     return round(dpo_loss(*sides, beta=0.1).item(), 3)
->>> loss(-1, -3), loss(0, -3), loss(-5, -20)
-(0.693, 0.644, 0.241)
+>>> loss(-1, -3), loss(-0.01, -5), loss(-5, -20)
+(0.693, 0.555, 0.241)
 
-The third is far better by this loss than the second, which is certain of the right
-answer. [`minillm.posttraining`][] measures what comes of it.
+The third is far better by this loss than the second, which is nearly certain of the
+right answer. [`minillm.posttraining`][] measures what comes of it.
 
 **Before this:** [`minillm.posttraining`][].
 """

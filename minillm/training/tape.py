@@ -79,6 +79,8 @@ class Entry:
     def receive(self, share: Result) -> None:
         """Add a share, summed over the axes along which the value was repeated."""
         g: Array = np.asarray(share)
+        if g.ndim < len(self.shape):
+            g = np.broadcast_to(g, self.shape)
         new = g.ndim - len(self.shape)
         axes = tuple(
             axis

@@ -330,3 +330,41 @@ def test_installed_packages_are_full_of_near_copies():
         alike += index.add(signature(text, 5, 128)) is not None
     # More than the exact copies: licences that differ in a name and a year.
     assert alike > len(texts) - len({*texts})
+
+
+def test_a_test_text_that_cannot_be_read_is_not_passed_over(tmp_path):
+    paths = write_tales(tmp_path)
+    test = tmp_path / "test.jsonl"
+    test.write_text(json.dumps({"story": TALES[1]}) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"test.jsonl:1, to be kept apart, cannot be"):
+        clean(paths, tmp_path / "out", apart=[test])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("used", "declared", "same"),
+    [
+        ("utf-8", "UTF8", True),
+        ("utf-8-sig", "utf-8", True),
+        ("windows-1252", "cp1252", True),
+        ("windows-1252", "utf-8", False),
+        ("utf-8", "latin-1", False),
+        ("utf-8", "no such encoding", False),
+    ],
+)
+def test_an_encoding_has_many_names(used, declared, same):
+    assert clean_module._same(used, declared) is same
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"k": 0}, "k must be at least 1; got 0"),
+        ({"gram": -1}, "gram must be at least 1"),
+        ({"n": 128, "bands": 30}, "cannot be cut into bands=30"),
+        ({"threshold": 0.0}, r"similarity in \(0, 1\]"),
+    ],
+)
+def test_settings_that_cannot_be(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**settings)

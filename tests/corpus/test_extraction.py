@@ -88,3 +88,18 @@ def test_encodings_declared_and_true(data, declared, text, encoding):
     assert used == encoding
     if text is not None:
         assert found == text
+
+
+def test_a_link_around_blocks_is_a_link():
+    card = f"<a href=/1><h2>A card</h2><p>{LONG}</p></a>"
+    assert [block.linked for block in blocks(card)] == [2, 14]
+    assert extract_text(f"{card}<p>{LONG}") == LONG
+
+
+def test_an_open_link_ends_with_its_block():
+    assert [b.linked for b in blocks(f"<p><a href=/1>Go</p><p>{LONG}")] == [1, 0]
+
+
+def test_conditions_of_word_are_tags():
+    page = f"<p>{LONG}<![if !supportLists]>one<![endif]><p>two"
+    assert strip_tags(page) == f"{LONG} one\ntwo"

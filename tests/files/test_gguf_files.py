@@ -302,7 +302,7 @@ def test_a_token_of_no_use_stands_for_nothing(tmp_path):
         again.encode("Z")
 
 
-def test_a_token_that_a_user_defined_is_a_special_one(tmp_path):
+def test_a_mark_of_chats_that_a_user_defined_is_a_special_one(tmp_path):
     tokenizer = a_tokenizer()
     model = a_model(tokenizer)
     kinds = entries(model, tokenizer)["tokenizer.ggml.token_type"]
@@ -313,6 +313,36 @@ def test_a_token_that_a_user_defined_is_a_special_one(tmp_path):
     again = load_gguf(path)[1]
     assert again.special_tokens == tokenizer.special_tokens
     assert again.encode("<|im_end|>") == tokenizer.encode("<|im_end|>")
+
+
+def test_a_token_that_a_user_defined_is_found_in_any_text(tmp_path):
+    tokenizer = BPETokenizer.train(
+        [TEXT], 270, ["<|endoftext|>", "<|im_end|>", "<think>"]
+    )
+    model = a_model(tokenizer)
+    kinds = entries(model, tokenizer)["tokenizer.ggml.token_type"]
+    id_ = tokenizer.special_tokens["<think>"]
+    kinds[id_] = 4
+    path = write(
+        tmp_path / "a.gguf", model, tokenizer, tokenizer__ggml__token_type=kinds
+    )
+    again = load_gguf(path)[1]
+    assert again.added_tokens == {"<think>": id_}
+    # It is no special token: text may hold it, and decoding shows it.
+    assert id_ in again.encode("a<think>b", allowed_special=())
+    assert again.decode([id_]) == "<think>"
+
+
+def test_an_unused_token_ends_nothing(tmp_path):
+    tokenizer = a_tokenizer()
+    model = a_model(tokenizer)
+    kinds = entries(model, tokenizer)["tokenizer.ggml.token_type"]
+    end = tokenizer.special_tokens["<|im_end|>"]
+    kinds[end] = 5
+    path = write(
+        tmp_path / "a.gguf", model, tokenizer, tokenizer__ggml__token_type=kinds
+    )
+    assert end not in load_gguf(path)[1].stop_ids
 
 
 # What llama.cpp itself makes of these files (llama-cpp-python 0.3.36, with keys and

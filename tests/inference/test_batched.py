@@ -185,3 +185,11 @@ def test_what_cannot_be_sampled_is_refused(prompts, settings, message):
     settings = {"max_new_tokens": 2} | settings
     with pytest.raises(ValueError, match=message):
         sample_batch(opinionated(), prompts, **settings)
+
+
+def test_a_tiny_temperature_is_nearly_greedy():
+    model = opinionated().float()
+    greedy = sample_batch(model, [[1, 2]], 5, temperature=0)
+    found = sample_batch(model, [[1, 2]], 5, temperature=1e-42)
+    assert found.new_ids() == greedy.new_ids()
+    assert found.log_probs.isfinite().all()

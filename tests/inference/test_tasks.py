@@ -93,7 +93,11 @@ def test_answers_of_another_model_are_never_mixed_in(tmp_path):
     log = tmp_path / "log.jsonl"
     list(answer_questions(model, tokenizer, questions, log))
     before = log.read_bytes()
-    for other, settings in ((make(1)[0], {}), (model, {"without": "so"})):
+    for other, settings in (
+        (make(1)[0], {}),
+        (model, {"without": "so"}),
+        (model, {"begin_ids": [1]}),
+    ):
         with pytest.raises(ValueError, match="answers of another model, or"):
             list(answer_questions(other, tokenizer, questions, log, **settings))
     log.write_bytes(before.splitlines(keepends=True)[0] + b'{"key": 3}\n')

@@ -521,6 +521,9 @@ def test_two_layers_jump_and_one_does_not():
 def test_within_a_budget():
     run = {"config": {"steps": 10}, "flops": 100, "curve": [[0, 3.0], [5, 2.0]]}
     assert [within(run, budget) for budget in (0, 49, 50, 999)] == [3, 3, 2, 2]
+    late = run | {"curve": [[5, 2.0]]}
+    with pytest.raises(ValueError, match="ends before the first evaluation, at 50"):
+        within(late, 49)
 
 
 # The command

@@ -105,7 +105,7 @@ def test_a_template_survives(path, processor, begin, end):
 
 
 def test_what_stands_around_a_text_is_saved(path):
-    ours = BPETokenizer.train(["ab bc 1234"], 260, ["<e>", "stop"])
+    ours = BPETokenizer.train(["ab bc 1234"], 260, ["<e>", "end"])
     for around in itertools.product([[], [258], [258, 97]], repeat=3):
         ours.begin_ids, ours.end_ids, ours.stop_ids = around
         ours.save(path)
@@ -115,6 +115,18 @@ def test_what_stands_around_a_text_is_saved(path):
         # They put as much around the second of two texts.
         both = [*theirs(path, "ab"), *theirs(path, "b")]
         assert theirs(path, "ab", pair="b") == both
+
+
+def test_a_token_with_the_name_of_the_list_of_stops(path):
+    ours = BPETokenizer.train(["ab bc 1234"], 260, ["<e>", "stop"])
+    ours.begin_ids, ours.stop_ids = [259], [258]
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="a token named 'stop' .* another name"):
+        ours.save(path)
+    assert path.read_bytes() == before
+    ours.begin_ids, ours.stop_ids = [258], [259]
+    ours.save(path)
+    assert BPETokenizer.load(path).stop_ids == [259]
 
 
 def test_an_id_around_a_text_that_there_is_not(path):

@@ -105,3 +105,16 @@ def test_what_cannot_be_is_refused():
     add_lora(model, 2)
     with pytest.raises(ValueError, match="merge_lora first"):
         add_lora(model, 2)
+
+
+def test_a_rank_that_cannot_be_leaves_the_model_as_it_was():
+    model = make()
+    model.final_norm.weight.requires_grad_(False)
+    before = [weight.requires_grad for weight in model.parameters()]
+    with pytest.raises(ValueError, match="rank"):
+        add_lora(model, 0, where=ALL)
+    # 16 fits the others, and is more than a thin matrix of keys has rows.
+    with pytest.raises(ValueError, match="rank"):
+        add_lora(model, 17, where=ALL)
+    assert [weight.requires_grad for weight in model.parameters()] == before
+    assert not any(isinstance(part, LoRA) for part in model.modules())
