@@ -26,16 +26,16 @@ Three of four results are alike: the average has forgotten who said what. So the
 must depend on the vectors. Second attempt: weigh each predecessor by how well its
 vector matches one's own, by their dot product. Dot products may be negative and sum to
 anything, so [`softmax`][minillm.attention.softmax] turns them into weights. Now a
-position finds what resembles it: the last, asked to look for itself, looks at 8, where
-the product is largest, and at nothing else.
+position can choose. The last, a 4, looks for what resembles it. Its products are 4 · 8,
+4 · 0, 4 · 4 and 4 · 4; the largest takes all the weight:
 
 >>> [round(w, 2) for w in softmax(x[3] * x.squeeze(1), dim=0).tolist()]
 [1.0, 0.0, 0.0, 0.0]
 
-That is not what it looked for: a long vector matches everything, and what a position
-*seeks*, what it *is found by* and what it *has to tell* are one and the same. Third
-attempt: give it three vectors, each a learned product with its own, the *query*, the
-*key* and the *value*. That is attention.
+It has found the 8, and neither itself nor the other 4: a long vector matches
+everything, and what a position *seeks*, what it *is found by* and what it *has to tell*
+are one and the same. Third attempt: give it three vectors, each a learned product with
+its own, the *query*, the *key* and the *value*. That is attention.
 
 # The ladder
 
@@ -153,9 +153,10 @@ def scaled_dot_product_attention(
         >>> scaled_dot_product_attention(q, k, v).squeeze().round(decimals=3).tolist()
         [5.0, 5.0, 5.0]
 
-        The first of these has looked at positions that come after it. A model that is
-        trained to guess the next token would find the answer there, and learn nothing
-        else. With the causal mask, each position averages over its own past only:
+        The first two of these have looked at positions that come after them. A model
+        that is trained to guess the next token would find the answer there, and learn
+        nothing else. With the causal mask, each position averages over its own past
+        only:
 
         >>> past = torch.ones(3, 3, dtype=torch.bool).tril()
         >>> causal = scaled_dot_product_attention(q, k, v, past)
@@ -168,9 +169,10 @@ def scaled_dot_product_attention(
         >>> round(scaled_dot_product_attention(query, k, v).item(), 3)
         4.0
 
-        Why divide by $\sqrt d$: a dot product of $d$ products of unit variance has
-        variance $d$. Without the division, wide heads start with scores so far apart
-        that the largest takes all the weight, and nothing can be learned from the rest:
+        Why divide by $\sqrt d$: if the entries of two vectors are independent, with
+        mean 0 and variance 1, their dot product has variance $d$. Without the division,
+        wide heads start with scores so far apart that the largest takes all the weight,
+        and nothing can be learned from the rest:
 
         >>> q, k = torch.randn(2, 1000, 256, generator=torch.manual_seed(0))
         >>> scores = q @ k.T
@@ -320,7 +322,8 @@ def multi_head_attention_naive(
         For each position, what it has gathered from itself and those before it.
 
     Examples:
-        One head whose matrices leave everything as it is, on vectors of two numbers:
+        One head whose query matrix is zero and whose other matrices leave everything as
+        it is, on vectors of two numbers:
 
         >>> x, one = torch.tensor([[3.0, 0.0], [3.0, 0.0], [5.0, 0.0]]), torch.eye(2)
         >>> still = torch.zeros(2, 2)  # queries of zero: the average of the past

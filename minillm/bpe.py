@@ -29,15 +29,16 @@ text.
 >>> compression_ratio(text, ByteTokenizer().encode(text)), ByteTokenizer().vocab_size
 (1.0, 256)
 
-*Words.* An emoji is no letter, so it forms a word with the punctuation behind it, and
-our string has five words. (Each takes the space before it along; why, we see below.)
+*Words.* [`pretokenize`][minillm.bpe.pretokenize] cuts a text into words. An emoji is no
+letter, so it forms a word with the punctuation behind it, and our string has five.
+(Each takes the space before it along; why, we see below.)
 
 >>> pretokenize(text, GPT2_PATTERN)
 ['Hello', ',', ' 🌍!', ' 你好', '!']
 
 The ratio is four times better: 20 bytes in 5 tokens. But the vocabulary holds the five
-words of one text and a token for "unknown", which is all that it can say to a word of
-any other text. There is no way back:
+words of one text and a token for "unknown", and every word that was not in that text
+becomes this token. There is no way back:
 
 >>> words = WordTokenizer(text)
 >>> compression_ratio(text, words.encode(text)), words.vocab_size

@@ -11,8 +11,8 @@ Python, matrix products, and the derivatives of a sum, a product and $e^x$.
 # A slope by trying
 
 Move one weight by a small $\epsilon$, compute the loss again, and divide the change by
-$\epsilon$: that is what a slope means. The slope of $w^3$ at 1 is 3. How far off is the
-quotient?
+$\epsilon$: that quotient, a *finite difference*, is close to the slope. The slope of
+$w^3$ at 1 is 3. How far off is the quotient?
 
 >>> for eps in (1e-1, 1e-4, 1e-8, 1e-12, 1e-16):
 ...     w = 1 + eps
@@ -59,9 +59,10 @@ $\partial \ell / \partial x$, the slope of the loss in $x$. Then
 $$\bar x = \sum_{y \text{ made from } x} \bar y \, \frac{\partial y}{\partial x}.$$
 
 So record, for every number, what it was made from and with which slope: that record is
-the *tape*. Then walk the tape backwards from the loss, where $\bar\ell = 1$. A single
-walk gives the slopes of *all* weights. This is *backpropagation* (Rumelhart, Hinton and
-Williams 1986), and [`Scalar`][minillm.gradients.Scalar] below does it in thirty lines:
+the *tape*; writing it is the *forward pass*. Then walk the tape backwards from the
+loss, where $\bar\ell = 1$: the *backward pass*. A single walk gives the slopes of *all*
+weights. This is *backpropagation* (Rumelhart, Hinton and Williams 1986), and
+[`Scalar`][minillm.gradients.Scalar] below does it in thirty lines:
 
 >>> w1, w2, x = Scalar(0.5), Scalar(-2.0), Scalar(1.5)
 >>> loss = (w2 * (w1 * x).tanh() + x * x) * w1
@@ -87,10 +88,10 @@ For one batch of the demo, how many are there, and would 100 GB hold them?
 
 So let one entry of the tape stand for a whole array. What is its slope, then? The
 product at the head of the demo makes $512 \cdot 2048$ results out of $512 \cdot 128$
-inputs: a table of 69 billion slopes, nearly all of them zero. But the chain rule never
-asks for the table. It asks for $\bar y$ *times* the table, and that is as small as $x$.
-So each entry keeps a function, which takes $\bar y$ and returns the share of $\bar x$
-that comes by this path (a *vector-Jacobian product*).
+inputs: a table of 69 billion slopes (the *Jacobian*), nearly all of them zero. But the
+chain rule never asks for the table. It asks for $\bar y$ *times* the table, and that is
+as small as $x$. So each entry keeps a function, which takes $\bar y$ and returns the
+share of $\bar x$ that comes by this path (a *vector-Jacobian product*).
 
 [`minillm.training.tape`][] is this tape. [`minillm.training.operations`][] and
 [`minillm.training.layers`][] derive the function for each operation of the model, from
@@ -133,7 +134,8 @@ until the walk comes by. [`minillm.training.kept`][] counts these bytes, and buy
 back with FLOPs. Generating text needs neither: without a backward pass, nothing is
 kept.
 
-**When it fails.** A gradient is a product of as many slopes as the model has layers.
+**When it fails.** Along each path from the loss to a weight, the gradient is a product
+of as many slopes as there are layers on the way, and the paths add up.
 [`minillm.training.depth`][] measures how it vanishes or explodes, and what norms and
 residual connections do about that.
 

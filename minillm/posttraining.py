@@ -9,9 +9,9 @@ with marks in it, which the model merely continues, is told in
 [`minillm.inference.chat`][].
 
 All experiments are on one bench ([`minillm.labs.posttraining`][]): a model of 100,000
-weights, tasks whose answers a program can check ([`minillm.labs.answers`][]), three
-seeds each. A score below is the share of right answers to problems that no training has
-seen, one number for each seed:
+weights, tasks whose answers a program can check ([`minillm.labs.answers`][]), such as
+sorting the digits of `593214:`, three seeds each. A score below is the share of right
+answers to problems that no training has seen, one number for each seed:
 
 >>> import torch
 >>> from minillm.labs.posttraining import runs
@@ -25,8 +25,8 @@ fine-tuning*, SFT. One thing is new. The problem is given, so its tokens need no
 predicted; a mask leaves them out of the loss
 ([`sft_loss`][minillm.training.imitation.sft_loss]). The token that ends the answer must
 *not* be left out: what is not learned is not written. To sort six digits, after 150
-demonstrations, the share of answers that end by themselves, with that token under the
-mask and without:
+demonstrations, the share of answers that end by themselves: first where that token was
+learned, then where it was left out.
 
 >>> [round(r["before"]["ended"], 2) for r in runs("policy, sort")]
 [0.86, 0.92, 0.93]
@@ -112,8 +112,8 @@ and what should be learned is a small difference between large gradients.
 
 What is subtracted is called a *baseline*, and with one it no longer matters which two
 numbers somebody chose. The simplest is the mean reward of several answers to the *same*
-prompt; divided by their standard deviation, these are the *advantages* of GRPO (Shao et
-al. 2024, arXiv:2402.03300),
+prompt. A reward less that mean, divided by the standard deviation of these rewards, is
+the *advantage* of an answer in GRPO (Shao et al. 2024, arXiv:2402.03300),
 [`group_advantages`][minillm.training.policy.group_advantages]:
 
 >>> scores("policy, sort"), scores("policy, sort, 400 rounds")
@@ -154,10 +154,10 @@ token, before and after:
 
 Sampling takes time, so one would like to take several steps on the samples of a round.
 After the first step they are samples of an *older* model. The ratio $\rho$ of new and
-old probability corrects the mean, as long as it is near one; *clipping* it takes away
-the gradient of samples that have gone far enough (PPO: Schulman et al. 2017,
-arXiv:1707.06347). The gradient for a good sample, whose token was given a probability
-of 0.2 when it was sampled and is given more and more:
+old probability corrects the mean, as long as it is near one; *clipping* it to 0.8 to
+1.2 takes away the gradient of samples that have gone far enough (PPO: Schulman et al.
+2017, arXiv:1707.06347). The gradient for a good sample, whose token was given a
+probability of 0.2 when it was sampled and is given more and more:
 
 >>> for new in (0.2, 0.23, 0.25, 0.5):
 ...     log_p = torch.tensor([[new]]).log().requires_grad_()

@@ -18,8 +18,8 @@ token had the probability $p$, the model pays its *surprise*, $-\ln p$: nothing 
 was certain, and without bound if it had called the token impossible.
 
 >>> import math
->>> [round(-math.log(p), 2) for p in (1.0, 0.5, 0.01)]
-[-0.0, 0.69, 4.61]
+>>> [round(math.log(1 / p), 2) for p in (1.0, 0.5, 0.01)]
+[0.0, 0.69, 4.61]
 
 The mean surprise over many positions is the *cross-entropy*, the loss that training
 makes small ([`minillm.training.loss`][]). A model that knows nothing gives each of $V$
@@ -42,9 +42,9 @@ The loss is a smooth function of every weight. Its *gradient* says for each weig
 the loss changes as the weight grows. *Backpropagation* computes it, going backwards
 through the model from the loss to the first layer, at twice the cost of the forward
 pass ([`minillm.flops`][] counts it). So: take some text, compute the gradient, move
-every weight a little against it, repeat. How little is the *learning rate*, the first
-of the *hyperparameters*: numbers that you choose and training does not learn. With 0.1,
-a "model" of one weight finds the minimum of its loss:
+every weight a little against it, repeat. The factor on the gradient is the *learning
+rate*, the first of the *hyperparameters*: numbers that you choose and training does not
+learn. With 0.1, a "model" of one weight finds the minimum of its loss:
 
 >>> def descend(lr):
 ...     w = torch.tensor(5.0, requires_grad=True)
@@ -112,9 +112,9 @@ proportion (D'Angelo et al. 2024, arXiv:2310.04415).
 # Which losses can be compared
 
 Nats per token compare two models only if both have the same tokenizer: longer tokens
-are fewer, and each is harder to predict. *Bits per byte* is the same loss for the same
-bytes, whatever the tokens are. *Perplexity* is the number of equally likely tokens with
-the same loss:
+are fewer, and each is harder to predict. *Bits per byte* divides the loss of the whole
+text, in bits, by its bytes, which are the same whatever the tokens are. *Perplexity* is
+the number of equally likely tokens with the same loss:
 
 >>> round(bits_per_byte(2.0, n_tokens=250, n_bytes=1000), 2)  # 4 bytes a token
 0.72

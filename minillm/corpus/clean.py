@@ -92,8 +92,8 @@ class Settings:
                 )
         if self.n % self.bands:
             raise ValueError(
-                f"a signature of n={self.n} cannot be cut into bands={self.bands} equal "
-                "bands: let one divide the other"
+                f"a signature of n={self.n} cannot be cut into bands={self.bands} "
+                "equal bands: let one divide the other"
             )
         if not 0 < self.threshold <= 1:
             raise ValueError(

@@ -327,12 +327,13 @@ def _read_begin_ids(table: _Table, usual: bool) -> list[int]:
 
 
 def _read_stop_ids(
-    table: _Table, tokens: list[str], written: Collection[int | None]
+    table: _Table, tokens: list[str], written: Collection[int]
 ) -> list[int]:
     """What ends a text, a turn, or a message; some files say it by the text alone."""
     named = [_read_id(table, name) for name in ("eos", "eot", "eom")]
     known = [id_ for id_, token in enumerate(tokens) if token in TURN_ENDS]
-    return sorted({id_ for id_ in (*named, *known) if id_ in written})
+    ends = {id_ for id_ in (*named, *known) if id_ is not None}
+    return sorted(ends.intersection(written))
 
 
 def _read_id(table: _Table, name: str) -> int | None:

@@ -227,8 +227,8 @@ def _read_log(log: Path, head: dict[str, Any]) -> dict[str, Choices]:
     found = parse_json(lines[0], f"{log}, line 1,") if lines else head
     if found != head:
         raise ValueError(
-            f"{log} has the answers of another model, or with another neutral prompt or "
-            "beginning: name another file"
+            f"{log} has the answers of another model, or with another neutral prompt "
+            "or beginning: name another file"
         )
     known = {}
     for number, line in enumerate(lines[1:], 2):

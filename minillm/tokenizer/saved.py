@@ -419,8 +419,8 @@ def _write_template(parts: Parts, found: Mapping[int, str]) -> dict[str, Any] | 
     if parts.stop_ids:
         check(
             "stop" not in tokens,
-            "a token named 'stop' around a text cannot be told from the list of ids that "
-            "end a reply: give it another name",
+            "a token named 'stop' around a text cannot be told from the list of ids "
+            "that end a reply: give it another name",
         )
         tokens["stop"] = {
             "id": "stop",

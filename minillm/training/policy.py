@@ -9,11 +9,11 @@ others to the same prompt
 ([`group_advantages`][minillm.training.policy.group_advantages]), and the product of the
 two, clipped ([`policy_loss`][minillm.training.policy.policy_loss]).
 
-**The puzzle of the zero.** Advantages of a group add up to zero. So at the first step on
-new samples the loss is zero if all answers are equally long, and says nothing but which
-are longer if they are not. It stays there, whether the model learns or not: after each
-step come new samples, and they are a group again. What moves is the gradient. So plot
-the reward, the entropy, the share of groups that disagree; never this loss.
+**The puzzle of the zero.** Advantages of a group add up to zero. So at the first step
+on new samples the loss is zero if all answers are equally long, and says nothing but
+which are longer if they are not. It stays there, whether the model learns or not: after
+each step come new samples, and they are a group again. What moves is the gradient. So
+plot the reward, the entropy, the share of groups that disagree; never this loss.
 
 **Before this:** [`minillm.posttraining`][].
 """

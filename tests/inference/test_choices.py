@@ -131,5 +131,5 @@ def test_what_cannot_be_scored_is_refused(model, tokenizer, prompt, choices, mes
 
 def test_the_tokenizer_of_another_model_is_named(tokenizer):
     config = ModelConfig(50, 32, d_model=16, n_layers=1, n_heads=2)
-    with pytest.raises(ValueError, match="knows the ids 0 to 49; got .*own tokenizer"):
+    with pytest.raises(ValueError, match=r"the ids 0 to 49; got .*own tokenizer"):
         score_choices(TransformerLM(config), tokenizer, "the", [" cat"])

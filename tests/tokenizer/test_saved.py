@@ -121,7 +121,7 @@ def test_a_token_with_the_name_of_the_list_of_stops(path):
     ours = BPETokenizer.train(["ab bc 1234"], 260, ["<e>", "stop"])
     ours.begin_ids, ours.stop_ids = [259], [258]
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="a token named 'stop' .* another name"):
+    with pytest.raises(ValueError, match=r"a token named 'stop' .* another name"):
         ours.save(path)
     assert path.read_bytes() == before
     ours.begin_ids, ours.stop_ids = [258], [259]
