@@ -242,11 +242,12 @@ def cluster_flops(
     >>> round(claim("GPT-4 run, at 1 dollar an A100-hour").low / (n.low * 24))
     105
 
-    **What has changed since.** In August 2025 OpenAI published weights again, for the
-    first time since GPT-2, and with them the architecture and the hours: 2.1 million on
-    H100s for a mixture of experts that meets 5.1 billion parameters a token. How many
-    tokens it read stayed out, but for "trillions". Two of the three factors give
-    bounds on the third, over the utilizations that others have announced:
+    **What has changed since.** In August 2025 OpenAI published the weights of a
+    language model again, for the first time since GPT-2, and with them the architecture
+    and the hours: 2.1 million on H100s for a mixture of experts that meets 5.1 billion
+    parameters a token. How many tokens it read stayed out, but for "trillions". Two of
+    the three factors give bounds on the third, over the utilizations that others have
+    announced:
 
     >>> hours = claim("gpt-oss-120b run").low
     >>> for utilization in (0.14, 0.43):
