@@ -495,7 +495,7 @@ import os, random, signal, sys, time
 from pathlib import Path
 
 import minillm.corpus.prepare, minillm.runs.demo, minillm.runs.start
-from minillm.cli.app import app as cli
+from minillm.cli import app as cli
 from minillm.runs import run
 
 run.measure_peak_flops = lambda **_: 1e9
