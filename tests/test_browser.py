@@ -164,7 +164,8 @@ def test_the_copy_button_gives_code_that_runs(browser: Any, site: Path) -> None:
 
     # The button of a function takes the whole function.
     page = reader.open("config.html")
-    page.locator(".lit[data-copy] button[data-md-type=copy]").first.click()
+    lit = page.locator(".lit[data-copy]", has_text="class ModelConfig")
+    lit.locator("button[data-md-type=copy]").first.click()
     page.wait_for_function("window.copied !== undefined")
     code = page.evaluate("window.copied")
     compile(code, "config.html", "exec")
