@@ -11,16 +11,14 @@ without the second it never stops, and answers itself.
 
 Each may stand in several files. The first that says it counts:
 
-| file | before a text | the end | a conversation |
-| --- | --- | --- | --- |
-| `generation_config.json` | | `eos_token_id` | |
-| `config.json` | | `eos_token_id` | |
-| `tokenizer.json` | a template around the text | | |
-| `chat_template.jinja` | | | all of it |
-| `tokenizer_config.json` | `bos_token` | `eos_token` | `chat_template` |
+- *Before a text:* the template around a text in `tokenizer.json`; `bos_token` in
+  `tokenizer_config.json`, if `add_bos_token` is true there.
+- *The end:* `eos_token_id` in `generation_config.json`; the same in `config.json`;
+  `eos_token` in `tokenizer_config.json`.
+- *A conversation:* all of `chat_template.jinja`; `chat_template` in
+  `tokenizer_config.json`.
 
-(`bos_token` counts only with `add_bos_token`.) A GGUF file has the same in its table.
-The first two become part of the tokenizer.
+A GGUF file has the same in its table. The first two become part of the tokenizer.
 [`open_model`][minillm.files.opening.open_model] takes any of these: a run of the
 course, a folder, a GGUF file, a name on the hub.
 """

@@ -11,8 +11,7 @@ and loses nothing. This page takes the expressions of GPT-2 and its heirs apart.
 
 An expression in alternatives is tried from left to right at each position. GPT-2
 (Radford et al. 2019) has five kinds of them, and each is there for a text that needs
-it. Some begin with a space and a question mark: one space, if there is one. (Here a
-space in an expression is written `\x20`, since the margin would swallow it.)
+it. Some begin with a space and a question mark: one space, if there is one.
 
 1. `'s|'t|'re|'ve|'m|'ll|'d` cuts English contractions, so that "cat" is one token with
    and without its "'s". Only the straight quote and small letters are meant:
@@ -20,19 +19,19 @@ space in an expression is written `\x20`, since the margin would swallow it.)
     >>> pretokenize("cat's CAT'S cat’s", GPT2_PATTERN)
     ['cat', "'s", ' CAT', "'", 'S', ' cat', '’', 's']
 
-2. `\x20?\p{L}+` is a run of letters of any script with *one* space before it. The space
+2. ` ?\p{L}+` is a run of letters of any script with *one* space before it. The space
    belongs to the word that follows, so a sentence needs no tokens for its spaces:
 
     >>> pretokenize("the naïve кот", GPT2_PATTERN)
     ['the', ' naïve', ' кот']
 
-3. `\x20?\p{N}+` is the same for digits, so that "route66" does not get a token of its
+3. ` ?\p{N}+` is the same for digits, so that "route66" does not get a token of its
    own:
 
     >>> pretokenize("route66 in 1926", GPT2_PATTERN)
     ['route', '66', ' in', ' 1926']
 
-4. `\x20?[^\s\p{L}\p{N}]+` is what is neither whitespace, letter nor digit. Without it,
+4. ` ?[^\s\p{L}\p{N}]+` is what is neither whitespace, letter nor digit. Without it,
    "dog.", "dog!" and "dog?" would be three words with nothing in common:
 
     >>> pretokenize("dog. dog!? (dog)", GPT2_PATTERN)
