@@ -150,5 +150,10 @@ def test_newer_pythons_read_the_package(python: str, tmp_path: Path) -> None:
     """No warning in compiling it, and the chapters that need no library are right."""
     shutil.copytree(ROOT / "minillm", tmp_path / "minillm", ignore=IGNORED)
     run(python, "-W", "error", "-m", "compileall", "-q", "minillm", cwd=tmp_path)
-    for chapter in ("config", "accounting.shapes", "accounting.cost", "accounting.memory"):
+    for chapter in (
+        "config",
+        "accounting.shapes",
+        "accounting.cost",
+        "accounting.memory",
+    ):
         run(python, "-I", "-c", DOCTEST, tmp_path, chapter, cwd=tmp_path)
