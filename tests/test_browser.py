@@ -201,7 +201,7 @@ def test_nothing_scrolls_sideways_on_a_phone(browser: Any, site: Path) -> None:
         )
         assert wide == [], name
         # A table need not be moved either, but for those of many measurements.
-        if name != "speed.html":
+        if name not in {"speed.html", "tokenizer/crossings.html"}:
             moved = page.eval_on_selector_all(
                 "article .md-typeset__scrollwrap",
                 "all => all.filter(part => part.scrollWidth > part.clientWidth)"
