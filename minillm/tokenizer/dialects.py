@@ -428,6 +428,8 @@ class _Rewriter:
                 self.character(flags)
             return str(match[0])
         low = self.end_of_range(flags, depth)
+        if self.dialect == "regex" and self.ahead("-["):
+            self.refuse(2)  # a range up to `[` here, a class in a class elsewhere
         if not self.take(r"-(?=[^\]\[])"):
             return low
         if self.take(r"\\(?=[sSdDwWhHpP])"):

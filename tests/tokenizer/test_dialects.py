@@ -206,6 +206,12 @@ def test_any_expression_is_refused_or_cuts_as_in_its_dialect(dialect, n):
     assert n_compared > n / 20
 
 
+def test_a_range_that_ends_at_a_bracket_is_refused():
+    assert CUTS["regex"](r"[\--[b]+|.", "-1A[]") == ["-1A[", "]"]
+    with pytest.raises(ValueError, match="alike"):
+        portable(r"[\--[b]", "regex")
+
+
 def test_whether_a_pattern_matches_all():
     assert all(map(leaves_nothing, PRESETS))
     assert not leaves_nothing(r"\s+(?!\S)|\S")
