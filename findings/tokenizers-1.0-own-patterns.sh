@@ -9,10 +9,9 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-for version in 0.23.3 1.0.0rc3; do
-    "$folder/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps \
-        --target "$folder/$version" "tokenizers==$version"
-done
+install=("$folder/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps)
+"${install[@]}" --target "$folder/0.23.3" tokenizers==0.23.3
+"${install[@]}" --target "$folder/1.0.0rc3" tokenizers==1.0.0rc3
 cat >"$folder/try.py" <<'PYTHON'
 import json
 import sys

@@ -81,7 +81,7 @@ from torch import Tensor
 
 from minillm.attention import softmax
 from minillm.bpe import BPETokenizer
-from minillm.inference.decoder import Decoder, suits
+from minillm.inference.decoder import Decoder, check_ids, suits
 from minillm.model import KVCache, TransformerLM
 
 __all__ = [
@@ -408,12 +408,7 @@ def _check(
             f"the model reads at most {context_length} tokens; the prompt has "
             f"{len(ids)}: shorten it"
         )
-    for i in (*ids, *settings["banned_ids"]):
-        if not 0 <= i < vocab_size:
-            raise ValueError(
-                f"the model knows the ids 0 to {vocab_size - 1}; got {i}: "
-                "is this its own tokenizer?"
-            )
+    check_ids((*ids, *settings["banned_ids"]), vocab_size)
     if len(settings["banned_ids"]) == vocab_size:
         raise ValueError("every id is banned: leave at least one")
     if max_new_tokens < 0:

@@ -253,10 +253,11 @@ def _verdict(record: Record, settings: Settings, held: NDArray[Any]) -> dict[str
 def _same(used: str, declared: str) -> bool:
     """Whether two names mean one encoding, such as `utf8` and `UTF-8`."""
     try:
-        names = {codecs.lookup(name.strip()).name for name in (used, declared)}
+        one, other = (codecs.lookup(name.strip()).name for name in (used, declared))
     except (LookupError, ValueError):
         return False
-    return len(names - {"utf-8-sig"} | ({"utf-8"} & names)) == 1
+    # With its mark at the beginning, UTF-8 is UTF-8 all the same.
+    return one.removesuffix("-sig") == other.removesuffix("-sig")
 
 
 # The second pass: all of them, in order.

@@ -48,6 +48,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from minillm.inference.decoder import check_ids
 from minillm.model import KVCache, TransformerLM
 
 __all__ = ["Samples", "sample_batch"]
@@ -202,12 +203,7 @@ def _check(
             f"the temperature must be 0 or more, and finite; got {temperature}: "
             "1 samples from the model as it is"
         )
-    for i in {*stop_ids, *(i for prompt in prompts for i in prompt)}:
-        if not 0 <= i < vocab_size:
-            raise ValueError(
-                f"the model knows the ids 0 to {vocab_size - 1}; got {i}: "
-                "is this its own tokenizer?"
-            )
+    check_ids({*stop_ids, *(i for prompt in prompts for i in prompt)}, vocab_size)
     longest = max(map(len, prompts))
     if longest + max_new_tokens > context_length:
         raise ValueError(

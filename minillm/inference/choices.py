@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from minillm.bpe import BPETokenizer
+from minillm.inference.decoder import check_ids
 from minillm.model import TransformerLM
 
 __all__ = ["By", "Choices", "choice_log_likelihoods", "score_choices"]
@@ -108,12 +109,7 @@ def score_choices(
         raise ValueError("a prompt and at least one choice are needed, none of them ''")
     head = [*begin_ids, *tokenizer.encode(prompt)]
     wholes = [[*begin_ids, *tokenizer.encode(prompt + choice)] for choice in choices]
-    largest = max(max(whole, default=0) for whole in wholes)
-    if largest >= model.config.vocab_size:
-        raise ValueError(
-            f"the model knows the ids 0 to {model.config.vocab_size - 1}; got "
-            f"{largest}: is this its own tokenizer?"
-        )
+    check_ids({i for whole in wholes for i in whole}, model.config.vocab_size)
     start = min(_shared(head, whole) for whole in wholes)
     if start == 0:
         raise ValueError(

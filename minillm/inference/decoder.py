@@ -45,6 +45,8 @@ second. `python -m benchmarks.model decode` shows both.
 **Before this:** [`minillm.generate`][], which does all this by itself where it can.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -76,6 +78,20 @@ KNOWN = {
 }
 # The matrices are copied, which must not fill the memory.
 MOST_BYTES = 2**30
+
+
+def check_ids(ids: Iterable[int], vocab_size: int) -> None:
+    """Refuse ids that the model does not know, before anything is computed.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    for i in ids:
+        if not 0 <= i < vocab_size:
+            raise ValueError(
+                f"the model knows the ids 0 to {vocab_size - 1}; got {i}: "
+                "is this its own tokenizer?"
+            )
 
 
 def suits(model: nn.Module) -> bool:

@@ -99,13 +99,7 @@ class LoRA(nn.Module):
     def __init__(self, linear: Linear, rank: int, alpha: float) -> None:
         super().__init__()
         d_out, d_in = linear.weight.shape
-        if rank < 1:
-            raise ValueError(f"the rank must be at least 1; got {rank}")
-        if rank * (d_out + d_in) >= d_out * d_in:
-            raise ValueError(
-                f"rank {rank} needs {rank * (d_out + d_in)} weights for a matrix of "
-                f"{d_out * d_in}: train the matrix itself"
-            )
+        _check_rank(linear, rank)
         self.linear, self.scale = linear.requires_grad_(False), alpha / rank
         new = linear.weight.detach().new_zeros  # of the same type, on the same device
         self.a = nn.Parameter(new(rank, d_in).normal_(std=1 / math.sqrt(d_in)))
@@ -115,6 +109,17 @@ class LoRA(nn.Module):
         """Multiply by the sum of both, without ever making it."""
         # $x W^\top + \frac{\alpha}{r} (x A^\top) B^\top$: two thin products.
         return self.linear(x) + self.scale * (x @ self.a.T @ self.b.T)
+
+
+def _check_rank(linear: Linear, rank: int) -> None:
+    d_out, d_in = linear.weight.shape
+    if rank < 1:
+        raise ValueError(f"the rank must be at least 1; got {rank}")
+    if rank * (d_out + d_in) >= d_out * d_in:
+        raise ValueError(
+            f"rank {rank} needs {rank * (d_out + d_in)} weights for a matrix of "
+            f"{d_out * d_in}: train the matrix itself"
+        )
 
 
 def add_lora(
@@ -156,16 +161,10 @@ def add_lora(
             "k_proj, v_proj, o_proj, w1, w2 and w3"
         )
     alpha = rank if alpha is None else alpha
-    # All are made before anything is changed; making one freezes its matrix.
-    learned = [weight for weight in model.parameters() if weight.requires_grad]
-    try:
-        layers = [
-            (p, n, LoRA(child, rank, alpha)) for p, n, child in found if n in where
-        ]
-    except ValueError:
-        for weight in learned:
-            weight.requires_grad_()
-        raise
+    chosen = [place for place in found if place[1] in where]
+    for *_, child in chosen:  # all of them, before the first is frozen
+        _check_rank(child, rank)
+    layers = [(part, name, LoRA(child, rank, alpha)) for part, name, child in chosen]
     model.requires_grad_(False)
     for part, name, layer in layers:
         setattr(part, name, layer)

@@ -346,6 +346,8 @@ def test_a_test_text_that_cannot_be_read_is_not_passed_over(tmp_path):
     [
         ("utf-8", "UTF8", True),
         ("utf-8-sig", "utf-8", True),
+        ("utf-8-sig", "utf-8-sig", True),
+        ("utf-8-sig", "windows-1252", False),
         ("windows-1252", "cp1252", True),
         ("windows-1252", "utf-8", False),
         ("utf-8", "latin-1", False),
