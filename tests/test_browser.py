@@ -422,7 +422,8 @@ def test_the_page_counts_flops_as_the_package_does(widget: Any) -> None:
     )
 
     random = Random(0)
-    cases = [(shape, 1, shape.context_length) for shape in PRESETS.values()]
+    dense = [shape for shape in PRESETS.values() if shape.n_experts == 1]  # as offered
+    cases = [(shape, 1, shape.context_length) for shape in dense]
     for _ in range(300):
         heads, kv = random.choice([(1, 1), (4, 2), (8, 8), (12, 3), (32, 8)])
         shape = Architecture(

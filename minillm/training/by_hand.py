@@ -52,7 +52,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from minillm.config import ModelConfig
 from minillm.model import TransformerLM
@@ -170,7 +170,7 @@ def feed_forward(x: Node, w: Weights, name: str) -> Node:
 def forward(
     w: Weights,
     config: ModelConfig,
-    ids: Int[np.ndarray, "batch seq"],
+    ids: Integer[np.ndarray, "batch seq"],
     marks: Marks | None = None,
     *,
     again: bool = False,
@@ -219,7 +219,7 @@ def forward(
     return linear(rms_norm(x, w["final_norm.weight"], eps), w["lm_head.weight"])
 
 
-Ids = Int[np.ndarray, "batch seq"]
+Ids = Integer[np.ndarray, "batch seq"]
 
 
 def by_tape(model: TransformerLM, inputs: Ids, targets: Ids) -> float:
@@ -261,7 +261,7 @@ def by_autograd(model: TransformerLM, inputs: Ids, targets: Ids) -> float:
 
 def losses(
     model: TransformerLM,
-    tokens: Int[np.ndarray, "n"],
+    tokens: Integer[np.ndarray, "n"],
     gradients: Callable[[TransformerLM, Ids, Ids], float],
     steps: int,
     *,

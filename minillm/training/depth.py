@@ -83,7 +83,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Integer
 from numpy.typing import NDArray
 
 from minillm.config import ModelConfig
@@ -166,7 +166,7 @@ def stacked(
     w: dict[str, Node],
     config: ModelConfig,
     variant: Variant,
-    ids: Int[np.ndarray, "batch seq"],
+    ids: Integer[np.ndarray, "batch seq"],
 ) -> tuple[Node, list[Node]]:
     """Run a stack of blocks.
 
@@ -249,7 +249,7 @@ def power_of_ten(ratio: float) -> str:
 
 def learn(
     variant: Variant,
-    tokens: Int[np.ndarray, "n"],
+    tokens: Integer[np.ndarray, "n"],
     seed: int,
     *,
     config: ModelConfig,
@@ -302,7 +302,7 @@ def learn(
     return math.fsum(last) / len(last)
 
 
-def tales() -> Int[np.ndarray, "n"]:
+def tales() -> Integer[np.ndarray, "n"]:
     """The fairy tales, byte by byte."""
     from minillm.data import andersen
 
