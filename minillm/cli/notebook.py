@@ -31,7 +31,9 @@ def notebook(
         path = out / f"{find(name).__name__.rpartition('.')[2]}.ipynb"
         # Somebody may have worked in it.
         if path.exists() and chapter != "all":
-            raise ValueError(f"{path} is there already; move it, or choose another --out")
+            raise ValueError(
+                f"{path} is there already; move it, or choose another --out"
+            )
         if path.exists():
             print(f"{path} is there already, and stays")
             continue

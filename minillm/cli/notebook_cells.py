@@ -263,7 +263,9 @@ def exercise_cells(chapter: str) -> list[Cell]:
         if exercise.chapter not in ready:
             ready.add(exercise.chapter)
             head = [n for n in ast.parse(text).body if not isinstance(n, ast.Expr)]
-            first = next(i for i, n in enumerate(head) if isinstance(n, ast.FunctionDef))
+            first = next(
+                i for i, n in enumerate(head) if isinstance(n, ast.FunctionDef)
+            )
             lines = [ast.unparse(node) for node in head[:first]]
             lines.append("from minillm.exercises import check")
             cells += [Cell("markdown", RULE)] if not cells else []
