@@ -35,7 +35,8 @@ UNSHOWN = {
         "cli.exercises.check cli.exercises.list_exercises cli.exercises.start "
         "cli.flops.cost cli.flops.disclose cli.flops.flops cli.generate.chat "
         "cli.generate.generate cli.lab.lab cli.lecture.lecture "
-        "cli.notebook.notebook cli.tokenizer.decode cli.tokenizer.encode cli.tokenizer.show cli.tokenizer.train cli.train.train"
+        "cli.notebook.notebook cli.tokenizer.decode cli.tokenizer.encode "
+        "cli.tokenizer.show cli.tokenizer.train cli.train.train"
     ),
     "a notebook calls it: test_notebook runs the notebooks": (
         "cli.notebook_cells.like_a_prompt cli.notebook_cells.notebook "

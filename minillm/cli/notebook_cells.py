@@ -1,7 +1,7 @@
 r"""A chapter as a notebook: prose, examples and exercises as cells.
 
-A notebook has no text of its own. [`minillm.cli.lecture_script`][] cuts the chapter into
-steps, as for a lecture, and each step becomes a cell:
+A notebook has no text of its own. [`minillm.cli.lecture_script`][] cuts the chapter
+into steps, as for a lecture, and each step becomes a cell:
 
 - prose is Markdown, with formulas and figures;
 - an example is code, and below it stands what it prints, until you run it;
@@ -28,7 +28,6 @@ import doctest
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -39,7 +38,6 @@ from minillm.cli.lecture_script import (
     Prose,
     Run,
     Section,
-    Step,
     chapters,
     code,
     find,
@@ -263,10 +261,8 @@ def exercise_cells(chapter: str) -> list[Cell]:
         if exercise.chapter not in ready:
             ready.add(exercise.chapter)
             head = [n for n in ast.parse(text).body if not isinstance(n, ast.Expr)]
-            first = next(
-                i for i, n in enumerate(head) if isinstance(n, ast.FunctionDef)
-            )
-            lines = [ast.unparse(node) for node in head[:first]]
+            is_stub = [isinstance(node, ast.FunctionDef) for node in head]
+            lines = [ast.unparse(node) for node in head[: is_stub.index(True)]]
             lines.append("from minillm.exercises import check")
             cells += [Cell("markdown", RULE)] if not cells else []
             cells.append(Cell("code", "\n".join(lines)))

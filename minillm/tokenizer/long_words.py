@@ -3,7 +3,8 @@ r"""Words without an end: merging piece by piece.
 A word has five bytes or so, and then comes a space. In Chinese, in a base64 attachment,
 or in a line of a thousand dashes, it does not come. Merging such a word pair by pair
 needs the lowest rank again and again. Searched for each time, it takes time that grows
-with the square of the length; kept in a heap, it takes microseconds for each byte. Can one cut such a word, encode the pieces, and put the ids side by side?
+with the square of the length; kept in a heap, it takes microseconds for each byte. Can
+one cut such a word, encode the pieces, and put the ids side by side?
 
 Not anywhere. With merges for `ab` and `bc`, in this order, a cut in the middle of `ab`
 gives other ids:
@@ -22,8 +23,8 @@ bytes of both gives back $x$ and $y$: no merge crosses the border between them. 
 
 Suppose that all neighbours are compatible, and that something else comes out. Then some
 merge crosses a border. Take the first one, between $x$ and $y$. Until then no merge has
-crossed any border, so the bytes of $x$ and $y$ have been merged exactly as they are when
-they stand alone: the lowest rank of a sequence, leftmost first, is also the lowest
+crossed any border, so the bytes of $x$ and $y$ have been merged exactly as they are
+when they stand alone: the lowest rank of a sequence, leftmost first, is also the lowest
 within any part that holds it. Alone, then, a merge would cross the same border, and the
 two would not be compatible. The other direction is the same argument. Nothing is
 assumed about the merges.
@@ -44,10 +45,10 @@ True
 
 Each piece is remembered, so text that comes back is merged once.
 
-**Equal runs at once.** If the next piece is the same again, the text has a period there.
-How far does it go? The text is compared with itself, shifted by the period, which takes
-no Python for each byte. Of 300 bytes with a period of three, the walk merges two pieces,
-and takes 32 of the ids of the first five times:
+**Equal runs at once.** If the next piece is the same again, the text has a period
+there. How far does it go? The text is compared with itself, shifted by the period,
+which takes no Python for each byte. Of 300 bytes with a period of three, the walk
+merges two pieces, and takes 32 of the ids of the first five times:
 
 >>> runs = merge_in_pieces(b"abc" * 100, merge, {256: b"ab", 99: b"c"})
 >>> [(len(ids), times) for ids, times in runs]
@@ -56,12 +57,12 @@ and takes 32 of the ids of the first five times:
 A megabyte of one letter is two pieces and a number as well.
 
 **No quadratic case.** A piece is merged in constant time, and most pieces move the walk
-on by 48 bytes. Two things could keep it from getting anywhere. Tokens may be longer than
-a piece: if a piece begins a second time where one has begun before, pieces become twice
-as long. And merges may be such that the end of a word decides about its beginning, as in
-an exercise, not in a tokenizer that was learned from text: if the pieces together have
-had sixteen times the bytes of the word, the whole word is merged with the heap, in time
-proportional to its length times a logarithm.
+on by 48 bytes. Two things could keep it from getting anywhere. Tokens may be longer
+than a piece: if a piece begins a second time where one has begun before, pieces become
+twice as long. And merges may be such that the end of a word decides about its
+beginning, as in an exercise, not in a tokenizer that was learned from text: if the
+pieces together have had sixteen times the bytes of the word, the whole word is merged
+with the heap, in time proportional to its length times a logarithm.
 
 What does not repeat gains less: random letters have no piece that comes back. How this
 compares with programs in Rust stands on the page about speed.
@@ -69,9 +70,9 @@ compares with programs in Rust stands on the page about speed.
 # References
 
 The crate `bpe` in GitHub's `rust-gems`, its README, Corollaries II and III: parts of an
-encoding are encodings, and two that share a token can be joined. It keeps the last token
-of each prefix, and walks back from the end. In Python a step for each byte costs too
-much, so this page walks forwards, in pieces.
+encoding are encodings, and two that share a token can be joined. It keeps the last
+token of each prefix, and walks back from the end. In Python a step for each byte costs
+too much, so this page walks forwards, in pieces.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,13 +1,10 @@
 """Each chapter is a notebook that runs from top to bottom and prints what it says."""
 
-import ast
 import doctest
 import json
 import os
 import re
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -113,3 +110,86 @@ def test_a_notebook_prints_what_the_chapter_says(chapter, kernel):
         if cell.text.startswith("show("):
             (output,) = done.outputs
             assert re.match(r"@|def |class ", output.data["text/plain"])
+
+
+def test_the_notebook_is_the_chapter():
+    import nbformat
+
+    made = nbformat.reads(notebook("bpe"), as_version=4)
+    assert made.cells[0].source.startswith(
+        "# Turn text into integers, and back\n\n**The"
+    )
+    text = "\n".join(cell.source for cell in made.cells)
+    # Formulas, figures and words are there; links that lead nowhere are not.
+    assert "data:image/svg+xml;base64," in text and 'alt="Bytes for each token' in text
+    assert not re.search(r"\]\[|--8<--|<div", text)
+    steps = lecture_steps("bpe")
+    examples = [step.example for step in steps if isinstance(step, Run)]
+    assert [cell.example for cell in chapter_cells("bpe") if cell.example] == examples
+    assert len(examples) > 30
+    # The code of the chapter is not in it.
+    assert "show(merge)" in text and "while i < len(ids)" not in text
+    names = [name for name in EXERCISES if f'@check("{name}")' in text]
+    assert names == [e.name for e in EXERCISES.values() if e.chapter == "bpe"]
+
+
+def test_each_exercise_is_in_one_notebook():
+    cells = "".join(cell.text for name in NAMES for cell in exercise_cells(name))
+    assert sorted(re.findall(r'@check\("(.*?)"\)', cells)) == sorted(EXERCISES)
+    assert '@check("model.softmax")' in "".join(
+        cell.text for cell in exercise_cells("attention")
+    )
+    assert exercise_cells("tokenizer.words") == []
+
+
+def test_a_notebook_is_the_same_each_time_and_valid():
+    nbformat = pytest.importorskip("nbformat")
+    text = notebook("config")
+    assert text == notebook("config")
+    nbformat.validate(json.loads(text))
+
+
+def test_errors_that_are_meant_do_not_stop_a_notebook():
+    cells = json.loads(notebook("config"))["cells"]
+    tagged = [cell for cell in cells if cell["metadata"].get("tags")]
+    assert tagged and all(c["outputs"][0]["ename"] == "ValueError" for c in tagged)
+
+
+def test_what_examples_need_is_imported():
+    module = find("rope")
+    (line,) = import_lines(find("bpe"), "merge")
+    assert line == "from minillm.bpe import merge"
+    assert "import torch" in import_lines(module, "RotaryEmbedding")
+
+
+def test_markdown_keeps_code_and_formulas():
+    text = markdown("# A\n\n```\n# no heading\n```\n\n$x_1 \\to x_2$, [a][b].")
+    assert text == "## A\n\n```\n# no heading\n```\n\n$x_1 \\to x_2$, a."
+
+
+def test_code_is_that_of_the_package():
+    from minillm.bpe import BPETokenizer, merge
+
+    assert source(merge).startswith("def merge(ids") and '"""' not in source(merge)
+    assert "def encode" not in source(BPETokenizer)
+    like_a_prompt()  # outside a notebook it does nothing
+
+
+def test_the_command_writes_and_overwrites_nothing(tmp_path, capsys):
+    command("config", tmp_path / "new")
+    path = tmp_path / "new" / "config.ipynb"
+    assert str(path) in capsys.readouterr().out
+    path.write_text("mine", encoding="utf-8")
+    with pytest.raises(ValueError, match="there already"):
+        command("config", tmp_path / "new")
+    for name in NAMES:
+        (tmp_path / "new" / f"{name}.ipynb").touch()
+    command("all", tmp_path / "new")
+    assert capsys.readouterr().out.count("stays") == len(NAMES)
+    assert path.read_text(encoding="utf-8") == "mine"
+
+
+def test_without_nbformat_the_command_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nbformat", None)
+    with pytest.raises(ImportError, match=r"minillm\[notebook\]"):
+        notebook("config")
