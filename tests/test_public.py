@@ -259,6 +259,10 @@ def test_the_installed_package_works_without_the_repository(
     code = "from minillm.data import andersen; print(len(andersen()))"
     assert int(run(python, "-c", code, cwd=away)) > 100
 
+    said = run(command, "demo", "--steps", "50", cwd=away, OMP_NUM_THREADS="1")
+    assert "Once upon a time" in said
+    assert (away / "runs" / "demo" / "model.safetensors").exists()
+
     run(command, "exercises", "start", "Übungen 1", cwd=away)
     stub = away / "Übungen 1" / "bpe.py"
     text = stub.read_text(encoding="utf-8")
