@@ -568,6 +568,20 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+def test_each_chapter_offers_its_notebook(pages: dict[str, Page]) -> None:
+    need("nbformat")
+    from minillm.cli.lecture_script import chapters
+    from minillm.cli.notebook_cells import notebook
+
+    for name in chapters().values():
+        page = pages[f"{name}.html"]
+        assert f"notebooks/{name}.ipynb" in page.links
+        written = page.path.parent / "notebooks" / f"{name}.ipynb"
+        assert written.read_text(encoding="utf-8") == notebook(name)
+    offered = [page for page in pages.values() if ".ipynb" in "".join(page.links)]
+    assert len(offered) == len(chapters())
+
+
 def test_inventories_are_what_their_script_writes() -> None:
     need("mkdocstrings")
     folder = ROOT / "renderer" / "inventories"
