@@ -9,8 +9,8 @@ into steps, as for a lecture, and each step becomes a cell:
   what is installed;
 - an exercise is a function to be written, which is graded whenever its cell runs.
 
->>> [cell.kind for cell in chapter_cells("config")[:4]]
-['markdown', 'code', 'markdown', 'code']
+>>> [cell.kind for cell in chapter_cells("config")[:3]]
+['markdown', 'code', 'markdown']
 
 Each docstring starts afresh, as it does under `doctest`. So before its examples a cell
 imports what they use, and a name from an earlier section cannot get in the way:

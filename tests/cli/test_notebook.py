@@ -116,9 +116,7 @@ def test_the_notebook_is_the_chapter():
     import nbformat
 
     made = nbformat.reads(notebook("bpe"), as_version=4)
-    assert made.cells[0].source.startswith(
-        "# Turn text into integers, and back\n\n**The"
-    )
+    assert made.cells[0].source == "# Turn text into integers, and back"
     text = "\n".join(cell.source for cell in made.cells)
     # Formulas, figures and words are there; links that lead nowhere are not.
     assert "data:image/svg+xml;base64," in text and 'alt="Bytes for each token' in text
@@ -158,7 +156,7 @@ def test_errors_that_are_meant_do_not_stop_a_notebook():
 def test_what_examples_need_is_imported():
     module = find("rope")
     (line,) = import_lines(find("bpe"), "merge")
-    assert line == "from minillm.bpe import merge"
+    assert line.startswith("from minillm.bpe import ") and "merge" in line.split(", ")
     assert "import torch" in import_lines(module, "RotaryEmbedding")
 
 
