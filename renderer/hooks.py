@@ -64,5 +64,7 @@ def on_page_markdown(
         return markdown
     if GOALS not in markdown:
         raise ValueError(f"docs/{chapter}.md has no paragraph of goals")
-    link = f"[This chapter as a notebook]({address(chapter)}){{ download }}"
+    # Without a name of its own, the file would be called "download".
+    offer = f'{{ download="{chapter}.ipynb" }}'
+    link = f"[This chapter as a notebook]({address(chapter)}){offer}"
     return markdown.replace(GOALS, f"{GOALS}\n{link}\n{{ .notebook }}\n", 1)
