@@ -343,7 +343,8 @@ def like_a_prompt() -> None:
     """
     from IPython import get_ipython
 
-    if shell := get_ipython():
+    shell: Any = get_ipython()
+    if shell:
         shell.ast_node_interactivity = "all"
         shell.display_formatter.formatters["text/plain"].pprint = False
 
