@@ -21,10 +21,10 @@ OUT ?= runs/demo
 SMOLLM2 := SmolLM2-135M-Instruct.Q4_1.gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help demo generate smollm2 fixtures test check lint course serve figures pages bench clean
+.PHONY: help demo generate smollm2 fixtures test check lint course serve notebook figures pages bench clean
 
 help:
-	@echo "make demo | generate PROMPT=\"...\" | smollm2 | test | course | serve"
+	@echo "make demo | generate PROMPT=\"...\" | smollm2 | test | course | serve | notebook"
 	@echo "make check | lint | fixtures | figures | pages | bench | clean"
 	@echo "README.md says what each does."
 
@@ -74,6 +74,10 @@ course: $(VENV)/has-docs
 
 serve: $(VENV)/has-docs
 	$(RUN) -m mkdocs serve --livereload
+
+notebook: $(VENV)/has-notebook
+	$(RUN) -m minillm notebook all --out notebooks
+	$(RUN) -m jupyterlab notebooks
 
 figures: $(VENV)/has-plots
 	$(RUN) -m minillm.drawing.figures

@@ -1,5 +1,6 @@
 """The project around the package: what README, Makefile and pins promise."""
 
+import os
 import re
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_readme_names_every_folder():
     folders = {
         line.split("/")[0] for line in tracked.stdout.splitlines() if "/" in line
     }
-    assert folders - {".ci"} == named - {"runs", "models"}
+    assert folders - {".ci"} == named - {"runs", "models", "notebooks"}
 
 
 def test_every_dependency_is_pinned_within_its_range():
@@ -82,6 +83,15 @@ def test_every_dependency_is_pinned_within_its_range():
             continue
         assert requirement.name in pins, f"{requirement.name} has no pin"
         assert requirement.specifier.contains(pins[requirement.name])
+
+
+def test_classifiers_claim_what_is_tested():
+    named = "Programming Language :: Python :: "
+    claimed = {c.removeprefix(named) for c in PROJECT["classifiers"] if named in c}
+    oldest = PROJECT["requires-python"].removeprefix(">=")
+    assert claimed == {oldest}
+    if os.environ.get("CI") == "true":
+        assert f"{sys.version_info.major}.{sys.version_info.minor}" in claimed
 
 
 def test_versions_agree():

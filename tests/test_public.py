@@ -25,7 +25,6 @@ from minillm.exercises import EXERCISES
 from minillm.tokenizer import tokenizer as bpe_tokenizer
 
 ROOT = Path(__file__).parents[1]
-DATA = ROOT / "images" / "data"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 # Public functions without an example, because one would show nothing: why, and what
@@ -35,8 +34,13 @@ UNSHOWN = {
         "cli.app.main cli.data.clean cli.data.prepare cli.evaluate.evaluate "
         "cli.exercises.check cli.exercises.list_exercises cli.exercises.start "
         "cli.flops.cost cli.flops.disclose cli.flops.flops cli.generate.chat "
-        "cli.generate.generate cli.lab.lab cli.lecture.lecture cli.tokenizer.decode "
-        "cli.tokenizer.encode cli.tokenizer.show cli.tokenizer.train cli.train.train"
+        "cli.generate.generate cli.lab.lab cli.lecture.lecture "
+        "cli.notebook.notebook cli.tokenizer.decode cli.tokenizer.encode "
+        "cli.tokenizer.show cli.tokenizer.train cli.train.train"
+    ),
+    "a notebook calls it: test_notebook runs the notebooks": (
+        "cli.notebook_cells.like_a_prompt cli.notebook_cells.notebook "
+        "cli.notebook_cells.show"
     ),
     "draws: test_figures draws it again": (
         "drawing.attention.attention_grid drawing.attention.distance_curve "
@@ -225,17 +229,15 @@ def test_the_wheel_is_small_and_has_everything(built: tuple[Path, Path]) -> None
     with zipfile.ZipFile(built[1]) as wheel:
         names = set(wheel.namelist())
     tracked = subprocess.run(
-        ["git", "ls-files", "minillm"],
+        ["git", "ls-files", "minillm", "images"],
         cwd=ROOT,
         capture_output=True,
         encoding="utf-8",
         check=True,
     ).stdout.split()
     ours = {name for name in names if ".dist-info/" not in name}
-    kept = [*DATA.glob("lab-*.json"), DATA / "curation-seconds.json"]
-    data = {f"minillm/images/data/{path.name}" for path in kept}
-    assert len(data) > 3
-    assert ours == set(tracked) | data
+    inside = [f"minillm/{n}" if n.startswith("images/") else n for n in tracked]
+    assert ours == set(inside)
     licenses = {Path(name).name for name in names if "/licenses/" in name}
     assert licenses == {"LICENSE", "NOTICE"}
 
@@ -256,6 +258,10 @@ def test_the_installed_package_works_without_the_repository(
     assert "demo" in run(command, "--help", cwd=away)
     code = "from minillm.data import andersen; print(len(andersen()))"
     assert int(run(python, "-c", code, cwd=away)) > 100
+
+    said = run(command, "demo", "--steps", "50", cwd=away, OMP_NUM_THREADS="1")
+    assert "Once upon a time" in said
+    assert (away / "runs" / "demo" / "model.safetensors").exists()
 
     run(command, "exercises", "start", "Übungen 1", cwd=away)
     stub = away / "Übungen 1" / "bpe.py"

@@ -331,7 +331,7 @@ def test_every_chapter_says_what_it_gives_and_what_it_builds_on(
 
 def test_reading_time_is_that_of_the_lecture() -> None:
     need("griffe")
-    literate = load(DOCS / "_ext" / "literate.py")
+    literate = load(ROOT / "renderer" / "literate.py")
     prose, code = "word " * 400, "\n".join(f"x = {i}" for i in range(48))
     folded = 'def f():\n    """Do.\n\n    Args:\n        x: '
     folded += f"{prose}\n\n    Raises:\n        E: {prose}\n"
@@ -350,7 +350,7 @@ def test_reading_time_is_that_of_the_lecture() -> None:
 
 def test_what_comes_before_a_chapter_moves_to_its_top() -> None:
     griffe = need("griffe")
-    before = load(DOCS / "_ext" / "literate.py").before
+    before = load(ROOT / "renderer" / "literate.py").before
 
     def moved(docstring: str) -> tuple[str, str]:
         module = griffe.Module("m")
@@ -402,7 +402,7 @@ def test_no_page_is_about_not_explaining_something(pages: dict[str, Page]) -> No
 )
 def test_examples_run_after_the_imports_that_the_page_shows(module: str) -> None:
     need("griffe")
-    literate = load(DOCS / "_ext" / "literate.py")
+    literate = load(ROOT / "renderer" / "literate.py")
     lesson = importlib.import_module(f"minillm.{module}")
     source = literate.Source(Path(str(lesson.__file__)).read_text(encoding="utf-8"))
     lines = literate.imports(source, lesson.__name__, set(lesson.__all__))
@@ -419,7 +419,7 @@ def test_examples_run_after_the_imports_that_the_page_shows(module: str) -> None
 
 def test_a_page_shows_the_imports_of_its_examples(pages: dict[str, Page]) -> None:
     griffe = need("griffe")
-    literate = load(DOCS / "_ext" / "literate.py")
+    literate = load(ROOT / "renderer" / "literate.py")
     shown = 0
     for page in learners_path():
         for module in modules_on(page):
@@ -480,7 +480,7 @@ def test_code_spans_follow_commonmark() -> None:
         r"\`x\`": "`x`",
         "``a`b``, `c`": "<code>a`b</code>, <code>c</code>",
     }.items():
-        html = markdown.markdown(text, extensions=["docs._ext.spans"])
+        html = markdown.markdown(text, extensions=["renderer.spans"])
         assert html == f"<p>{expected}</p>", text
 
 
@@ -568,9 +568,23 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+def test_each_chapter_offers_its_notebook(pages: dict[str, Page]) -> None:
+    need("nbformat")
+    from minillm.cli.lecture_script import chapters
+    from minillm.cli.notebook_cells import notebook
+
+    for name in chapters().values():
+        page = pages[f"{name}.html"]
+        assert f"notebooks/{name}.ipynb" in page.links
+        written = page.path.parent / "notebooks" / f"{name}.ipynb"
+        assert written.read_text(encoding="utf-8") == notebook(name)
+    offered = [page for page in pages.values() if ".ipynb" in "".join(page.links)]
+    assert len(offered) == len(chapters())
+
+
 def test_inventories_are_what_their_script_writes() -> None:
     need("mkdocstrings")
-    folder = DOCS / "_ext" / "inventories"
+    folder = ROOT / "renderer" / "inventories"
     script = load(folder / "make.py")
     for project, names in {"python": script.PYTHON, "torch": script.TORCH}.items():
         committed = (folder / f"{project}.inv").read_bytes()
@@ -676,7 +690,7 @@ def bare() -> None:
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, object]":
     griffe = need("griffe")
-    literate = load(DOCS / "_ext" / "literate.py")
+    literate = load(ROOT / "renderer" / "literate.py")
     folder = tmp_path_factory.mktemp("sample")
     (folder / "sample.py").write_text(SAMPLE, encoding="utf-8")
     extensions = griffe.load_extensions("dataclasses", literate.LiterateExtension())

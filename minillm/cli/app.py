@@ -21,6 +21,7 @@ from minillm.cli import flops as flops_cli
 from minillm.cli import generate as generate_cli
 from minillm.cli import lab as lab_cli
 from minillm.cli import lecture as lecture_cli
+from minillm.cli import notebook as notebook_cli
 from minillm.cli import tokenizer as tokenizer_cli
 from minillm.cli import train as train_cli
 
@@ -125,4 +126,5 @@ app.command()(train_cli.train)
 app.add_typer(tokenizer_cli.app)
 app.add_typer(data_cli.app)
 app.command()(lecture_cli.lecture)
+app.command()(notebook_cli.notebook)
 app.add_typer(exercises_cli.app, name="exercises")

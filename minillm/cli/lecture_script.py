@@ -19,7 +19,7 @@ import importlib
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,7 +27,8 @@ from types import ModuleType
 
 import minillm
 
-__all__ = ["Code", "Prose", "Run", "Section", "chapters", "find", "lecture_steps"]
+__all__ = ["Code", "Prose", "Run", "Section", "chapters", "code", "find"]
+__all__ += ["lecture_steps", "sections"]
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -127,11 +128,14 @@ def _modules() -> list[str]:
     return ["exercises", *(name for name in names if ".stubs." not in name)]
 
 
-def lecture_steps(chapter: str) -> list[Step]:
+def lecture_steps(
+    chapter: str, write: Callable[[str], str] | None = None
+) -> list[Step]:
     """Cut a module into the steps of a lecture.
 
     Args:
         chapter: the name of a module, or the number of a chapter.
+        write: turns the prose of a docstring into Markdown; by default for a terminal.
 
     Returns:
         The steps. What has no docstring is left to the page.
@@ -142,46 +146,75 @@ def lecture_steps(chapter: str) -> list[Step]:
     module = find(chapter)
     source = inspect.getsource(module)
     tree = ast.parse(source)
+    write = write or plain
     steps: list[Step] = [Section(module.__name__)]
-    steps += told(ast.get_docstring(tree) or "")
+    steps += told(ast.get_docstring(tree) or "", write=write)
     lines = source.splitlines()
     for node in tree.body:
         if isinstance(node, Definition) and ast.get_docstring(node):
-            steps += definition(node, lines, "")
+            steps += definition(node, lines, "", write)
     return steps
 
 
-def definition(node: Definition, lines: list[str], owner: str) -> Iterator[Step]:
+def definition(
+    node: Definition, lines: list[str], owner: str, write: Callable[[str], str]
+) -> Iterator[Step]:
     """Cut a function or a class into steps, methods after their class.
 
     Args:
         node: the definition.
         lines: the source of its module.
         owner: the class of a method, with a dot.
+        write: turns prose into Markdown.
 
     Yields:
         A section, its prose and examples, its code.
     """
-    methods = [
+    yield Section(owner + node.name)
+    # Of a class the arguments are what it is; of a function they are looked up.
+    is_class = isinstance(node, ast.ClassDef)
+    docstring = ast.get_docstring(node) or ""
+    yield from told(docstring, reference=is_class, write=write)
+    text = code(node, lines)
+    if len(text.splitlines()) > 1:
+        yield Code(text)
+    for method in methods(node):
+        yield from definition(method, lines, f"{owner}{node.name}.", write)
+
+
+def methods(node: Definition) -> list[ast.FunctionDef]:
+    """Find the methods that are told on their own.
+
+    Args:
+        node: a class, or a function, which has none.
+
+    Returns:
+        Those with a docstring.
+    """
+    return [
         inner
         for inner in node.body
         if isinstance(node, ast.ClassDef)
         and isinstance(inner, ast.FunctionDef)
         and ast.get_docstring(inner)
     ]
-    yield Section(owner + node.name)
-    # Of a class the arguments are what it is; of a function they are looked up.
-    is_class = isinstance(node, ast.ClassDef)
-    yield from told(ast.get_docstring(node) or "", reference=is_class)
-    hidden = [*methods, node.body[0]]
+
+
+def code(node: Definition, lines: list[str]) -> str:
+    """Take the code of a definition out of its source.
+
+    Args:
+        node: the definition, which has a docstring.
+        lines: the source that it lies in.
+
+    Returns:
+        Its lines, without the docstring and without methods that are told on their own.
+    """
+    hidden = [*methods(node), node.body[0]]
     gone = {n for inner in hidden for n in range(first(inner), inner.end_lineno or 0)}
     kept = range(first(node), node.end_lineno or 0)
-    code = textwrap.dedent("\n".join(lines[n] for n in kept if n not in gone))
-    code = re.sub(r"\n{3,}", "\n\n", code).strip()
-    if len(code.splitlines()) > 1:
-        yield Code(code)
-    for method in methods:
-        yield from definition(method, lines, f"{owner}{node.name}.")
+    text = textwrap.dedent("\n".join(lines[n] for n in kept if n not in gone))
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
 def first(node: ast.stmt) -> int:
@@ -198,12 +231,18 @@ def first(node: ast.stmt) -> int:
     )
 
 
-def told(docstring: str, *, reference: bool = True) -> Iterator[Step]:
+def told(
+    docstring: str,
+    *,
+    reference: bool = True,
+    write: Callable[[str], str] | None = None,
+) -> Iterator[Step]:
     r"""Cut a docstring where its examples stand.
 
     Args:
         docstring: the docstring.
         reference: whether arguments, results and errors are told as well.
+        write: turns prose into Markdown; by default for a terminal.
 
     Yields:
         Prose and examples in turn.
@@ -217,7 +256,7 @@ def told(docstring: str, *, reference: bool = True) -> Iterator[Step]:
         if isinstance(part, doctest.Example):
             yield Run(part, list(before))
             before.append(part)
-        elif text := plain(part if reference else REFERENCE.sub("", part)):
+        elif text := (write or plain)(part if reference else REFERENCE.sub("", part)):
             yield Prose(text)
 
 
@@ -264,6 +303,35 @@ def plain(text: str) -> str:
         <BLANKLINE>
         - `x`: a size.
     """
+    text = re.sub(
+        r'^ *--8<-- "(.*?)"$',
+        r"*(Here the page shows* `\1` *.)*",
+        sections(text),
+        flags=re.M,
+    )
+    text = re.sub(r"^ *</?div.*>$", "", text, flags=re.M)
+    text = re.sub(r"(\$\$?)(?!\s)(.+?)\1", formula, text, flags=re.S)
+    text = re.sub(r"\[([^\]]+)\]\[[^\]]*\]", r"\1", text)
+    return text.strip()
+
+
+def sections(text: str) -> str:
+    r"""Write the sections of a docstring as Markdown.
+
+    Args:
+        text: prose as it stands in a docstring.
+
+    Returns:
+        The same, with a list in the place of each section such as `Args:`.
+
+    Examples:
+        >>> print(sections("Halve it.\n\nRaises:\n    ValueError: if odd."))
+        Halve it.
+        <BLANKLINE>
+        **Raises**
+        <BLANKLINE>
+        - `ValueError`: if odd.
+    """
     lines, title = [], ""
     for line in textwrap.dedent(text).splitlines():
         if match := re.fullmatch(
@@ -278,11 +346,4 @@ def plain(text: str) -> str:
             lines.append(re.sub(r"^    (\*{0,2}[\w.]+): ", r"- `\1`: ", line))
         else:
             lines.append(line.removeprefix("    ") if title else line)
-    text = textwrap.dedent("\n".join(lines))
-    text = re.sub(
-        r'^ *--8<-- "(.*?)"$', r"*(Here the page shows* `\1` *.)*", text, flags=re.M
-    )
-    text = re.sub(r"^ *</?div.*>$", "", text, flags=re.M)
-    text = re.sub(r"(\$\$?)(?!\s)(.+?)\1", formula, text, flags=re.S)
-    text = re.sub(r"\[([^\]]+)\]\[[^\]]*\]", r"\1", text)
-    return text.strip()
+    return textwrap.dedent("\n".join(lines))

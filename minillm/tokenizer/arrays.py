@@ -224,7 +224,7 @@ class ArrayEncoder:
                     # Also at Ctrl-C: what was learned by half would be wrong later.
                     self.forget()
                     raise
-        return np.concatenate(ids)
+        return np.concatenate(ids) if len(ids) != 2 else ids[1]
 
     def _encode_block(self, block: bytes) -> Ints:
         numbers = self.runs.of(block)
@@ -237,6 +237,9 @@ class ArrayEncoder:
 
     def _ids(self, numbers: Ints) -> Ints:
         begin, size = self.begin.array[numbers], self.size.array[numbers]
+        if len(numbers) == 1:
+            # One run, perhaps of a megabyte: no index for each of its ids.
+            return self.ids.array[begin[0] : begin[0] + size[0]].copy()
         # The i-th id of a run stands i places behind its first.
         offset = np.repeat(begin - np.cumsum(size) + size, size)
         ids: Ints = self.ids.array[offset + np.arange(len(offset))]
@@ -277,7 +280,10 @@ class ArrayEncoder:
             self._append(numbers[short], *merged)
         for i in left:
             if len(words[i]) >= LONG_WORD:
-                long = np.array(self.words.encode(words[i]), np.int64)
+                runs = self.words.encode_runs(words[i])
+                # Made an array before it is repeated: a run may be a megabyte.
+                arrays = [np.tile(np.array(ids, np.int64), n) for ids, n in runs]
+                long = np.concatenate(arrays)
                 self._append(numbers[[i]], long, np.array([len(long)]))
 
     def _append(self, numbers: Ints, ids: Ints, size: Ints) -> None:

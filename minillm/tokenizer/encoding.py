@@ -62,8 +62,8 @@ class Encoder:
     - a word (a pre-token) that has been met before is looked up;
     - a word that is a token is taken whole, if that is wanted;
     - of the merges only those are tried that the word allows, the lowest rank first;
-    - a long word is merged with a heap, in time proportional to its length (times a
-      logarithm), so that a megabyte of one letter is not a megabyte squared.
+    - a long word is merged piece by piece, in time proportional to its length, so that
+      a megabyte of one letter is not a megabyte squared.
 
     Args:
         ids: the id of each token, without the special ones.

@@ -415,7 +415,10 @@ class BPETokenizer:
             out: where to write. `numpy.load(out, mmap_mode="r")` opens the array, whose
                 type is the smallest unsigned one that holds every id. The file appears
                 when it is complete.
-            workers: as for `encode_batch`.
+            workers: as for `encode_batch`. One process is the default because it is
+                seldom the slower one: it remembers each word that it has met, while
+                of several each has to start and to learn the words on its own. The
+                page on speed compares the two.
             allowed_special: as for `encode`.
 
         Returns:

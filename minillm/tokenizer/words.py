@@ -2,13 +2,17 @@ r"""One word: from its bytes to its ids.
 
 [`encode_naive`][minillm.bpe.encode_naive] tries every merge on every word. A word
 allows only a few of them: those of its neighbours. So look the neighbours up, merge the
-pair that was learned first, and look up the two pairs that this has changed.
+pair that was learned first, and look up the two pairs that this has changed. A word
+that does not end is cut into pieces: [`minillm.tokenizer.long_words`][].
 """
 
 import heapq
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Final
+
+from minillm.tokenizer.long_words import PIECE, Times, merge_in_pieces
 
 __all__ = ["Merge", "Pair", "WordEncoder"]
 
@@ -20,6 +24,9 @@ Merge = tuple[bytes, bytes]
 
 # From this many bytes on a word is merged with a heap.
 LONG_WORD: Final = 64
+
+# From this many on it is merged piece by piece.
+ENDLESS: Final = 8 * PIECE
 
 
 class WordEncoder:
@@ -45,7 +52,7 @@ class WordEncoder:
         self, ids: Mapping[bytes, int], merges: Sequence[Merge], whole: bool = True
     ) -> None:
         self.byte_ids = [ids.get(bytes([byte])) for byte in range(256)]
-        self.whole = ids if whole else {}
+        self.ids, self.whole = ids, ids if whole else {}
         # The rank of a merge is its index in the list; the lower goes first.
         self.ranks: dict[Pair, int] = {}
         self.merged: list[int] = []
@@ -64,6 +71,23 @@ class WordEncoder:
         """Encode one word."""
         if word in self.whole:
             return [self.whole[word]]
+        return [id_ for ids, times in self.encode_runs(word) for id_ in ids * times]
+
+    def encode_runs(self, word: bytes) -> list[Times]:
+        """Encode a word that is not taken whole, into runs of ids."""
+        if len(word) < ENDLESS:
+            return [(self.merge(word), 1)]
+        if None in self.byte_ids:
+            self.ids_of_bytes(word)  # says which byte is missing, and in what
+        return merge_in_pieces(word, self.merge, self.tokens)
+
+    @cached_property
+    def tokens(self) -> dict[int, bytes]:
+        """The bytes of each token."""
+        return {id_: token for token, id_ in self.ids.items()}
+
+    def merge(self, word: bytes) -> list[int]:
+        """Merge a word, also if it is a token."""
         ids = self.ids_of_bytes(word)
         if len(ids) < LONG_WORD:
             return self._merge_short(ids)

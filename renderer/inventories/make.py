@@ -1,6 +1,6 @@
 """Write the small inventories by which names of Python and torch become links.
 
-Run from anywhere: `python docs/_ext/inventories/make.py`. They are picked by hand, and
+Run from anywhere: `python renderer/inventories/make.py`. They are picked by hand, and
 read from disk, so that building the site asks no network.
 """
 
