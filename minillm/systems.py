@@ -121,11 +121,11 @@ So much for the arithmetic. Measured between processes on one machine:
 # Everybody holds everything
 
 With data parallelism, each rank keeps all weights, all gradients, and both moments of
-AdamW: 16 bytes for each parameter in float32, on every rank the same. *ZeRO* (Rajbhandari
-et al. 2019, arXiv:1910.02054) lets each rank keep a share. In its first stage these are
-the moments. Each rank moves the weights whose moments it has, and then all-gathers the
-others: reduce-scatter, step, all-gather. The messages are the two halves of the ring,
-so nothing is sent that was not sent before:
+AdamW: 16 bytes for each parameter in float32, the same on every rank. *ZeRO*
+(Rajbhandari et al. 2019, arXiv:1910.02054) lets each rank keep a share. In its first
+stage these are the moments. Each rank moves the weights whose moments it has, and then
+fetches the others: reduce-scatter, step, all-gather. The messages are the two halves of
+the ring, so nothing is sent that was not sent before:
 
 >>> zero_bytes(1e9, world=8, stage=0) / 1e9, zero_bytes(1e9, world=8, stage=1) / 1e9
 (16.0, 9.0)
@@ -211,14 +211,14 @@ def online_softmax_update(
         >>> round((o / l).item(), 3)  # (7 + 2 · 70 + 4 · 700) / 7
         421.0
     """
-    m, l, o = state
+    m, total, o = state
     new_m = torch.maximum(m, scores.amax(dim=-1, keepdim=True))
     # A query that has seen nothing yet has a largest score of $-\infty$, from which
     # nothing can be subtracted.
     safe = new_m.masked_fill(new_m == -math.inf, 0.0)
     old = torch.exp(m - safe)  # $e^{m - m'}$
     p = torch.exp(scores - safe)  # $e^{s_j - m'}$
-    return new_m, l * old + p.sum(dim=-1, keepdim=True), o * old + p @ values
+    return new_m, total * old + p.sum(dim=-1, keepdim=True), o * old + p @ values
 
 
 def blockwise_attention(
@@ -286,9 +286,9 @@ class _Blockwise(torch.autograd.Function):
             state = m, torch.zeros_like(m), o
             for at, scores in _blocks(q, k, start, block, causal):
                 state = online_softmax_update(state, scores, v[..., at, :])
-            m, l, o = state
-            out.append(o / l)
-            logs.append(m + l.log())  # $\ln \sum_j e^{s_j}$
+            m, total, o = state
+            out.append(o / total)
+            logs.append(m + total.log())  # $\ln \sum_j e^{s_j}$
         result = torch.cat(out, dim=-2)
         ctx.save_for_backward(q, k, v, result, torch.cat(logs, dim=-2))
         ctx.block, ctx.causal = block, causal

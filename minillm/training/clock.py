@@ -34,12 +34,12 @@ How long should an operation take? Three measurements of the machine say it:
 - the *cost of a call*: how long the smallest operation takes.
 
 An operation waits for its arithmetic or for its bytes, whichever takes longer, and for
-the call ([`roofline`][minillm.accounting.cost.roofline] in chapter 7 has the first two):
+the call ([`roofline`][minillm.accounting.cost.roofline] has the first two):
 
 $$t = t_{\text{call}} + \max\left(\frac{\text{FLOPs}}{\text{peak}},
 \frac{\text{bytes}}{\text{bandwidth}(\text{bytes})}\right)$$
 
->>> machine = Machine(peak_flops=1e11, bandwidth=((1e3, 4e10), (1e6, 1e10)), call=2e-6)
+>>> machine = Machine(1e11, bandwidth=((1e3, 4e10), (1e6, 1e10)), call=2e-6)
 >>> tiny = Operation("norms", "add", flops=0, n_bytes=1e3, seconds=0.0)
 >>> large = Operation("head", "mm", flops=2e8, n_bytes=1e6, seconds=0.0)
 >>> [f"{predicted_seconds(operation, machine):.1e}" for operation in (tiny, large)]
@@ -52,12 +52,12 @@ step, and then lets the clock judge.
 **Before this:** [`minillm.flops`][]. **Next:** [`minillm.systems`][].
 """
 
-import argparse
 import json
 import math
 import platform
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,10 +69,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
-from minillm.accounting.measure import measure_peak_flops
-from minillm.accounting.shapes import check_sizes
+from minillm.accounting.measure import measure_peak_flops, stand_in
+from minillm.accounting.shapes import Architecture, as_architecture, check_sizes
 from minillm.config import ModelConfig
-from minillm.model import TransformerLM
 from minillm.training.loss import cross_entropy_fast
 from minillm.training.optimizer import AdamW, clip_gradients, decay_matrices
 
@@ -81,6 +80,8 @@ __all__ = [
     "Machine",
     "Operation",
     "by_part",
+    "clock_lines",
+    "clock_rows",
     "measure_machine",
     "predicted_seconds",
     "profile_step",
@@ -170,6 +171,9 @@ class Clock(TorchDispatchMode):
         return result
 
 
+DEMO = ModelConfig(2048, context_length=128, d_model=128, n_layers=2, n_heads=4)
+DEMO_BATCH = 4
+
 VIEWS = {"_unsafe_view", "_reshape_alias", "promote_types"}
 FUSED = "_scaled_dot_product_flash_attention_for_cpu"
 
@@ -182,7 +186,10 @@ PARTS = {
     "w1": "feed-forward",
     "w2": "feed-forward",
     "w3": "feed-forward",
+    "ffn.0": "feed-forward",
+    "ffn.2": "feed-forward",
     "ffn": "gate",
+    "ffn.1": "gate",
     "lm_head": "head",
     "token_embedding": "embedding",
 }
@@ -209,13 +216,15 @@ def _flops(packet: Any, args: Any, kwargs: Any, result: Any) -> float:
     return count(*args, **kwargs, out_val=result) if count else 0
 
 
-def _step(config: ModelConfig, batch_size: int, seq_len: int) -> Callable[..., None]:
+def _step(
+    config: ModelConfig | Architecture, batch_size: int, seq_len: int
+) -> Callable[..., None]:
     """Build a model, and a function that takes one step with it."""
     check_sizes(batch_size=batch_size, seq_len=seq_len)
     torch.manual_seed(0)
-    model = TransformerLM(config)
+    model = stand_in(config, seq_len)
     optimizer = AdamW(decay_matrices(model, 0.1))
-    ids = torch.randint(config.vocab_size, (batch_size, seq_len + 1))
+    ids = torch.randint(as_architecture(config).vocab_size, (batch_size, seq_len + 1))
 
     def step(phase: Callable[[str], None] = lambda name: None) -> None:
         phase("zeroing")
@@ -234,7 +243,7 @@ def _step(config: ModelConfig, batch_size: int, seq_len: int) -> Callable[..., N
 
 
 def profile_step(
-    config: ModelConfig, batch_size: int, seq_len: int, tries: int = 20
+    config: ModelConfig | Architecture, batch_size: int, seq_len: int, tries: int = 20
 ) -> list[Operation]:
     """Time every operation of a step of training: forward, backward, clipping, AdamW.
 
@@ -258,7 +267,7 @@ def profile_step(
     """
     step = _step(config, batch_size, seq_len)
     step()  # the first makes the optimizer's moments
-    best: list[Operation] = []
+    best: dict[tuple[str, str, int], Operation] = {}
     for _ in range(tries):
         with ModuleTracker() as tracker, Clock(tracker) as clock:
 
@@ -266,17 +275,23 @@ def profile_step(
                 clock.phase = name
 
             step(phase)
-        best = [
-            new if old is None or new.seconds < old.seconds else old
-            for new, old in zip(
-                clock.operations, best or [None] * len(clock.operations), strict=True
-            )
-        ]
-    return best
+        # Now and then PyTorch needs a view more or less, so an operation is found
+        # again by its part, its name and its number among those.
+        seen: Counter[tuple[str, str]] = Counter()
+        for operation in clock.operations:
+            key = *operation[:2], seen[operation[:2]]
+            seen[operation[:2]] += 1
+            known = best.setdefault(key, operation)
+            if operation.seconds < known.seconds:
+                best[key] = operation
+    return list(best.values())
 
 
 def step_time(
-    config: ModelConfig, batch_size: int, seq_len: int, at_least: float = 2.0
+    config: ModelConfig | Architecture,
+    batch_size: int,
+    seq_len: int,
+    at_least: float = 2.0,
 ) -> float:
     """Time a whole step, without a look at the clock in between.
 
@@ -332,7 +347,9 @@ def measure_machine(at_least: float = 0.1) -> Machine:
         numbers = 2**power // 12
         a, b, c = torch.ones(3, numbers)  # two arrays are read, one is written
         calls = max(1, 2**20 // numbers) if at_least else 1
-        seconds = _fastest(lambda a=a, b=b, c=c: torch.add(a, b, out=c), at_least, calls)
+        seconds = _fastest(
+            lambda a=a, b=b, c=c: torch.add(a, b, out=c), at_least, calls
+        )
         bandwidth.append((float(12 * numbers), seconds))
     one = torch.ones(1)
     call = _fastest(lambda: torch.add(one, one, out=one), at_least, 1000)
@@ -386,8 +403,10 @@ def by_part(
 
     Examples:
         >>> machine = Machine(1e9, ((1e3, 1e9),), call=0)
-        >>> step = [Operation("head", "mm", 9e9, 8, 10), Operation("head", "t", 0, 0, 1)]
-        >>> by_part([*step, Operation("norms", "mul", 0, 1e9, 20)], machine)
+        >>> step = [Operation("head", "mm", 9e9, 8, 10)]
+        >>> step += [Operation("head", "t", 0, 0, 1)]
+        >>> step += [Operation("norms", "mul", 0, 1e9, 20)]
+        >>> by_part(step, machine)
         [('norms', 1, 0, 1000000000.0, 20, 1.0), ('head', 2, 9000000000.0, 8, 11, 9.0)]
     """
     parts: dict[str, list[Operation]] = {}
@@ -408,7 +427,7 @@ def by_part(
 
 
 def report(
-    config: ModelConfig, batch_size: int, seq_len: int, tries: int = 50
+    config: ModelConfig | Architecture, batch_size: int, seq_len: int, tries: int = 50
 ) -> dict[str, Any]:
     """Measure machine and step, and set prediction beside measurement.
 
@@ -439,7 +458,10 @@ def report(
         kinds.setdefault((o.part, o.name), []).append(o)
     total = sum(o.seconds for o in operations)
     points = [
-        [f"{part}: {name}", *(statistics.fmean(column) for column in zip(*numbers))]
+        [
+            f"{part}: {name}",
+            *(statistics.fmean(column) for column in zip(*numbers, strict=True)),
+        ]
         for (part, name), own in kinds.items()
         if (numbers := [o[2:] for o in own])
         and sum(o.seconds for o in own) > total / 1000
@@ -456,9 +478,99 @@ def report(
     }
 
 
+def clock_rows(found: dict[str, Any]) -> list[list[str]]:
+    """Write what was measured as the cells of a table.
+
+    Args:
+        found: what `report` returned.
+
+    Returns:
+        A row of titles, one for each part, and one for the whole.
+
+    Examples:
+        >>> part = ["head", 13, 6e8, 1e7, 0.03, 0.02]
+        >>> found = {"parts": [part], "operations": 0.03, "predicted": 0.02}
+        >>> for row in clock_rows(found):
+        ...     print(row)
+        ['part of the step', 'operations', 'FLOPs', 'time', 'in ms', 'predicted']
+        ['head', '13', '100%', '100%', '30.00', '20.00']
+        ['all', '13', '100%', '100%', '30.00', '20.00']
+    """
+    parts = found["parts"]
+    flops = sum(part[2] for part in parts)
+    rows = [["part of the step", "operations", "FLOPs", "time", "in ms", "predicted"]]
+    totals = [sum(column) for column in list(zip(*parts, strict=True))[1:]]
+    for name, count, own, _, seconds, predicted in [*parts, ["all", *totals]]:
+        rows.append([
+            name,
+            str(count),
+            f"{own / flops:.0%}",
+            f"{seconds / found['operations']:.0%}",
+            f"{seconds * 1e3:.2f}",
+            f"{predicted * 1e3:.2f}",
+        ])
+    return rows
+
+
+def clock_lines(found: dict[str, Any]) -> list[str]:
+    """Say what was measured of the machine and of the whole step.
+
+    Args:
+        found: what `report` returned.
+
+    Returns:
+        Four lines.
+
+    Examples:
+        >>> machine = {"machine": "CPU", "threads": 1, "peak_flops": 9e10, "call": 2e-6}
+        >>> step = {"step": 0.05, "operations": 0.04, "predicted": 0.03}
+        >>> bandwidth = [[1e6, 4e10], [1e9, 8e9]]
+        >>> for line in clock_lines(machine | step | {"bandwidth": bandwidth}):
+        ...     print(line)
+        CPU, threads: 1.
+        Peak 90 GFLOP/s; bandwidth 40 GB/s at best, 8 GB/s for large; 2.0 µs a call.
+        Predicted: 30.0 ms. The operations took 40.0 ms: the prediction is off by -25%.
+        The whole step took 50.0 ms; what its operations did not take is Python.
+    """
+    widths = [speed for _, speed in found["bandwidth"]]
+    error = found["predicted"] / found["operations"] - 1
+    return [
+        f"{found['machine']}, threads: {found['threads']}.",
+        f"Peak {found['peak_flops'] / 1e9:.0f} GFLOP/s; bandwidth "
+        f"{max(widths) / 1e9:.0f} GB/s at best, {widths[-1] / 1e9:.0f} GB/s for large; "
+        f"{found['call'] * 1e6:.1f} µs a call.",
+        f"Predicted: {found['predicted'] * 1e3:.1f} ms. The operations took "
+        f"{found['operations'] * 1e3:.1f} ms: the prediction is off by {error:+.0%}.",
+        f"The whole step took {found['step'] * 1e3:.1f} ms; what its operations did "
+        "not take is Python.",
+    ]
+
+
+def main(folder: Path = Path("images/data")) -> None:
+    """Measure the demo's step, and write what page and figure show.
+
+    Args:
+        folder: where to.
+    """
+    torch.set_num_threads(1)
+    found = report(DEMO, DEMO_BATCH, DEMO.context_length, tries=100)
+    text = json.dumps(found, indent=1) + "\n"
+    (folder / "clock.json").write_text(text, encoding="utf-8")
+    titles, *rows = clock_rows(found)
+    lines = [titles, ["---"] * len(titles), *rows]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    said = " ".join(clock_lines(found))
+    (folder / "clock.md").write_text(f"{table}\n{said}\n", encoding="utf-8")
+    print(f"{table}\n{said}")
+
+
 def _machine_name() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         return text.split("model name\t: ")[1].split("\n")[0]
     except (OSError, IndexError):  # not Linux, or another processor
         return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

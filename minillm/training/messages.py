@@ -43,6 +43,7 @@ import torch.distributed as dist
 from minillm.accounting.shapes import check_positive, check_sizes
 from minillm.config import ModelConfig
 from minillm.model import TransformerLM
+from minillm.training.clock import DEMO
 from minillm.training.distributed import rank, world_size, wrap
 from minillm.training.loss import cross_entropy_fast
 from minillm.training.ranks import run_ranks
@@ -53,6 +54,7 @@ __all__ = [
     "average_in_one",
     "fit_messages",
     "measure_messages",
+    "messages_table",
 ]
 
 
@@ -166,7 +168,6 @@ def average_in_one(model: torch.nn.Module) -> None:
         g.copy_(part.view_as(g))
 
 
-DEMO = ModelConfig(2048, context_length=128, d_model=128, n_layers=2, n_heads=4)
 SIZES = [4 * 8**i for i in range(2, 8)]  # 256 bytes to 8 MB
 
 
@@ -215,10 +216,8 @@ def measure_all_reduce(turns: int) -> list[float]:
     Returns:
         Seconds for each size.
     """
-    return [
-        _median_time(lambda x=torch.zeros(size // 4): dist.all_reduce(x), turns)
-        for size in SIZES
-    ]
+    arrays = [torch.zeros(size // 4) for size in SIZES]
+    return [_median_time(lambda x=x: dist.all_reduce(x), turns) for x in arrays]
 
 
 def measure_steps(config: ModelConfig, turns: int) -> dict[str, float]:

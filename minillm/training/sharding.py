@@ -68,7 +68,9 @@ def zero_bytes(n_params: float, world: int, stage: int) -> float:
         raise ValueError(f"ZeRO has the stages 0 to 3; got {stage}")
     weights, gradients, moments = 4.0, 4.0, 8.0
     shares = [1 if stage < first else world for first in (3, 2, 1)]
-    return n_params * (weights / shares[0] + gradients / shares[1] + moments / shares[2])
+    return n_params * (
+        weights / shares[0] + gradients / shares[1] + moments / shares[2]
+    )
 
 
 def pieces(sizes: Sequence[int], rank: int, world: int) -> list[tuple[int, int, int]]:
@@ -136,7 +138,9 @@ def own_pieces(model: nn.Module, weight_decay: float) -> list[dict[str, object]]
     ]
 
 
-def _matrices_first(weights: Sequence[Tensor], owner: int) -> list[tuple[int, int, int]]:
+def _matrices_first(
+    weights: Sequence[Tensor], owner: int
+) -> list[tuple[int, int, int]]:
     """The pieces of a rank in the order of the optimizer's groups."""
     found = pieces([w.numel() for w in weights], owner, world_size())
     return sorted(found, key=lambda piece: weights[piece[0]].ndim < 2)

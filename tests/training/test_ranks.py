@@ -1,5 +1,6 @@
 """Several processes: messages, shards, layers cut up; and what happens if one fails."""
 
+import itertools
 import math
 import os
 import time
@@ -96,7 +97,7 @@ def test_the_bubble_is_that_of_the_formula(stages, micro_batches, early):
     expected = (stages - 1) / (micro_batches + stages - 1)
     assert bubble(plan) == pytest.approx(expected, abs=1e-12)
     for tasks in plan:
-        assert all(a.end <= b.start for a, b in zip(tasks, tasks[1:], strict=False))
+        assert all(a.end <= b.start for a, b in itertools.pairwise(tasks))
         # What is on the way and not yet back must be kept.
         kept, most = 0, 0
         for task in tasks:
@@ -177,7 +178,9 @@ def zero_and_plain(how: str) -> tuple[Weights, int]:
                 average_in_one(model)
             optimizer.step()
     if how == "fsdp":
-        whole = {n: w.full_tensor().detach().numpy() for n, w in model.named_parameters()}
+        whole = {
+            n: w.full_tensor().detach().numpy() for n, w in model.named_parameters()
+        }
         return whole, 0
     return shown(model), sharding.state_bytes(optimizer)
 
