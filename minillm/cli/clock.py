@@ -4,7 +4,7 @@ It prints what [`minillm.training.clock`][] measures.
 """
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,26 +32,16 @@ def clock(
     """Time every operation of a training step, and set a prediction beside it.
 
     Peak, bandwidth and the cost of a call are measured first. It takes half a minute.
-
-    Raises:
-        ValueError: if a step does not fit into this machine's memory.
     """
     import torch
 
-    from minillm.accounting.measure import machine_memory
-    from minillm.accounting.memory import training_memory
     from minillm.cli.flops import read_shape
-    from minillm.flops import aligned, short
+    from minillm.flops import aligned
     from minillm.training.clock import clock_lines, clock_rows, report
 
     shape = read_shape(model)
     length = context or shape.context_length
-    needed, here = training_memory(shape, batch, length).total, machine_memory()
-    if needed > here:
-        raise ValueError(
-            f"a step of {model} needs {short(needed)} bytes, and this machine has "
-            f"{short(here)}: take a smaller --batch or --context, or another model"
-        )
+    _check_memory(model, shape, batch, length)
     if threads is not None:
         torch.set_num_threads(threads)
     found = report(shape, batch, length, steps)
@@ -61,3 +51,16 @@ def clock(
     print(aligned(clock_rows(found)))
     print()
     print(*clock_lines(found), sep="\n")
+
+
+def _check_memory(model: str, shape: Any, batch: int, length: int) -> None:
+    from minillm.accounting.measure import machine_memory
+    from minillm.accounting.memory import training_memory
+    from minillm.flops import short
+
+    needed, here = training_memory(shape, batch, length).total, machine_memory()
+    if needed > here:
+        raise ValueError(
+            f"a step of {model} needs {short(needed)} bytes, and this machine has "
+            f"{short(here)}: take a smaller --batch or --context, or another model"
+        )

@@ -8,7 +8,6 @@ figure are written by `python -m minillm.training.clock`.
 import ctypes
 import json
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from minillm.drawing.kit import (
 )
 from minillm.files.reading import IMAGES
 from minillm.systems import blockwise_attention
+from minillm.training.clock import now
 
 __all__ = ["blockwise_curves", "clock_points", "measure_blockwise"]
 
@@ -76,9 +76,9 @@ def measure_blockwise(turns: int = 5) -> dict[str, list[list[float]]]:
             both()
             times = []
             for _ in range(turns):
-                start = time.perf_counter()
+                start = now()
                 both()
-                times.append(time.perf_counter() - start)
+                times.append(now() - start)
             found[kind].append([length, min(times), _peak(both)])
     return found
 

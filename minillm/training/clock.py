@@ -69,7 +69,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
-from minillm.accounting.measure import measure_peak_flops, stand_in
+from minillm.accounting.measure import stand_in
 from minillm.accounting.shapes import Architecture, as_architecture, check_sizes
 from minillm.config import ModelConfig
 from minillm.training.loss import cross_entropy_fast
@@ -83,11 +83,27 @@ __all__ = [
     "clock_lines",
     "clock_rows",
     "measure_machine",
+    "now",
     "predicted_seconds",
     "profile_step",
     "report",
     "step_time",
 ]
+
+
+def now() -> float:
+    """Read the clock.
+
+    Returns:
+        With one thread, the seconds that the processor has spent on it, which do not
+        pass while other programs have their turn; with several, those on the wall.
+
+    Examples:
+        >>> start = now()
+        >>> now() >= start
+        True
+    """
+    return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 class Operation(NamedTuple):
@@ -151,9 +167,9 @@ class Clock(TorchDispatchMode):
     ) -> Any:
         """Run an operation between two looks at the clock."""
         kwargs = kwargs or {}
-        start = time.perf_counter()
+        start = now()
         result = func(*args, **kwargs)
-        seconds = time.perf_counter() - start
+        seconds = now() - start
         packet = func._overloadpacket
         name = packet.__name__
         # A view has part of its argument's memory for a result, and writes nothing.
@@ -319,10 +335,10 @@ def step_time(
 def _fastest(run: Callable[[], Any], at_least: float, calls: int = 1) -> float:
     times: list[float] = []
     while len(times) < 3 or sum(times) * calls < at_least:
-        start = time.perf_counter()
+        start = now()
         for _ in range(calls):
             run()
-        times.append((time.perf_counter() - start) / calls)
+        times.append((now() - start) / calls)
     return min(times)
 
 
@@ -340,8 +356,9 @@ def measure_machine(at_least: float = 0.1) -> Machine:
         >>> 0 < machine.call < 1, len(machine.bandwidth)
         (True, 9)
     """
-    tries = 10 if at_least else 2
-    peak = measure_peak_flops(1024 if at_least else 64, tries)
+    size = 1024 if at_least else 64
+    x = torch.randn(size, size)
+    peak = 2 * size**3 / _fastest(lambda: x @ x, 10 * at_least)
     bandwidth = []
     for power in range(12, 29, 2):  # 4 kB to 268 MB
         numbers = 2**power // 12

@@ -31,6 +31,7 @@ processor that computes.
 
 import copy
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,6 +55,7 @@ __all__ = [
     "average_in_one",
     "fit_messages",
     "measure_messages",
+    "measure_steps",
     "messages_table",
 ]
 
@@ -171,15 +173,15 @@ def average_in_one(model: torch.nn.Module) -> None:
 SIZES = [4 * 8**i for i in range(2, 8)]  # 256 bytes to 8 MB
 
 
-def _median_time(run: Callable[[], Any], turns: int) -> float:
-    """The median over many calls that all ranks begin together."""
+def _least_time(run: Callable[[], Any], turns: int) -> float:
+    """The fastest of many calls that all ranks begin together."""
     times = []
     for _ in range(turns + 2):
         dist.barrier()
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
-    return float(np.median(times[2:]))
+    return min(times[2:])
 
 
 def measure_pairs(turns: int) -> list[float]:
@@ -203,7 +205,7 @@ def measure_pairs(turns: int) -> list[float]:
                 dist.recv(array, 0)
                 dist.send(array, 0)
 
-        found.append(_median_time(there_and_back, turns) / 2)
+        found.append(_least_time(there_and_back, turns) / 2)
     return found
 
 
@@ -217,10 +219,10 @@ def measure_all_reduce(turns: int) -> list[float]:
         Seconds for each size.
     """
     arrays = [torch.zeros(size // 4) for size in SIZES]
-    return [_median_time(lambda x=x: dist.all_reduce(x), turns) for x in arrays]
+    return [_least_time(lambda x=x: dist.all_reduce(x), turns) for x in arrays]
 
 
-def measure_steps(config: ModelConfig, turns: int) -> dict[str, float]:
+def measure_steps(config: ModelConfig, turns: int) -> dict[str, list[float]]:
     """Time forward and backward pass, with gradients averaged in each of four ways.
 
     Args:
@@ -228,7 +230,7 @@ def measure_steps(config: ModelConfig, turns: int) -> dict[str, float]:
         turns: how many steps of each kind, in turn.
 
     Returns:
-        The median of the seconds of each kind.
+        The seconds of each step, by kind.
     """
     torch.manual_seed(0)
     model = TransformerLM(config)
@@ -256,7 +258,7 @@ def measure_steps(config: ModelConfig, turns: int) -> dict[str, float]:
             run()
             if turn:
                 times[kind].append(time.perf_counter() - start)
-    return {kind: float(np.median(found)) for kind, found in times.items()}
+    return times
 
 
 def measure_messages(turns: int = 50, config: ModelConfig = DEMO) -> dict[str, Any]:
@@ -269,7 +271,8 @@ def measure_messages(turns: int = 50, config: ModelConfig = DEMO) -> dict[str, A
     Returns:
         `sizes`; `pair`, the seconds of a message of each; `latency` and `bandwidth`,
         fitted to them; `all_reduce`, for world 2 and 4 the measured seconds of each
-        size; and `steps`, the seconds of a step by kind.
+        size; `steps`, the fastest step of each kind; and how busy the machine was,
+        `cores` and `load`.
 
     Raises:
         RuntimeError: if a process fails.
@@ -284,7 +287,9 @@ def measure_messages(turns: int = 50, config: ModelConfig = DEMO) -> dict[str, A
         "latency": latency,
         "bandwidth": bandwidth,
         "all_reduce": {str(n): times for n, times in found.items()},
-        "steps": steps,
+        "steps": {kind: min(times) for kind, times in steps.items()},
+        "cores": os.cpu_count() or 1,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
     }
 
 
@@ -316,6 +321,8 @@ def messages_table(found: dict[str, Any]) -> str:
             cells.append(f"{all_reduce_seconds(size, world, *line) * 1e3:.2f} ms")
             cells.append(f"{found['all_reduce'][str(world)][i] * 1e3:.2f} ms")
         lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", f"*{found['cores']} cores, load average {found['load']:.1f}; fastest"]
+    lines[-1] += " of many turns.*"
     return "\n".join(lines) + "\n"
 
 
