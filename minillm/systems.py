@@ -37,7 +37,7 @@ prints the same for your machine.
 
 Attention computes a score for every query and every key: $T \times T$ numbers for each
 head, four times as many for a context of twice the length. The values that it returns
-are only $T \times d$. Who needs the scores? Softmax does: it divides by a sum over the
+are only $T \times d$. What are the scores needed for? Softmax divides by a sum over the
 whole row, so it seems that the row must be complete first.
 
 It need not be. Read the keys in blocks, and keep three things for each query: the
