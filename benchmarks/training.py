@@ -23,7 +23,10 @@ from benchmarks.measure import Part, Record
 from benchmarks.shapes import QUICK, SIZES, trainer
 from minillm.model import TransformerLM
 from minillm.train import Trainer
+from minillm.training.clock import DEMO
+from minillm.training.messages import measure_steps
 from minillm.training.optimizer import AdamW
+from minillm.training.ranks import run_ranks
 
 
 def _sizes(record: Record) -> dict:
@@ -177,11 +180,25 @@ def _processes(
     return float(said[1])
 
 
+def messages(record: Record) -> None:
+    """Average the gradients of two processes, in one message or as they come.
+
+    Each process has one thread and half of the demo's batch; timed are forward and
+    backward pass with the averaging. The peer sends a message for each weight.
+    """
+    turns = 2 if record.quick else record.turns(60)
+    found = run_ranks(measure_steps, 2, DEMO, turns, seconds=max(record.left(), 60))[0]
+    each = found.pop("one by one")
+    for kind, times in found.items():
+        record.row(f"demo, gradients: {kind}", times, "one by one", each)
+
+
 PARTS = {
     "loop": Part(loop, 20),
     "optimizer": Part(optimizer, 10),
     "checkpoint": Part(checkpoint, 15),
     "ddp": Part(ddp, 70),
+    "messages": Part(messages, 30),
 }
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ Read the chapters in this order; each is a module, and each runs:
 5. [`minillm.train`][]: learning, from the loss to the loop
 6. [`minillm.generate`][]: sampling, from probabilities back to text
 7. [`minillm.flops`][]: accounting: where the FLOPs, the bytes and the hours go
+8. [`minillm.systems`][]: one step on the clock: memory, machines, messages
 9. [`minillm.curation`][]: where the text comes from, and what cleaning it is worth
 10. [`minillm.emergence`][]: more is different: what small models cannot tell
 11. [`minillm.posttraining`][]: from completing to answering

@@ -31,7 +31,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # proves them instead. Everything else must be shown at work.
 UNSHOWN = {
     "a command: docs/commands.md shows it, tests of its chapter run it": (
-        "cli.app.main cli.data.clean cli.data.prepare cli.evaluate.evaluate "
+        "cli.app.main cli.clock.clock cli.data.clean cli.data.prepare "
+        "cli.evaluate.evaluate "
         "cli.exercises.check cli.exercises.list_exercises cli.exercises.start "
         "cli.flops.cost cli.flops.disclose cli.flops.flops cli.generate.chat "
         "cli.generate.generate cli.lab.lab cli.lecture.lecture "
@@ -49,6 +50,7 @@ UNSHOWN = {
         "drawing.flops.context_curve drawing.flops.roofline_curve "
         "drawing.flops.shares_curve drawing.gradients.depth_curve "
         "drawing.gradients.error_curve drawing.kit.loss_curve drawing.kit.new_figure "
+        "drawing.systems.blockwise_curves drawing.systems.clock_points "
         "drawing.kit.save_figure drawing.labs.draw_band drawing.labs.new_panels "
         "drawing.labs.save_light drawing.training.descent_curve "
         "drawing.training.schedule_curve runs.display.training_display "
@@ -58,6 +60,9 @@ UNSHOWN = {
         "corpus.prepare.embedded_corpus corpus.records.write_warc "
         "drawing.attention.learn_to_repeat drawing.compression.compression_points "
         "drawing.curation.banding_experiment drawing.gradients.measure_errors "
+        "drawing.systems.measure_blockwise training.messages.measure_messages "
+        "training.messages.measure_steps "
+        "training.messages.messages_table "
         "labs.bench.learn labs.bench.read_results labs.bench.run_lab "
         "labs.learners.own labs.learners.pairs labs.learners.policy "
         "labs.repairs.seconds_per_megabyte runs.demo.run_demo "
@@ -70,7 +75,7 @@ UNSHOWN = {
         "drawing.widgets.tokenize_data drawing.widgets.write_all "
         "exercises.pages.chapter_page exercises.pages.write_pages "
         "exercises.runner.grade_folder exercises.workbook.place files.opening.find "
-        "tokenizer.parallel.processes"
+        "tokenizer.parallel.processes training.ranks.run_ranks"
     ),
 }
 

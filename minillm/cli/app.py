@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from minillm.cli import clock as clock_cli
 from minillm.cli import data as data_cli
 from minillm.cli import evaluate as evaluate_cli
 from minillm.cli import exercises as exercises_cli
@@ -117,8 +118,9 @@ def demo(
     run_demo(out, config=config, documents=documents, prompt=prompt, console=Console())
 
 
-for command in (flops_cli.flops, flops_cli.cost, flops_cli.disclose, lab_cli.lab):
+for command in (flops_cli.flops, flops_cli.cost, flops_cli.disclose, clock_cli.clock):
     app.command()(command)
+app.command()(lab_cli.lab)
 app.command()(generate_cli.generate)
 app.command()(generate_cli.chat)
 app.command()(evaluate_cli.evaluate)

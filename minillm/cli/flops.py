@@ -47,7 +47,7 @@ def flops(
 ) -> None:
     """Count what a model costs in FLOPs and memory."""
     _check_sizes({"--batch": batch, "--context": 1 if context is None else context})
-    shapes = {name: _shape(name) for name in _names(models)}
+    shapes = {name: read_shape(name) for name in _names(models)}
     reports = [
         _report(name, shape, batch, context or shape.context_length, recompute)
         for name, shape in shapes.items()
@@ -84,7 +84,8 @@ def _check_sizes(sizes: dict[str, int]) -> None:
             )
 
 
-def _shape(name: str) -> "ModelConfig | Architecture":
+def read_shape(name: str) -> "ModelConfig | Architecture":
+    """Find the shape of a model by its name, its folder or its configuration."""
     from minillm.accounting.shapes import PRESETS, preset
 
     path = Path(name)
@@ -285,7 +286,7 @@ def _total_flops(
     try:
         n_params = float(params)
     except ValueError:
-        n_params = param_count(_shape(params)).total
+        n_params = param_count(read_shape(params)).total
     check_positive(**{"--params": n_params, "--tokens": tokens})
     origin = f"6 x {n_params:.3g} parameters x {tokens:.3g} tokens"
     return six_nd(n_params, tokens), origin

@@ -32,6 +32,7 @@ CHAPTERS: dict[str, str] = {
     "train": "Learning",
     "generate": "Sampling",
     "flops": "Accounting",
+    "systems": "Systems",
     "curation": "Where the text comes from",
     "emergence": "More is different",
     "posttraining": "From completing to answering",

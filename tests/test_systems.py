@@ -1,0 +1,152 @@
+"""Chapter 8: blockwise attention and the ring, beside what we did not write."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minillm.attention import scaled_dot_product_attention
+from minillm.systems import (
+    blockwise_attention,
+    largest,
+    online_softmax_update,
+    ring_all_reduce,
+)
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    made = torch.randn(*shape, generator=torch.manual_seed(seed), dtype=torch.float64)
+    return made.requires_grad_()
+
+
+# Blockwise attention
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    queries=st.integers(1, 9),
+    more=st.integers(0, 5),
+    block=st.integers(1, 11),
+    causal=st.booleans(),
+    batch=st.lists(st.integers(1, 2), max_size=2),
+)
+def test_blocks_change_nothing(queries, more, block, causal, batch):
+    keys = queries + more
+    q, k = random(*batch, queries, 3), random(*batch, keys, 3, seed=1)
+    v, g = random(*batch, keys, 2, seed=2), random(*batch, queries, 2, seed=3)
+    mask = torch.ones(queries, keys, dtype=torch.bool)
+    mask = mask.tril(more) if causal else mask
+    plain = scaled_dot_product_attention(q, k, v, mask)
+    expected = torch.autograd.grad(plain, (q, k, v), g)
+    ours = blockwise_attention(q, k, v, block, causal)
+    # float64, and sums of at most fourteen terms of size one.
+    torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-13)
+    for found, wanted in zip(
+        torch.autograd.grad(ours, (q, k, v), g), expected, strict=True
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-13)
+
+
+def test_it_agrees_with_the_fused_kernel():
+    q, k, v = (random(2, 3, 64, 16, seed=i) for i in range(3))
+    theirs = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    ours = blockwise_attention(q, k, v, 24)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
+
+
+def test_the_gradient_is_that_of_trying():
+    arrays = tuple(random(5, 3, seed=i) for i in range(3))
+    assert torch.autograd.gradcheck(lambda *x: blockwise_attention(*x, 2), arrays)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.floats(-800, 800), min_size=1, max_size=12),
+    st.lists(st.integers(1, 4), min_size=12, max_size=12),
+)
+def test_the_online_softmax_in_any_blocks(scores, lengths):
+    row = torch.tensor([scores], dtype=torch.float64)
+    values = random(len(scores), 2)
+    state = torch.tensor([[-math.inf]]), torch.zeros(1, 1), torch.zeros(1, 2)
+    at = 0
+    for length in lengths:
+        part = row[:, at : at + length]
+        if part.shape[1]:
+            state = online_softmax_update(state, part, values[at : at + length])
+        at += length
+    m, total, gathered = state
+    assert m.item() == max(scores)
+    expected = torch.softmax(row, -1) @ values
+    torch.testing.assert_close(gathered / total, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_query_that_has_seen_nothing_is_no_nan():
+    hidden = torch.full((1, 3), -math.inf)
+    state = torch.tensor([[-math.inf]]), torch.zeros(1, 1), torch.zeros(1, 2)
+    m, total, gathered = online_softmax_update(state, hidden, torch.ones(3, 2))
+    assert (m.item(), total.item(), gathered.tolist()) == (-math.inf, 0, [[0, 0]])
+
+
+def test_no_array_is_as_large_as_the_scores():
+    q = random(1, 2, 128, 4)
+
+    def both_passes(attend):
+        attend().sum().backward()
+
+    mask = torch.ones(128, 128, dtype=torch.bool).tril()
+    plain = largest(
+        lambda: both_passes(lambda: scaled_dot_product_attention(q, q, q, mask))
+    )
+    ours = largest(lambda: both_passes(lambda: blockwise_attention(q, q, q, 16)))
+    assert plain == 2 * 128 * 128
+    assert ours == 2 * 128 * 4  # as large as the result
+
+
+def test_what_attention_cannot_do():
+    q = torch.zeros(2, 3)
+    with pytest.raises(ValueError, match="block=0"):
+        blockwise_attention(q, q, q, 0)
+    with pytest.raises(ValueError, match="2 queries cannot be the last of 1 positions"):
+        blockwise_attention(q, q[:1], q[:1], 4)
+
+
+# The ring
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 6), st.lists(st.integers(0, 4), min_size=1, max_size=2))
+def test_the_ring_sums(n, shape):
+    parts = [np.random.default_rng(r).integers(-99, 99, shape) for r in range(n)]
+    kept = [part.copy() for part in parts]
+    sums, sent = ring_all_reduce(parts)
+    assert len(sums) == n
+    for found in sums:
+        np.testing.assert_array_equal(found, np.sum(parts, axis=0))
+    padded = math.ceil(parts[0].size / n) * n
+    assert sent == 2 * (n - 1) * padded // n * parts[0].itemsize
+    # Nobody's own array has changed.
+    for part, before in zip(parts, kept, strict=True):
+        np.testing.assert_array_equal(part, before)
+
+
+def test_all_ranks_get_the_same_bits():
+    parts = [np.random.default_rng(r).normal(size=1000) for r in range(5)]
+    sums, _ = ring_all_reduce(parts)
+    assert all(np.array_equal(sums[0], other) for other in sums)
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ([], "one rank at least"),
+        ([np.zeros(2), np.zeros((1, 2))], r"rank 1 has \(1, 2\)"),
+        ([np.zeros(2), np.zeros(2), np.zeros(2, int)], "rank 2 has"),
+    ],
+)
+def test_ranks_that_disagree(parts, says):
+    with pytest.raises(ValueError, match=says):
+        ring_all_reduce(parts)
