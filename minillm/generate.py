@@ -81,7 +81,7 @@ from torch import Tensor
 
 from minillm.attention import softmax
 from minillm.bpe import BPETokenizer
-from minillm.inference.decoder import Decoder, check_ids, suits
+from minillm.inference.decoder import Decoder, check_ids, read_prompt, suits
 from minillm.model import KVCache, TransformerLM
 
 __all__ = [
@@ -379,9 +379,11 @@ def _decode(
             start, cache = len(ids) - (context_length + 1) // 2, None
         if cache is None:
             read, cache = start, KVCache(model.config, 1) if use_cache else None
-        if fast and cache is not None and cache.length:
+        if fast and cache is not None and cache.length == len(ids) - 1 - start > 0:
             decoder = decoder or Decoder(model)
             logits = decoder(ids[-1], cache)  # (V,)
+        elif fast:
+            logits = read_prompt(model, ids[read:], cache)[0]
         else:
             with torch.inference_mode():
                 new = torch.tensor([ids[read:]], device=device)  # (1, T)

@@ -45,7 +45,7 @@ second. `python -m benchmarks.model decode` shows both.
 **Before this:** [`minillm.generate`][], which does all this by itself where it can.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from minillm.attention import Linear, MultiHeadAttention, RotaryEmbedding
+from minillm.inference.eight_bits import EightBitEmbedding, EightBitLinear
 from minillm.model import (
     Embedding,
     KVCache,
@@ -62,10 +63,12 @@ from minillm.model import (
     TransformerLM,
 )
 
-__all__ = ["Decoder", "suits"]
+__all__ = ["Decoder", "read_prompt", "suits"]
 
 # If one of these parts was changed, or has a hook, the model itself has to run.
 KNOWN = {
+    EightBitEmbedding,
+    EightBitLinear,
     Embedding,
     Linear,
     MultiHeadAttention,
@@ -143,32 +146,32 @@ class Decoder:
     @torch.no_grad()
     def __init__(self, model: TransformerLM) -> None:
         self.model, self.config = model, model.config
-        self.embedding = model.token_embedding.weight.detach()
         self.layers = [
             (
                 b.attn_norm.weight.detach(),
-                _by_input(b.attn.q_proj, b.attn.k_proj, b.attn.v_proj),
+                _joined(b.attn.q_proj, b.attn.k_proj, b.attn.v_proj),
                 b.attn.rope,
-                _by_input(b.attn.o_proj),
+                _joined(b.attn.o_proj),
                 b.ffn_norm.weight.detach(),
-                _by_input(b.ffn.w1, b.ffn.w3),
-                _by_input(b.ffn.w2),
+                _joined(b.ffn.w1, b.ffn.w3),
+                _joined(b.ffn.w2),
             )
             for b in model.blocks
             if isinstance(b, TransformerBlock)
         ]
         self.final_norm = model.final_norm.weight.detach()
-        self.head = _by_input(model.lm_head)
+        self.head = _joined(model.lm_head)
 
     @torch.inference_mode()
     def __call__(self, token: int, cache: KVCache) -> Float[Tensor, " vocab"]:
         """Read one token, and return the logits of the next."""
         c = self.config
         n = c.n_heads + c.n_kv_heads  # heads that are turned: queries and keys
-        x = self.embedding[token : token + 1]  # (1, d)
+        table = self.model.token_embedding
+        x = table(torch.tensor([token], device=table.weight.device))  # (1, d)
         for layer, kept in zip(self.layers, cache.layers, strict=True):
             g_attn, w_qkv, rope, w_o, g_ffn, w_13, w_2 = layer
-            heads = self._norm(x, g_attn) @ w_qkv
+            heads = w_qkv(self._norm(x, g_attn))
             heads = heads.view(1, n + c.n_kv_heads, 1, c.d_head)
             turned = (
                 heads[:, :n] if rope is None else rope(heads[:, :n], None, kept.length)
@@ -178,10 +181,10 @@ class Decoder:
             gathered = F.scaled_dot_product_attention(
                 turned[:, : c.n_heads], k, v, enable_gqa=c.n_kv_heads != c.n_heads
             )
-            x = torch.addmm(x, gathered.view(1, c.d_model), w_o)
-            gate, up = (self._norm(x, g_ffn) @ w_13).chunk(2, dim=-1)
-            x = torch.addmm(x, F.silu(gate) * up, w_2)
-        return (self._norm(x, self.final_norm) @ self.head)[0]
+            x = w_o.added_to(x, gathered.view(1, c.d_model))
+            gate, up = w_13(self._norm(x, g_ffn)).chunk(2, dim=-1)
+            x = w_2.added_to(x, F.silu(gate) * up)
+        return self.head(self._norm(x, self.final_norm))[0]
 
     def _norm(
         self, x: Float[Tensor, "1 d"], gain: Float[Tensor, " d"]
@@ -189,6 +192,76 @@ class Decoder:
         return F.rms_norm(x, gain.shape, gain, self.config.norm_eps)
 
 
-def _by_input(*layers: Linear) -> Float[Tensor, "d_in d_out"]:
-    """Join matrices that read the same row; what one input meets lies side by side."""
-    return torch.cat([layer.weight.detach() for layer in layers]).T.contiguous()
+class _Rows:
+    """Matrices that read the same row, as one; what one input meets lies together."""
+
+    def __init__(self, layers: Sequence[Linear]) -> None:
+        self.w = torch.cat([layer.weight.detach() for layer in layers]).T.contiguous()
+
+    def __call__(self, x: Float[Tensor, "1 d_in"]) -> Float[Tensor, "1 d_out"]:
+        return x @ self.w
+
+    def added_to(
+        self, y: Float[Tensor, "1 d_out"], x: Float[Tensor, "1 d_in"]
+    ) -> Float[Tensor, "1 d_out"]:
+        return torch.addmm(y, x, self.w)
+
+
+class _EightBitRows:
+    """Matrices of eight bits that read the same row, which is prepared once."""
+
+    def __init__(self, layers: Sequence[EightBitLinear]) -> None:
+        self.way, self.packed = layers[0].way, [layer.packed for layer in layers]
+
+    def __call__(self, x: Float[Tensor, "1 d_in"]) -> Float[Tensor, "1 d_out"]:
+        x = self.way.prepare(x)
+        found = [self.way.multiply(x, packed) for packed in self.packed]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
+
+    def added_to(
+        self, y: Float[Tensor, "1 d_out"], x: Float[Tensor, "1 d_in"]
+    ) -> Float[Tensor, "1 d_out"]:
+        return y + self(x)
+
+
+def _joined(*layers: Linear | EightBitLinear) -> _Rows | _EightBitRows:
+    eight = [layer for layer in layers if isinstance(layer, EightBitLinear)]
+    if eight:
+        return _EightBitRows(eight)
+    return _Rows([layer for layer in layers if isinstance(layer, Linear)])
+
+
+@torch.inference_mode()
+def read_prompt(
+    model: TransformerLM, ids: Sequence[int], cache: KVCache | None, last: int = 1
+) -> Float[Tensor, "last vocab"]:
+    r"""Read a prompt, and return the logits after its last tokens alone.
+
+    Same result as the end of `model(ids, cache)`. Unlike it: the head, which is a fifth
+    of the work in a small model with many words, meets only the positions that are
+    asked for.
+
+    Args:
+        model: a model that [`suits`][minillm.inference.decoder.suits].
+        ids: what follows on the cache.
+        cache: extended by them; `None` for none.
+        last: how many positions, at the end.
+
+    Returns:
+        The logits.
+
+    Examples:
+        >>> from minillm.config import ModelConfig
+        >>> model = TransformerLM(ModelConfig(50, 8, d_model=16, n_layers=1, n_heads=2))
+        >>> read_prompt(model, [7, 3, 9], None, last=2).allclose(
+        ...     model(torch.tensor([[7, 3, 9]]))[0, 1:], atol=1e-6
+        ... )
+        True
+    """
+    layers = cache.layers if cache is not None else [None] * len(model.blocks)
+    device = model.token_embedding.weight.device
+    x = model.token_embedding(torch.tensor([ids], device=device))  # (1, T, d)
+    for block, layer in zip(model.blocks, layers, strict=True):
+        x = block(x, None, layer)
+    logits: Tensor = model.lm_head(model.final_norm(x[:, -last:]))
+    return logits[0]
