@@ -125,10 +125,11 @@ def _replies(
     """Give what continues a conversation by the assistant's next turn."""
     from minillm.generate import stream_text
     from minillm.inference import chat as form
-    from minillm.inference.decoder import Decoder, suits
+    from minillm.inference.decoder import Decoder, Memory, suits
 
     model, tokenizer, template = opened
     decoder = Decoder(model) if suits(model) else None
+    memory = Memory()  # the next question is read behind the last answer
     # Half of the context at least is for what was said.
     room = min(max_new_tokens, model.config.context_length // 2)
     most = model.config.context_length - room
@@ -142,6 +143,7 @@ def _replies(
             max_new_tokens,
             stop_ids=form.turn_ends(tokenizer),
             decoder=decoder,
+            memory=memory,
             **settings,
         )
 

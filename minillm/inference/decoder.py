@@ -46,6 +46,7 @@ second. `python -m benchmarks.model decode` shows both.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from minillm.attention import Linear, MultiHeadAttention, RotaryEmbedding
+from minillm.config import ModelConfig
 from minillm.inference.eight_bits import EightBitEmbedding, EightBitLinear
 from minillm.model import (
     Embedding,
@@ -63,7 +65,7 @@ from minillm.model import (
     TransformerLM,
 )
 
-__all__ = ["Decoder", "read_prompt", "suits"]
+__all__ = ["Decoder", "Memory", "read_prompt", "suits"]
 
 # If one of these parts was changed, or has a hook, the model itself has to run.
 KNOWN = {
@@ -265,3 +267,50 @@ def read_prompt(
         x = block(x, None, layer)
     logits: Tensor = model.lm_head(model.final_norm(x[:, -last:]))
     return logits[0]
+
+
+class Memory:
+    r"""What a model has read, kept for a text that begins in the same way.
+
+    The second question of a chat comes behind the first one and its answer, which the
+    model has read and written already. Their keys and values need not be computed
+    again: a text is read from where it differs.
+
+    Attributes:
+        ids: what the cache holds.
+        cache: keys and values of these ids; `None` before the first text.
+
+    Examples:
+        >>> from minillm.config import ModelConfig
+        >>> model = TransformerLM(ModelConfig(50, 8, d_model=16, n_layers=1, n_heads=2))
+        >>> memory = Memory()
+        >>> cache = memory.resume([1, 2, 3], model.config)
+        >>> _ = read_prompt(model, [1, 2, 3], cache)
+        >>> memory.ids = [1, 2, 3]
+        >>> memory.resume([1, 2, 9, 9], model.config).length
+        2
+    """
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.cache: KVCache | None = None
+
+    def resume(self, ids: Sequence[int], config: ModelConfig) -> KVCache:
+        """Go back to where a text differs from what was read.
+
+        Args:
+            ids: the text.
+            config: the shape of the model, always the same.
+
+        Returns:
+            The cache, which holds the beginning of the text. At least one id is left to
+            be read, since only reading gives logits.
+        """
+        pairs = zip(self.ids, ids[:-1], strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if self.cache is None or same == 0:
+            self.cache = KVCache(config, batch_size=1)
+        else:
+            self.cache.cut(same)
+        self.ids = list(ids[:same])
+        return self.cache
