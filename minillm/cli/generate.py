@@ -110,10 +110,13 @@ def chat(
 
 def _open(source: str, device: str) -> "Opened":
     """Open a model on a device."""
+    from minillm.files.eight_bit_files import open_eight_bits, pays
     from minillm.files.opening import open_model
     from minillm.runs.checks import pick_device
 
     chosen = pick_device(device)
+    if pays(source, chosen):
+        return open_eight_bits(source)
     opened = open_model(source)
     opened.model.to(chosen)
     return opened

@@ -52,7 +52,7 @@ computes something else than `Plain`, is out of the race.
 import functools
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -72,6 +72,7 @@ __all__ = [
     "TwoDigits",
     "Way",
     "fastest",
+    "replace_matrices",
     "to_eight_bits",
 ]
 
@@ -308,18 +309,11 @@ class EightBitEmbedding(nn.Module):
         return self.weight[ids] * self.scale[ids]
 
 
-def to_eight_bits(
-    model: TransformerLM,
-    matrices: Mapping[str, Quantized] | None = None,
-    way: Way | None = None,
-) -> TransformerLM:
+def to_eight_bits(model: TransformerLM, way: Way | None = None) -> TransformerLM:
     r"""Round all matrices of a model to eight bits by row, in place.
 
     Args:
-        model: the model. Its float weights are given up one after the other, so that
-            the memory never holds both whole.
-        matrices: its matrices by the names of their weights, where they have been
-            rounded already; `None` rounds its own.
+        model: the model. Its float weights are given up one after the other.
         way: how to multiply; `None` for the fastest here.
 
     Returns:
@@ -337,22 +331,31 @@ def to_eight_bits(
         >>> sum(weight.numel() for weight in model.parameters())  # the norms' gains
         96
     """
-    parts = [
-        (name, part)
-        for name, part in model.named_modules()
-        if isinstance(part, Linear | Embedding)
-    ]
-    for name, part in parts:
-        matrix = (
-            quantize(part.weight.detach())
-            if matrices is None
-            else matrices[f"{name}.weight"]
-        )
-        where, _, last = name.rpartition(".")
-        new: nn.Module
+
+    def new(name: str, part: Linear | Embedding) -> EightBitLinear | EightBitEmbedding:
+        matrix = quantize(part.weight.detach())
         if isinstance(part, Linear):
-            new = EightBitLinear(matrix, way)
-        else:
-            new = EightBitEmbedding(matrix)
-        setattr(model.get_submodule(where), last, new)
+            return EightBitLinear(matrix, way)
+        return EightBitEmbedding(matrix)
+
+    return replace_matrices(model, new)
+
+
+def replace_matrices(
+    model: TransformerLM,
+    new: Callable[[str, Linear | Embedding], EightBitLinear | EightBitEmbedding],
+) -> TransformerLM:
+    """Put other parts where matrices are, in place.
+
+    Args:
+        model: the model.
+        new: makes a part, of the name of the old one and itself.
+
+    Returns:
+        The same model.
+    """
+    for name, part in list(model.named_modules()):
+        if isinstance(part, Linear | Embedding):
+            where, _, last = name.rpartition(".")
+            setattr(model.get_submodule(where), last, new(name, part))
     return model

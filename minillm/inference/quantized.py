@@ -164,7 +164,7 @@ def quantize(
     # A group of zeros has no largest weight to divide by; any scale gives zeros back.
     scale = torch.where(largest > 0, largest / top, 1.0)
     # The smallest numbers have few digits, and may land one level too high.
-    levels = (groups / scale.unsqueeze(-1)).round().clamp(-top, top)
+    levels = (groups / scale.unsqueeze(-1)).round_().clamp_(-top, top)
     return Quantized(levels.to(torch.int8).view(n_rows, width), scale)
 
 
