@@ -393,6 +393,8 @@ def _decode(
         if fast and cache is not None and cache.length and len(new) == 1:
             decoder = decoder or Decoder(model)
             logits = decoder(new[0], cache)  # (V,)
+        elif decoder is not None and cache is not None:
+            logits = decoder.read(new, cache)[0]
         elif fast and cache is not None:
             logits = read_prompt(model, new, cache)[0]
         else:

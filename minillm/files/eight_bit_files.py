@@ -20,19 +20,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from minillm.attention import Linear
 from minillm.files.folders import check_size
 from minillm.files.gguf_files import read_parts
 from minillm.files.opening import Opened
 from minillm.inference.eight_bits import (
-    EightBitEmbedding,
-    EightBitLinear,
     Plain,
+    Product,
     fastest,
+    partners,
     replace_matrices,
 )
 from minillm.inference.quantized import Quantized, quantize
-from minillm.model import Embedding, TransformerLM
+from minillm.model import TransformerLM
 from minillm.training.checkpoint import compare
 
 __all__ = ["open_eight_bits", "pays"]
@@ -59,17 +58,26 @@ def pays(source: str | PathLike[str], device: torch.device | str = "cpu") -> boo
     return path.is_file() and not isinstance(fastest(), Plain)
 
 
-Kept = Tensor | Quantized | EightBitLinear
 TABLE = "token_embedding.weight"
 
 
-def _keep(name: str, weights: Tensor) -> Kept:
-    """Round a matrix, and lay it out; the gains of the norms are vectors, and stay."""
-    if weights.ndim != 2:
-        return weights
-    matrix = quantize(weights)
-    # The table is looked up in as it is, and may be the head too.
-    return matrix if name == TABLE else EightBitLinear(matrix)
+class _Packer:
+    """Rounds matrices as they come, and lays each group of partners out as one."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, Quantized] = {}
+        self.products: dict[tuple[str, ...], Product] = {}
+
+    def __call__(self, name: str, weights: Tensor) -> Tensor:
+        """Keep a matrix, and return its shape without numbers; return a vector."""
+        if weights.ndim != 2:
+            return weights
+        self.waiting[name] = quantize(weights)
+        names = partners(name)
+        # The table is looked up in as it is, and may be the head too.
+        if name != TABLE and all(n in self.waiting for n in names):
+            self.products[names] = Product([self.waiting.pop(n) for n in names])
+        return torch.empty(weights.shape, device="meta")
 
 
 def open_eight_bits(file: str | PathLike[str]) -> Opened:
@@ -93,32 +101,23 @@ def open_eight_bits(file: str | PathLike[str]) -> Opened:
         Traceback (most recent call last):
         FileNotFoundError: there is no file no-such.gguf: `make smollm2` fetches one
     """
-    config, kept, tokenizer, template = read_parts(file, _keep)
-    if config.tie_embeddings and TABLE in kept:
-        kept["lm_head.weight"] = kept[TABLE]
-    shapes = {name: _shape(part) for name, part in kept.items()}
+    packer = _Packer()
+    config, tensors, tokenizer, template = read_parts(file, packer)
+    if config.tie_embeddings and TABLE in tensors:
+        tensors["lm_head.weight"] = tensors[TABLE]
     where = f"{Path(file)}: weights and table"
-    check_size(shapes, config, where)
+    check_size(tensors, config, where)
     with torch.device("meta"):
         model = TransformerLM(config)
-    compare(shapes, model.state_dict(), where)
-    vectors = {name: part for name, part in kept.items() if isinstance(part, Tensor)}
+    compare(tensors, model.state_dict(), where)
+    vectors = {name: part for name, part in tensors.items() if part.ndim == 1}
     model.load_state_dict(vectors, strict=False, assign=True)
+    table = packer.waiting.pop(TABLE)
 
-    def new(name: str, part: Linear | Embedding) -> EightBitLinear | EightBitEmbedding:
-        found = kept.pop(f"{name}.weight")
-        if isinstance(found, Quantized):
-            is_linear = isinstance(part, Linear)
-            return EightBitLinear(found) if is_linear else EightBitEmbedding(found)
-        assert isinstance(found, EightBitLinear)
-        return found
+    def product(names: tuple[str, ...]) -> Product:
+        if names not in packer.products:  # a tied head
+            return Product([table])
+        return packer.products.pop(names)
 
-    return Opened(replace_matrices(model, new).eval(), tokenizer, template)
-
-
-def _shape(part: Kept) -> Tensor:
-    """A tensor of the same shape, without numbers."""
-    if isinstance(part, EightBitLinear):
-        return part.weight
-    there = part.levels if isinstance(part, Quantized) else part
-    return torch.empty(there.shape, device="meta")
+    model = replace_matrices(model, product, table)
+    return Opened(model.eval(), tokenizer, template)

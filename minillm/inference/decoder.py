@@ -55,7 +55,7 @@ from torch import Tensor, nn
 
 from minillm.attention import Linear, MultiHeadAttention, RotaryEmbedding
 from minillm.config import ModelConfig
-from minillm.inference.eight_bits import EightBitEmbedding, EightBitLinear
+from minillm.inference.eight_bits import EightBitEmbedding, EightBitLinear, Product
 from minillm.model import (
     Embedding,
     KVCache,
@@ -164,33 +164,55 @@ class Decoder:
         self.final_norm = model.final_norm.weight.detach()
         self.head = _joined(model.lm_head)
 
-    @torch.inference_mode()
     def __call__(self, token: int, cache: KVCache) -> Float[Tensor, " vocab"]:
         """Read one token, and return the logits of the next."""
-        c = self.config
+        return self.read([token], cache)[0]
+
+    @torch.inference_mode()
+    def read(
+        self, ids: Sequence[int], cache: KVCache, last: int = 1
+    ) -> Float[Tensor, "last vocab"]:
+        """Read some tokens, and return the logits after the last of them.
+
+        Args:
+            ids: what follows on the cache.
+            cache: extended by them.
+            last: how many positions, at the end.
+
+        Returns:
+            The logits.
+        """
+        c, start, end = self.config, cache.length, cache.length + len(ids)
         n = c.n_heads + c.n_kv_heads  # heads that are turned: queries and keys
         table = self.model.token_embedding
-        x = table(torch.tensor([token], device=table.weight.device))  # (1, d)
+        x = table(torch.tensor(ids, device=table.weight.device))  # (T, d)
+        # A single query sees all keys, so there is nothing to mask.
+        mask = None
+        if start and len(ids) > 1:
+            mask = torch.ones(len(ids), end, dtype=torch.bool, device=x.device)
+            mask = mask.tril(start)
         for layer, kept in zip(self.layers, cache.layers, strict=True):
             g_attn, w_qkv, rope, w_o, g_ffn, w_13, w_2 = layer
             heads = w_qkv(self._norm(x, g_attn))
-            heads = heads.view(1, n + c.n_kv_heads, 1, c.d_head)
-            turned = (
-                heads[:, :n] if rope is None else rope(heads[:, :n], None, kept.length)
-            )
+            heads = heads.view(1, len(ids), n + c.n_kv_heads, c.d_head).transpose(1, 2)
+            turned = heads[:, :n] if rope is None else rope(heads[:, :n], None, start)
             k, v = kept.append(turned[:, c.n_heads :], heads[:, n:])
-            # A single query sees all keys, so there is nothing to mask.
             gathered = F.scaled_dot_product_attention(
-                turned[:, : c.n_heads], k, v, enable_gqa=c.n_kv_heads != c.n_heads
+                turned[:, : c.n_heads],
+                k,
+                v,
+                attn_mask=mask,
+                is_causal=not start,
+                enable_gqa=c.n_kv_heads != c.n_heads,
             )
-            x = w_o.added_to(x, gathered.view(1, c.d_model))
+            x = w_o.added_to(x, gathered.transpose(1, 2).reshape(len(ids), c.d_model))
             gate, up = w_13(self._norm(x, g_ffn)).chunk(2, dim=-1)
             x = w_2.added_to(x, F.silu(gate) * up)
-        return self.head(self._norm(x, self.final_norm))[0]
+        return self.head(self._norm(x[-last:], self.final_norm))
 
     def _norm(
-        self, x: Float[Tensor, "1 d"], gain: Float[Tensor, " d"]
-    ) -> Float[Tensor, "1 d"]:
+        self, x: Float[Tensor, "rows d"], gain: Float[Tensor, " d"]
+    ) -> Float[Tensor, "rows d"]:
         return F.rms_norm(x, gain.shape, gain, self.config.norm_eps)
 
 
@@ -200,36 +222,19 @@ class _Rows:
     def __init__(self, layers: Sequence[Linear]) -> None:
         self.w = torch.cat([layer.weight.detach() for layer in layers]).T.contiguous()
 
-    def __call__(self, x: Float[Tensor, "1 d_in"]) -> Float[Tensor, "1 d_out"]:
+    def __call__(self, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_out"]:
         return x @ self.w
 
     def added_to(
-        self, y: Float[Tensor, "1 d_out"], x: Float[Tensor, "1 d_in"]
-    ) -> Float[Tensor, "1 d_out"]:
+        self, y: Float[Tensor, "rows d_out"], x: Float[Tensor, "rows d_in"]
+    ) -> Float[Tensor, "rows d_out"]:
         return torch.addmm(y, x, self.w)
 
 
-class _EightBitRows:
-    """Matrices of eight bits that read the same row, which is prepared once."""
-
-    def __init__(self, layers: Sequence[EightBitLinear]) -> None:
-        self.way, self.packed = layers[0].way, [layer.packed for layer in layers]
-
-    def __call__(self, x: Float[Tensor, "1 d_in"]) -> Float[Tensor, "1 d_out"]:
-        x = self.way.prepare(x)
-        found = [self.way.multiply(x, packed) for packed in self.packed]
-        return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
-
-    def added_to(
-        self, y: Float[Tensor, "1 d_out"], x: Float[Tensor, "1 d_in"]
-    ) -> Float[Tensor, "1 d_out"]:
-        return y + self(x)
-
-
-def _joined(*layers: Linear | EightBitLinear) -> _Rows | _EightBitRows:
-    eight = [layer for layer in layers if isinstance(layer, EightBitLinear)]
-    if eight:
-        return _EightBitRows(eight)
+def _joined(*layers: Linear | EightBitLinear) -> _Rows | Product:
+    first = layers[0]
+    if isinstance(first, EightBitLinear):
+        return first.product  # they share it
     return _Rows([layer for layer in layers if isinstance(layer, Linear)])
 
 

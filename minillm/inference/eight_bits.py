@@ -52,7 +52,7 @@ computes something else than `Plain`, is out of the race.
 import functools
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -69,9 +69,11 @@ __all__ = [
     "EightBitLinear",
     "Mixed",
     "Plain",
+    "Product",
     "TwoDigits",
     "Way",
     "fastest",
+    "partners",
     "replace_matrices",
     "to_eight_bits",
 ]
@@ -156,9 +158,8 @@ class TwoDigits:
     products, in the layout of PyTorch's quantized networks.
 
     Examples:
-        >>> way = TwoDigits()
-        >>> rows = way.prepare(torch.tensor([[0.02, -0.5, 40.0, 0.3]]))[0]
-        >>> rows.round().int().tolist()
+        >>> rows, step, _ = TwoDigits().prepare(torch.tensor([[0.02, -0.5, 40.0, 0.3]]))
+        >>> (rows / step).round().int().tolist()
         [[0, -1, 63, 0], [4, 27, 0, 60]]
     """
 
@@ -176,27 +177,39 @@ class TwoDigits:
             )
             return torch.ops.quantized.linear_prepack(weights, None)
 
-    def prepare(self, x: Rows) -> tuple[Tensor, Tensor]:
-        """Write each row as two rows of whole numbers, and a scale."""
-        largest = torch.linalg.vector_norm(x, torch.inf, 1, True)  # (rows, 1)
-        # A row of zeros has digits of zero; one that is not finite stays so, by its
-        # scale, whatever its digits are.
-        step = largest.clamp_min(1e-30) / self.TOP
-        z = (x / step).float()
-        first = z.round()
-        return torch.cat([first, (z - first) * (2 * self.TOP)]), step
+    # Both digits of one row, put together; in the order of `prepare`.
+    TOGETHER = torch.tensor([[1.0, 0.5 / TOP]])
+
+    def prepare(self, x: Rows) -> tuple[Tensor, float, Tensor | None]:
+        """Write each row as two rows of whole steps."""
+        unit = None
+        if len(x) == 1:
+            # A number costs fewer calls than a tensor. Of zeros any step will do; one
+            # that is not a number makes all results none.
+            largest = float(torch.linalg.vector_norm(x, torch.inf)) or 1.0
+        else:
+            # Each row by its own largest entry: one token may have outliers that the
+            # others lack.
+            unit = torch.linalg.vector_norm(x, torch.inf, 1, True).clamp_min(1e-30)
+            x, largest = x / unit, 1.0
+        step = largest / self.TOP
+        # Rounded to steps: the formula above, in one call.
+        first = torch.fake_quantize_per_tensor_affine(x, step, 0, -self.TOP, self.TOP)
+        return torch.cat([first, (x - first) * (2 * self.TOP)]), step, unit
 
     def multiply(
-        self, prepared: tuple[Tensor, Tensor], packed: Any
+        self, prepared: tuple[Tensor, float, Tensor | None], packed: Any
     ) -> Float[Tensor, "rows d_out"]:
         """Multiply both digits at once, and put them together again."""
-        rows, step = prepared
-        # Steps of 1, and a zero at 64: the digits -63 … 63 become 1 … 127.
-        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            rows, 1.0, 64, packed
+        rows, step, unit = prepared
+        # A zero at 64: the digits -63 … 63 become 1 … 127.
+        y: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            rows, step, 64, packed
         )
-        n = len(step)
-        return torch.add(y[:n], y[n:], alpha=0.5 / self.TOP).to(step.dtype) * step
+        if unit is None:
+            return self.TOGETHER @ y
+        n = len(unit)
+        return torch.add(y[:n], y[n:], alpha=0.5 / self.TOP) * unit
 
 
 WAYS: tuple[Way, ...] = (Plain(), Mixed(), TwoDigits())
@@ -238,7 +251,7 @@ def fastest() -> Way:
 
 
 def _parts(matrix: Quantized) -> tuple[Levels, Scale]:
-    return matrix.levels, matrix.scale[:, 0]
+    return matrix.levels, matrix.scale[:, 0].float()
 
 
 @torch.inference_mode()
@@ -249,33 +262,68 @@ def _seconds(way: Way, x: Rows, packed: list[Any]) -> float:
     return time.perf_counter() - start
 
 
+class Product:
+    r"""Matrices of eight bits that read the same row, as one: the door to all ways.
+
+    Args:
+        matrices: by row, all of the same width; their rows are put below each other.
+        way: how to multiply; `None` for the fastest here.
+
+    Examples:
+        >>> one = quantize(torch.tensor([[1.27, -0.02]]))
+        >>> two = quantize(torch.tensor([[0.0, 2.54]]))
+        >>> y = Product([one, two], Plain())(torch.tensor([[1.0, 10.0]]))
+        >>> [round(v, 2) for v in y.flatten().tolist()]
+        [1.07, 25.4]
+    """
+
+    def __init__(self, matrices: Sequence[Quantized], way: Way | None = None) -> None:
+        self.way = fastest() if way is None else way
+        joined = Quantized(
+            torch.cat([matrix.levels for matrix in matrices]),
+            torch.cat([matrix.scale for matrix in matrices]),
+        )
+        self.shape = joined.levels.shape
+        self.packed = self.way.pack(*_parts(joined))
+
+    def __call__(self, x: Rows) -> Float[Tensor, "rows d_out"]:
+        """Multiply rows by all of them."""
+        return self.way.multiply(self.way.prepare(x), self.packed)
+
+    def added_to(
+        self, y: Float[Tensor, "rows d_out"], x: Rows
+    ) -> Float[Tensor, "rows d_out"]:
+        """The product, added to something."""
+        return y + self(x)
+
+
 class EightBitLinear(nn.Module):
     r"""A [`Linear`][minillm.attention.Linear] that keeps a byte for each weight.
 
     It cannot be trained, saved or moved to another device.
 
     Args:
-        matrix: $W$, by row.
-        way: how to multiply; `None` for the fastest here.
+        product: that of its matrix, and perhaps of others.
+        rows: which of the rows are its own; `None` for all.
 
     Examples:
         >>> layer, x = Linear(64, 8), torch.randn(3, 64)
         >>> with torch.no_grad():
-        ...     exact, y = layer(x), EightBitLinear(quantize(layer.weight))(x)
+        ...     exact = layer(x)
+        ...     y = EightBitLinear(Product([quantize(layer.weight)]))(x)
         >>> y.shape, bool((y - exact).norm() < 0.03 * exact.norm())
         (torch.Size([3, 8]), True)
     """
 
-    def __init__(self, matrix: Quantized, way: Way | None = None) -> None:
+    def __init__(self, product: Product, rows: slice | None = None) -> None:
         super().__init__()
-        self.way = fastest() if way is None else way
+        self.product, self.rows = product, rows or slice(None)
         # Its shape, without numbers: what `print(model)` asks for.
-        self.weight = torch.empty(matrix.levels.shape, device="meta")
-        self.packed = self.way.pack(*_parts(matrix))
+        self.weight = torch.empty(product.shape, device="meta")[self.rows]
 
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
         """Multiply each vector along the last axis by the weight."""
-        y = self.way.multiply(self.way.prepare(x.flatten(0, -2)), self.packed)
+        y = self.product(x.flatten(0, -2))[:, self.rows]
         return y.unflatten(0, x.shape[:-1])
 
     def extra_repr(self) -> str:
@@ -302,23 +350,44 @@ class EightBitEmbedding(nn.Module):
     def __init__(self, matrix: Quantized) -> None:
         super().__init__()
         self.register_buffer("weight", matrix.levels)
-        self.register_buffer("scale", matrix.scale)
+        self.register_buffer("scale", matrix.scale.float())
 
     def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
         """Look up the vector of each id."""
         return self.weight[ids] * self.scale[ids]
 
 
+JOINED = (("q_proj", "k_proj", "v_proj"), ("w1", "w3"))
+
+
+def partners(name: str) -> tuple[str, ...]:
+    """Name the matrices that read the same row as one does.
+
+    Args:
+        name: that of its weight in the model.
+
+    Returns:
+        The names, its own among them.
+
+    Examples:
+        >>> partners("blocks.0.ffn.w3.weight"), partners("blocks.0.ffn.w2.weight")
+        (('blocks.0.ffn.w1.weight', 'blocks.0.ffn.w3.weight'), ('blocks.0.ffn.w2.weight',))
+    """
+    where, _, last = name.removesuffix(".weight").rpartition(".")
+    group = next((group for group in JOINED if last in group), None)
+    return tuple(f"{where}.{n}.weight" for n in group) if group else (name,)
+
+
 def to_eight_bits(model: TransformerLM, way: Way | None = None) -> TransformerLM:
     r"""Round all matrices of a model to eight bits by row, in place.
 
     Args:
-        model: the model. Its float weights are given up one after the other.
+        model: the model.
         way: how to multiply; `None` for the fastest here.
 
     Returns:
-        The same model. It reads and writes as before, and can neither learn nor be
-        saved.
+        The same model. It reads and writes as before, in float32, and can neither
+        learn nor be saved.
 
     Examples:
         >>> from minillm.config import ModelConfig
@@ -331,31 +400,43 @@ def to_eight_bits(model: TransformerLM, way: Way | None = None) -> TransformerLM
         >>> sum(weight.numel() for weight in model.parameters())  # the norms' gains
         96
     """
+    weights = {name: weight.detach() for name, weight in model.float().state_dict().items()}
 
-    def new(name: str, part: Linear | Embedding) -> EightBitLinear | EightBitEmbedding:
-        matrix = quantize(part.weight.detach())
-        if isinstance(part, Linear):
-            return EightBitLinear(matrix, way)
-        return EightBitEmbedding(matrix)
+    def product(names: tuple[str, ...]) -> Product:
+        return Product([quantize(weights[name]) for name in names], way)
 
-    return replace_matrices(model, new)
+    table = quantize(weights["token_embedding.weight"])
+    return replace_matrices(model, product, table)
 
 
 def replace_matrices(
     model: TransformerLM,
-    new: Callable[[str, Linear | Embedding], EightBitLinear | EightBitEmbedding],
+    product: Callable[[tuple[str, ...]], Product],
+    table: Quantized,
 ) -> TransformerLM:
-    """Put other parts where matrices are, in place.
+    """Put products and a table of eight bits where matrices are, in place.
 
     Args:
         model: the model.
-        new: makes a part, of the name of the old one and itself.
+        product: gives the product of the matrices of these names.
+        table: the embedding.
 
     Returns:
         The same model.
     """
+    made: dict[tuple[str, ...], Product] = {}
+    start: dict[tuple[str, ...], int] = {}  # the first row that is not taken yet
     for name, part in list(model.named_modules()):
-        if isinstance(part, Linear | Embedding):
-            where, _, last = name.rpartition(".")
-            setattr(model.get_submodule(where), last, new(name, part))
+        if not isinstance(part, Linear | Embedding):
+            continue
+        where, _, last = name.rpartition(".")
+        new: nn.Module = EightBitEmbedding(table)
+        if isinstance(part, Linear):
+            names = partners(f"{name}.weight")
+            if names not in made:
+                made[names], start[names] = product(names), 0
+            end = start[names] + len(part.weight)
+            new = EightBitLinear(made[names], slice(start[names], end))
+            start[names] = end
+        setattr(model.get_submodule(where), last, new)
     return model

@@ -67,7 +67,7 @@ Measured, as it came (`python -m benchmarks.speculative`):
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -75,7 +75,7 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from minillm.inference.decoder import read_prompt
+from minillm.inference.decoder import Decoder
 from minillm.model import KVCache, TransformerLM
 from minillm.training.baselines import KneserNey
 
@@ -266,7 +266,7 @@ class Statistics:
 
     passes: int = 0
     drafted: int = 0
-    accepted: int = field(default=0)
+    accepted: int = 0
 
 
 def speculate(
@@ -278,6 +278,7 @@ def speculate(
     temperature: float = 1.0,
     seed: int | None = None,
     statistics: Statistics | None = None,
+    decoder: Decoder | None = None,
 ) -> Iterator[int]:
     r"""Continue a text from the model's own distribution, with the help of a draft.
 
@@ -292,6 +293,7 @@ def speculate(
         temperature: divides the logits; 0 is greedy.
         seed: makes the sampling repeatable.
         statistics: is told what became of the drafts.
+        decoder: one made of this model; `None` makes one.
 
     Returns:
         An iterator over the new ids, up to the end of the context.
@@ -313,7 +315,7 @@ def speculate(
             f"and k={k}"
         )
     return _speculate(
-        model,
+        decoder or Decoder(model),
         list(ids),
         draft,
         k,
@@ -324,7 +326,7 @@ def speculate(
 
 
 def _speculate(
-    model: TransformerLM,
+    decoder: Decoder,
     ids: list[int],
     draft: Draft,
     k: int,
@@ -332,14 +334,14 @@ def _speculate(
     random: np.random.Generator,
     statistics: Statistics,
 ) -> Iterator[int]:
-    room = model.config.context_length
-    cache = KVCache(model.config, batch_size=1)
+    room = decoder.config.context_length
+    cache = KVCache(decoder.config, batch_size=1)
     if len(ids) > 1:
-        read_prompt(model, ids[:-1], cache)
+        decoder.read(ids[:-1], cache)
     # The cache holds all but the last token, which is read together with the draft.
     while len(ids) < room:
         guess, q = draft.propose(ids, min(k, room - len(ids) - 1), random)
-        logits = read_prompt(model, [ids[-1], *guess], cache, last=len(guess) + 1)
+        logits = decoder.read([ids[-1], *guess], cache, last=len(guess) + 1)
         p = _distributions(logits.double().numpy(), temperature)
         new = verify(guess, q, p, random)
         statistics.passes += 1
