@@ -88,7 +88,7 @@ from minillm.inference.decoder import (
     read_prompt,
     suits,
 )
-from minillm.model import KVCache, TransformerLM
+from minillm.model import TransformerLM
 
 __all__ = [
     "apply_temperature",

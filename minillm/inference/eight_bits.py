@@ -370,8 +370,10 @@ def partners(name: str) -> tuple[str, ...]:
         The names, its own among them.
 
     Examples:
-        >>> partners("blocks.0.ffn.w3.weight"), partners("blocks.0.ffn.w2.weight")
-        (('blocks.0.ffn.w1.weight', 'blocks.0.ffn.w3.weight'), ('blocks.0.ffn.w2.weight',))
+        >>> partners("blocks.0.ffn.w3.weight")
+        ('blocks.0.ffn.w1.weight', 'blocks.0.ffn.w3.weight')
+        >>> partners("blocks.0.ffn.w2.weight")
+        ('blocks.0.ffn.w2.weight',)
     """
     where, _, last = name.removesuffix(".weight").rpartition(".")
     group = next((group for group in JOINED if last in group), None)
@@ -400,7 +402,9 @@ def to_eight_bits(model: TransformerLM, way: Way | None = None) -> TransformerLM
         >>> sum(weight.numel() for weight in model.parameters())  # the norms' gains
         96
     """
-    weights = {name: weight.detach() for name, weight in model.float().state_dict().items()}
+    weights = {
+        name: weight.detach() for name, weight in model.float().state_dict().items()
+    }
 
     def product(names: tuple[str, ...]) -> Product:
         return Product([quantize(weights[name]) for name in names], way)

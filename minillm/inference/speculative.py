@@ -71,7 +71,6 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 
@@ -302,6 +301,7 @@ def speculate(
         ValueError: if there is no prompt, or no draft is asked for.
 
     Examples:
+        >>> import torch
         >>> from minillm.config import ModelConfig
         >>> model = TransformerLM(ModelConfig(9, 32, 16, 1, 2)).double()
         >>> new = list(speculate(model, [1, 2, 3], LookUp(9), temperature=0))
