@@ -29,8 +29,8 @@ No weight is off by more than half a step, and instead of 32 bits it takes
 What that costs in quality is measured in [`minillm.inference.quantized`][]. There are
 some thirty such kinds. [`minillm.files.gguf_blocks`][] unpacks five of them by hand,
 and the package `gguf`, by the makers of the format, all others. From there on the
-weights are ordinary numbers, or are rounded once more, to eight bits by row, and never
-all unpacked at once ([`open_eight_bits`][minillm.files.eight_bit_files.open_eight_bits]).
+weights are ordinary numbers; or, in [`minillm.files.eight_bit_files`][], rounded once
+more, to eight bits by row, and never all unpacked at once.
 
 **Which rotation?** [`minillm.hub`][] explains the two conventions, neighbours and
 halves. llama.cpp turns neighbours, as we do, and its converter puts the rows of queries

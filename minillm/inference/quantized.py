@@ -77,8 +77,8 @@ activations and let the weights that are rounded later make up for earlier ones 
 Frantar et al. 2022, arXiv:2210.17323). They need a text to calibrate on, and what they
 win in four bits is a part of the loss that groups of 32 leave.
 
-**Before this:** [`minillm.inference.decoder`][]. **Next:**
-[`minillm.inference.eight_bits`][], where fewer bytes become fewer milliseconds.
+**Before this:** [`minillm.inference.decoder`][]. Fewer bytes become fewer milliseconds
+in [`minillm.inference.eight_bits`][].
 """
 
 import copy

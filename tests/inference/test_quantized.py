@@ -41,7 +41,7 @@ def opinionated(config: ModelConfig = CONFIG, seed: int = 0) -> TransformerLM:
     return model
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=25)
 @given(
     st.integers(2, 8),
     st.sampled_from(["tensor", "row", 4, 8]),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from minillm.config import ModelConfig
 from minillm.generate import generate
+from minillm.inference.decoder import Decoder
 from minillm.inference.speculative import (
     LookUp,
     Statistics,
@@ -22,7 +23,7 @@ from minillm.inference.speculative import (
 from minillm.model import TransformerLM
 from minillm.training.baselines import KneserNey
 
-CONFIG = ModelConfig(5, 24, d_model=16, n_layers=2, n_heads=2)
+CONFIG = ModelConfig(5, 24, d_model=16, n_layers=1, n_heads=2)
 
 
 def opinionated() -> TransformerLM:
@@ -33,13 +34,14 @@ def opinionated() -> TransformerLM:
     return model
 
 
-class Scripted:
+class Scripted(np.random.Generator):
     """A random number generator whose every outcome can be enumerated.
 
     Each call consumes one cell of a grid over [0, 1), at its middle.
     """
 
     def __init__(self, cells):
+        super().__init__(np.random.PCG64())
         self.cells = iter(cells)
 
     def random(self):
@@ -49,7 +51,7 @@ class Scripted:
 distributions = st.lists(st.integers(0, 4), min_size=3, max_size=3).filter(any)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(distributions, distributions)
 def test_the_first_token_has_exactly_the_probability_of_the_model(p_counts, q_counts):
     # All probabilities are multiples of one cell, so that the middle of each cell
@@ -101,16 +103,19 @@ def exact_pairs(model, prompt, temperature):
     return np.stack([first[i] * after([*prompt, i]) for i in range(5)])
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
-@pytest.mark.parametrize("which", ["trigram", "look-up"])
+@pytest.mark.parametrize(("which", "temperature"), [("trigram", 1.0), ("look-up", 0.6)])
 def test_samples_come_from_the_model(which, temperature):
     model, prompt = opinionated(), [1, 2, 3, 1, 2]
     counts = KneserNey([0, 1, 2, 3, 4, 1, 2, 3, 1, 2, 4] * 3, vocab_size=5)
     draft = Trigram(counts) if which == "trigram" else LookUp(5)
-    n, seen = 1500, np.zeros((5, 5))
+    n, seen, decoder = 300, np.zeros((5, 5)), Decoder(model)
     for seed in range(n):
         text = speculate(
-            model, prompt, draft, k=2, temperature=temperature, seed=seed
+            *(model, prompt, draft),
+            k=2,
+            temperature=temperature,
+            seed=seed,
+            decoder=decoder,
         )
         seen[next(text), next(text)] += 1
     expected = n * exact_pairs(model, prompt, temperature)
