@@ -81,8 +81,14 @@ from torch import Tensor
 
 from minillm.attention import softmax
 from minillm.bpe import BPETokenizer
-from minillm.inference.decoder import Decoder, check_ids, suits
-from minillm.model import KVCache, TransformerLM
+from minillm.inference.decoder import (
+    Decoder,
+    Memory,
+    check_ids,
+    read_prompt,
+    suits,
+)
+from minillm.model import TransformerLM
 
 __all__ = [
     "apply_temperature",
@@ -292,6 +298,7 @@ def stream(
     banned_ids: Collection[int] = (),
     use_cache: bool = True,
     decoder: Decoder | None = None,
+    memory: Memory | None = None,
 ) -> Iterator[int]:
     r"""Continue a text token by token, and yield each new id as it is sampled.
 
@@ -315,6 +322,8 @@ def stream(
         use_cache: `False` reads the whole text again for each token, as a check.
         decoder: one made of this model for an earlier text; `None` makes one, which
             takes as long as some ten tokens.
+        memory: what this model has read before, and will have read; a text that begins
+            like the last one is read from where it differs.
 
     Returns:
         An iterator over the new ids.
@@ -356,7 +365,8 @@ def stream(
     def draw(logits: Float[Tensor, " vocab"]) -> int:
         return pick(logits.cpu(), **settings, random=random)
 
-    tokens = _decode(model, list(ids), draw, use_cache, decoder)
+    kept = (memory or Memory()) if use_cache else None
+    tokens = _decode(model, list(ids), draw, kept, decoder)
     return takewhile(lambda i: i not in stop_ids, islice(tokens, max_new_tokens))
 
 
@@ -364,29 +374,35 @@ def _decode(
     model: TransformerLM,
     ids: list[int],
     draw: Callable[[Float[Tensor, " vocab"]], int],
-    use_cache: bool,
+    memory: Memory | None,
     decoder: Decoder | None,
 ) -> Iterator[int]:
     """Yield new ids forever."""
     context_length = model.config.context_length
     device = model.token_embedding.weight.device
     start = 0  # the model sees ids[start:]
-    read = 0  # and the cache holds ids[start:read]
     cache = None
-    fast = use_cache and (decoder is not None or suits(model))
+    fast = decoder is not None or suits(model)
     while True:
         if len(ids) - start > context_length:
             start, cache = len(ids) - (context_length + 1) // 2, None
-        if cache is None:
-            read, cache = start, KVCache(model.config, 1) if use_cache else None
-        if fast and cache is not None and cache.length:
+        if memory is not None and cache is None:
+            cache = memory.resume(ids[start:], model.config)
+        read = start + (cache.length if cache is not None else 0)
+        new = ids[read:]
+        if fast and cache is not None and cache.length and len(new) == 1:
             decoder = decoder or Decoder(model)
-            logits = decoder(ids[-1], cache)  # (V,)
+            logits = decoder(new[0], cache)  # (V,)
+        elif decoder is not None and cache is not None:
+            logits = decoder.read(new, cache)[0]
+        elif fast and cache is not None:
+            logits = read_prompt(model, new, cache)[0]
         else:
             with torch.inference_mode():
-                new = torch.tensor([ids[read:]], device=device)  # (1, T)
-                logits = model(new, cache)[0, -1]  # (V,)
-        read = len(ids)
+                batch = torch.tensor([new], device=device)  # (1, T)
+                logits = model(batch, cache)[0, -1]  # (V,)
+        if memory is not None:
+            memory.ids += new
         ids.append(draw(logits))
         yield ids[-1]
 

@@ -320,6 +320,32 @@ class KVCache:
         """How many tokens have been read."""
         return self.layers[0].length
 
+    def cut(self, length: int) -> None:
+        """Forget the last tokens, so that others can follow in their stead.
+
+        Args:
+            length: how many tokens stay.
+
+        Raises:
+            ValueError: if it holds fewer.
+
+        Examples:
+            >>> config = ModelConfig(100, 16, d_model=32, n_layers=2, n_heads=4)
+            >>> model, ids = TransformerLM(config).double(), torch.tensor([[7, 3, 9]])
+            >>> cache = KVCache(config, batch_size=1)
+            >>> _ = model(torch.tensor([[7, 3, 8, 8]]), cache)
+            >>> cache.cut(2)
+            >>> model(ids[:, 2:], cache)[0, -1].allclose(model(ids)[0, -1])
+            True
+        """
+        if not 0 <= length <= self.length:
+            raise ValueError(
+                f"the cache holds {self.length} tokens; {length} cannot be kept of them"
+            )
+        # What lies behind the length is never read, and overwritten by what follows.
+        for layer in self.layers:
+            layer.length = length
+
 
 class TransformerLM(nn.Module):
     r"""The whole model: ids in, logits out.

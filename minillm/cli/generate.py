@@ -110,10 +110,13 @@ def chat(
 
 def _open(source: str, device: str) -> "Opened":
     """Open a model on a device."""
+    from minillm.files.eight_bit_files import open_eight_bits, pays
     from minillm.files.opening import open_model
     from minillm.runs.checks import pick_device
 
     chosen = pick_device(device)
+    if pays(source, chosen):
+        return open_eight_bits(source)
     opened = open_model(source)
     opened.model.to(chosen)
     return opened
@@ -125,10 +128,11 @@ def _replies(
     """Give what continues a conversation by the assistant's next turn."""
     from minillm.generate import stream_text
     from minillm.inference import chat as form
-    from minillm.inference.decoder import Decoder, suits
+    from minillm.inference.decoder import Decoder, Memory, suits
 
     model, tokenizer, template = opened
     decoder = Decoder(model) if suits(model) else None
+    memory = Memory()  # the next question is read behind the last answer
     # Half of the context at least is for what was said.
     room = min(max_new_tokens, model.config.context_length // 2)
     most = model.config.context_length - room
@@ -142,6 +146,7 @@ def _replies(
             max_new_tokens,
             stop_ids=form.turn_ends(tokenizer),
             decoder=decoder,
+            memory=memory,
             **settings,
         )
 

@@ -26,9 +26,11 @@ No weight is off by more than half a step, and instead of 32 bits it takes
 >>> (16 + 16 + 32 * 4) / 32
 5.0
 
-What that costs in quality only a text can tell. There are some thirty such kinds. The
-package `gguf`, by the makers of the format, unpacks them all, and from there on the
-weights are ordinary numbers.
+What that costs in quality is measured in [`minillm.inference.quantized`][]. There are
+some thirty such kinds. [`minillm.files.gguf_blocks`][] unpacks five of them by hand,
+and the package `gguf`, by the makers of the format, all others. From there on the
+weights are ordinary numbers; or, in [`minillm.files.eight_bit_files`][], rounded once
+more, to eight bits by row, and never all unpacked at once.
 
 **Which rotation?** [`minillm.hub`][] explains the two conventions, neighbours and
 halves. llama.cpp turns neighbours, as we do, and its converter puts the rows of queries
@@ -41,16 +43,18 @@ unless it says otherwise; a factor for the rotary positions without a kind is a 
 one; and a turn ends at any token with a well-known name, such as `<|eot_id|>`.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from minillm.bpe import BPETokenizer
 from minillm.config import LinearScaling, ModelConfig
+from minillm.files.gguf_blocks import BLOCKS, unpack
 from minillm.inference.chat import MARKS, TURN_ENDS
 from minillm.inference.templates import ChatTemplate
 from minillm.tokenizer.parts import to_bytes
@@ -127,6 +131,30 @@ def read_gguf(file: str | PathLike[str]) -> Contents:
         Traceback (most recent call last):
         FileNotFoundError: there is no file no-such.gguf: `make smollm2` fetches one
     """
+    return Contents(*read_parts(file, lambda _, weights: weights))
+
+
+Kept = TypeVar("Kept")
+
+
+def read_parts(
+    file: str | PathLike[str], keep: Callable[[str, Tensor], Kept]
+) -> tuple[ModelConfig, dict[str, Kept], BPETokenizer, ChatTemplate | None]:
+    r"""Read a file as [`read_gguf`][minillm.files.gguf_files.read_gguf] does.
+
+    Args:
+        file: the file.
+        keep: what is kept of each matrix or vector: it is given our name and the
+            weights in 32 bits, one after the other.
+
+    Returns:
+        The shape, what was kept by our names, the tokenizer, and the template.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ImportError: if the package `gguf` is missing.
+        ValueError: if the file is damaged, or of a kind that cannot be read.
+    """
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: `make smollm2` fetches one")
@@ -143,16 +171,25 @@ def read_gguf(file: str | PathLike[str]) -> Contents:
         config = _read_config(table, {tensor.name for tensor in reader.tensors})
         tokenizer = _read_tokenizer(table)
         template = _read_template(table)
+        packed = [(_our_name(t.name), t.data, t.tensor_type) for t in reader.tensors]
+        # The library makes some small arrays of each token, 200 MB in all.
+        del reader, table
         tensors = {
-            _our_name(tensor.name): torch.tensor(
-                gguf.dequantize(tensor.data, tensor.tensor_type)
-            )
-            for tensor in reader.tensors
+            name: keep(name, _weights(data, kind)) for name, data, kind in packed
         }
     except DAMAGED as error:
         message = f"{path} cannot be read as a model: {error!s:.300}"
         raise ValueError(message) from error
-    return Contents(config, tensors, tokenizer, template)
+    return config, tensors, tokenizer, template
+
+
+def _weights(data: NDArray[Any], kind: "gguf.GGMLQuantizationType") -> Tensor:
+    if kind.name in BLOCKS and data.ndim == 2:
+        return torch.from_numpy(unpack(data, kind.name))
+    import gguf
+
+    # Plain numbers are a part of the mapped file, which nobody may change: a copy.
+    return torch.tensor(gguf.dequantize(data, kind))
 
 
 # What the library and our own reading stumble over in a damaged table.

@@ -45,7 +45,8 @@ second. `python -m benchmarks.model decode` shows both.
 **Before this:** [`minillm.generate`][], which does all this by itself where it can.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from minillm.attention import Linear, MultiHeadAttention, RotaryEmbedding
+from minillm.config import ModelConfig
+from minillm.inference.eight_bits import EightBitEmbedding, EightBitLinear, Product
 from minillm.model import (
     Embedding,
     KVCache,
@@ -62,10 +65,12 @@ from minillm.model import (
     TransformerLM,
 )
 
-__all__ = ["Decoder", "suits"]
+__all__ = ["Decoder", "Memory", "read_prompt", "suits"]
 
 # If one of these parts was changed, or has a hook, the model itself has to run.
 KNOWN = {
+    EightBitEmbedding,
+    EightBitLinear,
     Embedding,
     Linear,
     MultiHeadAttention,
@@ -143,52 +148,174 @@ class Decoder:
     @torch.no_grad()
     def __init__(self, model: TransformerLM) -> None:
         self.model, self.config = model, model.config
-        self.embedding = model.token_embedding.weight.detach()
         self.layers = [
             (
                 b.attn_norm.weight.detach(),
-                _by_input(b.attn.q_proj, b.attn.k_proj, b.attn.v_proj),
+                _joined(b.attn.q_proj, b.attn.k_proj, b.attn.v_proj),
                 b.attn.rope,
-                _by_input(b.attn.o_proj),
+                _joined(b.attn.o_proj),
                 b.ffn_norm.weight.detach(),
-                _by_input(b.ffn.w1, b.ffn.w3),
-                _by_input(b.ffn.w2),
+                _joined(b.ffn.w1, b.ffn.w3),
+                _joined(b.ffn.w2),
             )
             for b in model.blocks
             if isinstance(b, TransformerBlock)
         ]
         self.final_norm = model.final_norm.weight.detach()
-        self.head = _by_input(model.lm_head)
+        self.head = _joined(model.lm_head)
 
-    @torch.inference_mode()
     def __call__(self, token: int, cache: KVCache) -> Float[Tensor, " vocab"]:
         """Read one token, and return the logits of the next."""
-        c = self.config
+        return self.read([token], cache)[0]
+
+    @torch.inference_mode()
+    def read(
+        self, ids: Sequence[int], cache: KVCache, last: int = 1
+    ) -> Float[Tensor, "last vocab"]:
+        """Read some tokens, and return the logits after the last of them.
+
+        Args:
+            ids: what follows on the cache.
+            cache: extended by them.
+            last: how many positions, at the end.
+
+        Returns:
+            The logits.
+        """
+        c, start, end = self.config, cache.length, cache.length + len(ids)
         n = c.n_heads + c.n_kv_heads  # heads that are turned: queries and keys
-        x = self.embedding[token : token + 1]  # (1, d)
+        table = self.model.token_embedding
+        x = table(torch.tensor(ids, device=table.weight.device))  # (T, d)
+        # A single query sees all keys, so there is nothing to mask.
+        mask = None
+        if start and len(ids) > 1:
+            mask = torch.ones(len(ids), end, dtype=torch.bool, device=x.device)
+            mask = mask.tril(start)
         for layer, kept in zip(self.layers, cache.layers, strict=True):
             g_attn, w_qkv, rope, w_o, g_ffn, w_13, w_2 = layer
-            heads = self._norm(x, g_attn) @ w_qkv
-            heads = heads.view(1, n + c.n_kv_heads, 1, c.d_head)
-            turned = (
-                heads[:, :n] if rope is None else rope(heads[:, :n], None, kept.length)
-            )
+            heads = w_qkv(self._norm(x, g_attn))
+            heads = heads.view(1, len(ids), n + c.n_kv_heads, c.d_head).transpose(1, 2)
+            turned = heads[:, :n] if rope is None else rope(heads[:, :n], None, start)
             k, v = kept.append(turned[:, c.n_heads :], heads[:, n:])
-            # A single query sees all keys, so there is nothing to mask.
             gathered = F.scaled_dot_product_attention(
-                turned[:, : c.n_heads], k, v, enable_gqa=c.n_kv_heads != c.n_heads
+                turned[:, : c.n_heads],
+                k,
+                v,
+                attn_mask=mask,
+                is_causal=not start,
+                enable_gqa=c.n_kv_heads != c.n_heads,
             )
-            x = torch.addmm(x, gathered.view(1, c.d_model), w_o)
-            gate, up = (self._norm(x, g_ffn) @ w_13).chunk(2, dim=-1)
-            x = torch.addmm(x, F.silu(gate) * up, w_2)
-        return (self._norm(x, self.final_norm) @ self.head)[0]
+            x = w_o.added_to(x, gathered.transpose(1, 2).reshape(len(ids), c.d_model))
+            gate, up = w_13(self._norm(x, g_ffn)).chunk(2, dim=-1)
+            x = w_2.added_to(x, F.silu(gate) * up)
+        return self.head(self._norm(x[-last:], self.final_norm))
 
     def _norm(
-        self, x: Float[Tensor, "1 d"], gain: Float[Tensor, " d"]
-    ) -> Float[Tensor, "1 d"]:
+        self, x: Float[Tensor, "rows d"], gain: Float[Tensor, " d"]
+    ) -> Float[Tensor, "rows d"]:
         return F.rms_norm(x, gain.shape, gain, self.config.norm_eps)
 
 
-def _by_input(*layers: Linear) -> Float[Tensor, "d_in d_out"]:
-    """Join matrices that read the same row; what one input meets lies side by side."""
-    return torch.cat([layer.weight.detach() for layer in layers]).T.contiguous()
+class _Rows:
+    """Matrices that read the same row, as one; what one input meets lies together."""
+
+    def __init__(self, layers: Sequence[Linear]) -> None:
+        self.w = torch.cat([layer.weight.detach() for layer in layers]).T.contiguous()
+
+    def __call__(self, x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows d_out"]:
+        return x @ self.w
+
+    def added_to(
+        self, y: Float[Tensor, "rows d_out"], x: Float[Tensor, "rows d_in"]
+    ) -> Float[Tensor, "rows d_out"]:
+        return torch.addmm(y, x, self.w)
+
+
+def _joined(*layers: Linear | EightBitLinear) -> _Rows | Product:
+    first = layers[0]
+    if isinstance(first, EightBitLinear):
+        return first.product  # they share it
+    return _Rows([layer for layer in layers if isinstance(layer, Linear)])
+
+
+@torch.inference_mode()
+def read_prompt(
+    model: TransformerLM, ids: Sequence[int], cache: KVCache | None, last: int = 1
+) -> Float[Tensor, "last vocab"]:
+    r"""Read a prompt, and return the logits after its last tokens alone.
+
+    Same result as the end of `model(ids, cache)`. Unlike it: the head, which is a fifth
+    of the work in a small model with many words, meets only the positions that are
+    asked for.
+
+    Args:
+        model: a model that [`suits`][minillm.inference.decoder.suits].
+        ids: what follows on the cache.
+        cache: extended by them; `None` for none.
+        last: how many positions, at the end.
+
+    Returns:
+        The logits.
+
+    Examples:
+        >>> from minillm.config import ModelConfig
+        >>> model = TransformerLM(ModelConfig(50, 8, d_model=16, n_layers=1, n_heads=2))
+        >>> read_prompt(model, [7, 3, 9], None, last=2).allclose(
+        ...     model(torch.tensor([[7, 3, 9]]))[0, 1:], atol=1e-6
+        ... )
+        True
+    """
+    layers = cache.layers if cache is not None else [None] * len(model.blocks)
+    device = model.token_embedding.weight.device
+    x = model.token_embedding(torch.tensor([ids], device=device))  # (1, T, d)
+    for block, layer in zip(model.blocks, layers, strict=True):
+        x = block(x, None, layer)
+    logits: Tensor = model.lm_head(model.final_norm(x[:, -last:]))
+    return logits[0]
+
+
+class Memory:
+    r"""What a model has read, kept for a text that begins in the same way.
+
+    The second question of a chat comes behind the first one and its answer, which the
+    model has read and written already. Their keys and values need not be computed
+    again: a text is read from where it differs.
+
+    Attributes:
+        ids: what the cache holds.
+        cache: keys and values of these ids; `None` before the first text.
+
+    Examples:
+        >>> from minillm.config import ModelConfig
+        >>> model = TransformerLM(ModelConfig(50, 8, d_model=16, n_layers=1, n_heads=2))
+        >>> memory = Memory()
+        >>> cache = memory.resume([1, 2, 3], model.config)
+        >>> _ = read_prompt(model, [1, 2, 3], cache)
+        >>> memory.ids = [1, 2, 3]
+        >>> memory.resume([1, 2, 9, 9], model.config).length
+        2
+    """
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.cache: KVCache | None = None
+
+    def resume(self, ids: Sequence[int], config: ModelConfig) -> KVCache:
+        """Go back to where a text differs from what was read.
+
+        Args:
+            ids: the text.
+            config: the shape of the model, always the same.
+
+        Returns:
+            The cache, which holds the beginning of the text. At least one id is left to
+            be read, since only reading gives logits.
+        """
+        pairs = zip(self.ids, ids[:-1], strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if self.cache is None or same == 0:
+            self.cache = KVCache(config, batch_size=1)
+        else:
+            self.cache.cut(same)
+        self.ids = list(ids[:same])
+        return self.cache

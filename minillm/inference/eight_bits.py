@@ -1,0 +1,446 @@
+r"""Eight bits, fast: a product of a row and a matrix of small integers.
+
+**The question.** Eight bits a weight lose nothing ([`minillm.inference.quantized`][]),
+and a decoder that waits for memory should then be four times as fast. But PyTorch's
+public products take numbers of one kind on both sides. To turn the levels back into
+float32 first would read one byte and write four for each weight, every time:
+
+>>> torch.ones(1, 4) @ torch.ones(4, 2, dtype=torch.int8)  # doctest: +ELLIPSIS
+Traceback (most recent call last):
+RuntimeError: ...
+
+**Three ways**, behind one door. Each keeps one byte a weight, and each computes
+$y_i = s_i \sum_j q_{ij} x_j$:
+
+- `Plain` turns the levels back, and multiplies. It is obviously right, and slow.
+- `Mixed` calls a kernel that PyTorch keeps for its own compiler: levels in eight bits
+  times bfloat16. The activations lose 16 of their 24 digits.
+- `TwoDigits` calls the integer product that PyTorch has for quantized networks, int8
+  times uint8.
+
+The last needs whole numbers on *both* sides. Rounding the activations to eight bits is
+not good enough, since they have outliers, and a row has one scale. But a number can be
+written with two digits. With $z = 63\,x / \max|x|$, the first digit is $z$ rounded, and
+the second is what that leaves, 126 times enlarged:
+
+>>> x = torch.tensor([[0.02, -0.5, 40.0, 0.3]])
+>>> z = 63 * x / x.abs().max()
+>>> first = z.round()
+>>> second = ((z - first) * 126).round()
+>>> first.int().tolist(), second.int().tolist()
+([[0, -1, 63, 0]], [[4, 27, 0, 60]])
+>>> one, two = first * 40 / 63, (first + second / 126) * 40 / 63
+>>> [round(y, 3) for y in one.flatten().tolist()]
+[0.0, -0.635, 40.0, 0.0]
+>>> [round(y, 3) for y in two.flatten().tolist()]
+[0.02, -0.499, 40.0, 0.302]
+
+Both digits are rows of the same product, so the weights still come out of memory once.
+An entry is off by at most $\max|x| / (63 \cdot 252)$: a finer step than bfloat16 has
+for the largest entries.
+
+**Which one?** That depends on the processor, by factors of ten, and on the version of
+PyTorch. So it is not looked up in a table but measured, once in a process, on the first
+product ([`fastest`][minillm.inference.eight_bits.fastest]). A way that fails, or that
+computes something else than `Plain`, is out of the race.
+
+`python -m benchmarks.decoding` shows what all this brings.
+
+**Before this:** [`minillm.inference.quantized`][].
+"""
+
+import functools
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, Int8
+from torch import Tensor, nn
+
+from minillm.attention import Linear
+from minillm.inference.quantized import Quantized, quantize
+from minillm.model import Embedding, TransformerLM
+
+__all__ = [
+    "EightBitEmbedding",
+    "EightBitLinear",
+    "Mixed",
+    "Plain",
+    "Product",
+    "TwoDigits",
+    "Way",
+    "fastest",
+    "partners",
+    "replace_matrices",
+    "to_eight_bits",
+]
+
+Levels = Int8[Tensor, "d_out d_in"]
+Scale = Float[Tensor, " d_out"]
+Rows = Float[Tensor, "rows d_in"]
+
+
+@runtime_checkable
+class Way(Protocol):
+    """How levels are kept, and how rows are multiplied by them."""
+
+    def pack(self, levels: Levels, scale: Scale) -> Any:
+        """Lay a matrix out as `multiply` wants it."""
+
+    def prepare(self, x: Rows) -> Any:
+        """Do what depends on the rows alone, once for all matrices that read them."""
+
+    def multiply(self, prepared: Any, packed: Any) -> Float[Tensor, "rows d_out"]:
+        """The product of rows and matrix, in the type of the rows."""
+
+
+class Plain:
+    r"""Turn the levels back into ordinary numbers, and multiply: the naive way.
+
+    Examples:
+        >>> levels = torch.tensor([[1, -2], [3, 0]], dtype=torch.int8)
+        >>> packed = Plain().pack(levels, torch.tensor([0.5, 2.0]))
+        >>> Plain().multiply(torch.tensor([[10.0, 1.0]]), packed).tolist()
+        [[4.0, 60.0]]
+    """
+
+    def pack(self, levels: Levels, scale: Scale) -> tuple[Levels, Scale]:
+        """Keep both as they are."""
+        return levels, scale
+
+    def prepare(self, x: Rows) -> Rows:
+        """Nothing to do."""
+        return x
+
+    def multiply(
+        self, prepared: Rows, packed: tuple[Levels, Scale]
+    ) -> Float[Tensor, "rows d_out"]:
+        """Convert, multiply, scale."""
+        levels, scale = packed
+        return F.linear(prepared, levels.to(prepared.dtype)) * scale.to(prepared.dtype)
+
+
+class Mixed:
+    """Levels times bfloat16, by a kernel that PyTorch's compiler uses.
+
+    Same result as `Plain` on rows that were rounded to bfloat16. Unlike it: nothing is
+    converted beforehand, for a few rows.
+    """
+
+    # With many rows, converting the matrix once costs less than the slower kernel.
+    FEW = 16
+
+    def pack(self, levels: Levels, scale: Scale) -> tuple[Levels, Scale]:
+        """Keep the levels, and the scales in 16 bits."""
+        return levels, scale.bfloat16()
+
+    def prepare(self, x: Rows) -> tuple[Rows, torch.dtype]:
+        """Round the rows. With float32 ones the kernel is a plain loop."""
+        return x.bfloat16(), x.dtype
+
+    def multiply(
+        self, prepared: tuple[Rows, torch.dtype], packed: tuple[Levels, Scale]
+    ) -> Float[Tensor, "rows d_out"]:
+        """Call the kernel, or the product of bfloat16 numbers."""
+        (x, dtype), (levels, scale) = prepared, packed
+        if len(x) <= self.FEW:
+            return torch._weight_int8pack_mm(x, levels, scale).to(dtype)
+        return (F.linear(x, levels.bfloat16()) * scale).to(dtype)
+
+
+class TwoDigits:
+    r"""Whole numbers on both sides: activations with two digits of seven bits.
+
+    Same result as `Plain`, but for what the second digit leaves out. Unlike it: integer
+    products, in the layout of PyTorch's quantized networks.
+
+    Examples:
+        >>> rows, step, _ = TwoDigits().prepare(torch.tensor([[0.02, -0.5, 40.0, 0.3]]))
+        >>> (rows / step).round().int().tolist()
+        [[0, -1, 63, 0], [4, 27, 0, 60]]
+    """
+
+    # So large is a digit at most. With more, a processor that adds two products in 16
+    # bits (2 · 127 · 127 just fits) would silently cut the sum off.
+    TOP = 63
+
+    def pack(self, levels: Levels, scale: Scale) -> Any:
+        """Lay the levels out for the processor; they cannot be read from there."""
+        zeros = torch.zeros(len(levels), dtype=torch.int64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # quantized tensors are called prototypes
+            weights = torch._make_per_channel_quantized_tensor(
+                levels.contiguous(), scale.double(), zeros, 0
+            )
+            return torch.ops.quantized.linear_prepack(weights, None)
+
+    # Both digits of one row, put together; in the order of `prepare`.
+    TOGETHER = torch.tensor([[1.0, 0.5 / TOP]])
+
+    def prepare(self, x: Rows) -> tuple[Tensor, float, Tensor | None]:
+        """Write each row as two rows of whole steps."""
+        unit = None
+        if len(x) == 1:
+            # A number costs fewer calls than a tensor. Of zeros any step will do; one
+            # that is not a number makes all results none.
+            largest = float(torch.linalg.vector_norm(x, torch.inf)) or 1.0
+        else:
+            # Each row by its own largest entry: one token may have outliers that the
+            # others lack.
+            unit = torch.linalg.vector_norm(x, torch.inf, 1, True).clamp_min(1e-30)
+            x, largest = x / unit, 1.0
+        step = largest / self.TOP
+        # Rounded to steps: the formula above, in one call.
+        first = torch.fake_quantize_per_tensor_affine(x, step, 0, -self.TOP, self.TOP)
+        return torch.cat([first, (x - first) * (2 * self.TOP)]), step, unit
+
+    def multiply(
+        self, prepared: tuple[Tensor, float, Tensor | None], packed: Any
+    ) -> Float[Tensor, "rows d_out"]:
+        """Multiply both digits at once, and put them together again."""
+        rows, step, unit = prepared
+        # A zero at 64: the digits -63 … 63 become 1 … 127.
+        y: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            rows, step, 64, packed
+        )
+        if unit is None:
+            return self.TOGETHER @ y
+        n = len(unit)
+        return torch.add(y[:n], y[n:], alpha=0.5 / self.TOP) * unit
+
+
+WAYS: tuple[Way, ...] = (Plain(), Mixed(), TwoDigits())
+# How far a way may be from the plain product, in parts of the result: bfloat16 has
+# eight digits, so an entry is off by 1/256 at most.
+NEAR = 1 / 128
+
+
+@functools.cache
+def fastest() -> Way:
+    """Measure, once in a process, which way is the fastest here.
+
+    Returns:
+        The one that multiplies a single row by some matrices in the least time, among
+        those that run on this machine and compute what `Plain` does.
+
+    Examples:
+        >>> fastest() in WAYS, fastest() is fastest()
+        (True, True)
+    """
+    random = torch.Generator().manual_seed(0)
+    # Together larger than most caches of one core, as the weights of a model are.
+    matrices = [quantize(torch.randn(1536, 576, generator=random)) for _ in range(8)]
+    x = torch.randn(1, 576, generator=random)
+    expected = Plain().multiply(x, Plain().pack(*_parts(matrices[0])))
+    ready = []
+    for way in WAYS:
+        try:
+            packed = [way.pack(*_parts(matrix)) for matrix in matrices]
+            found = way.multiply(way.prepare(x), packed[0])
+        except (RuntimeError, NotImplementedError, AttributeError):
+            continue  # not in this build of PyTorch
+        if (found - expected).norm() < NEAR * expected.norm():
+            ready.append((way, packed))
+    # They take turns, so that what else the machine does meets them alike.
+    turns = [[_seconds(way, x, packed) for way, packed in ready] for _ in range(25)]
+    times = [min(of_one) for of_one in zip(*turns, strict=True)]
+    return ready[times.index(min(times))][0]
+
+
+def _parts(matrix: Quantized) -> tuple[Levels, Scale]:
+    return matrix.levels, matrix.scale[:, 0].float()
+
+
+@torch.inference_mode()
+def _seconds(way: Way, x: Rows, packed: list[Any]) -> float:
+    start = time.perf_counter()
+    for matrix in packed:
+        way.multiply(way.prepare(x), matrix)
+    return time.perf_counter() - start
+
+
+class Product:
+    r"""Matrices of eight bits that read the same row, as one: the door to all ways.
+
+    Args:
+        matrices: by row, all of the same width; their rows are put below each other.
+        way: how to multiply; `None` for the fastest here.
+
+    Examples:
+        >>> one = quantize(torch.tensor([[1.27, -0.02]]))
+        >>> two = quantize(torch.tensor([[0.0, 2.54]]))
+        >>> y = Product([one, two], Plain())(torch.tensor([[1.0, 10.0]]))
+        >>> [round(v, 2) for v in y.flatten().tolist()]
+        [1.07, 25.4]
+    """
+
+    def __init__(self, matrices: Sequence[Quantized], way: Way | None = None) -> None:
+        self.way = fastest() if way is None else way
+        joined = Quantized(
+            torch.cat([matrix.levels for matrix in matrices]),
+            torch.cat([matrix.scale for matrix in matrices]),
+        )
+        self.shape = joined.levels.shape
+        self.packed = self.way.pack(*_parts(joined))
+
+    def __call__(self, x: Rows) -> Float[Tensor, "rows d_out"]:
+        """Multiply rows by all of them."""
+        return self.way.multiply(self.way.prepare(x), self.packed)
+
+    def added_to(
+        self, y: Float[Tensor, "rows d_out"], x: Rows
+    ) -> Float[Tensor, "rows d_out"]:
+        """The product, added to something."""
+        return y + self(x)
+
+
+class EightBitLinear(nn.Module):
+    r"""A [`Linear`][minillm.attention.Linear] that keeps a byte for each weight.
+
+    It cannot be trained, saved or moved to another device.
+
+    Args:
+        product: that of its matrix, and perhaps of others.
+        rows: which of the rows are its own; `None` for all.
+
+    Examples:
+        >>> layer, x = Linear(64, 8), torch.randn(3, 64)
+        >>> with torch.no_grad():
+        ...     exact = layer(x)
+        ...     y = EightBitLinear(Product([quantize(layer.weight)]))(x)
+        >>> y.shape, bool((y - exact).norm() < 0.03 * exact.norm())
+        (torch.Size([3, 8]), True)
+    """
+
+    def __init__(self, product: Product, rows: slice | None = None) -> None:
+        super().__init__()
+        self.product, self.rows = product, rows or slice(None)
+        # Its shape, without numbers: what `print(model)` asks for.
+        self.weight = torch.empty(product.shape, device="meta")[self.rows]
+
+    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
+        """Multiply each vector along the last axis by the weight."""
+        y = self.product(x.flatten(0, -2))[:, self.rows]
+        return y.unflatten(0, x.shape[:-1])
+
+    def extra_repr(self) -> str:
+        """The sizes, for `print(model)`."""
+        return f"d_in={self.weight.shape[1]}, d_out={self.weight.shape[0]}"
+
+
+class EightBitEmbedding(nn.Module):
+    r"""An [`Embedding`][minillm.model.Embedding] that keeps a byte for each number.
+
+    Args:
+        matrix: the table, by row.
+
+    Examples:
+        >>> weight = torch.tensor([[0.5, 1.0], [0.0, -2.54]])
+        >>> table = EightBitEmbedding(quantize(weight))
+        >>> [round(y, 2) for y in table(torch.tensor([1])).flatten().tolist()]
+        [0.0, -2.54]
+    """
+
+    weight: Tensor
+    scale: Tensor
+
+    def __init__(self, matrix: Quantized) -> None:
+        super().__init__()
+        self.register_buffer("weight", matrix.levels)
+        self.register_buffer("scale", matrix.scale.float())
+
+    def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
+        """Look up the vector of each id."""
+        return self.weight[ids] * self.scale[ids]
+
+
+JOINED = (("q_proj", "k_proj", "v_proj"), ("w1", "w3"))
+
+
+def partners(name: str) -> tuple[str, ...]:
+    """Name the matrices that read the same row as one does.
+
+    Args:
+        name: that of its weight in the model.
+
+    Returns:
+        The names, its own among them.
+
+    Examples:
+        >>> partners("blocks.0.ffn.w3.weight")
+        ('blocks.0.ffn.w1.weight', 'blocks.0.ffn.w3.weight')
+        >>> partners("blocks.0.ffn.w2.weight")
+        ('blocks.0.ffn.w2.weight',)
+    """
+    where, _, last = name.removesuffix(".weight").rpartition(".")
+    group = next((group for group in JOINED if last in group), None)
+    return tuple(f"{where}.{n}.weight" for n in group) if group else (name,)
+
+
+def to_eight_bits(model: TransformerLM, way: Way | None = None) -> TransformerLM:
+    r"""Round all matrices of a model to eight bits by row, in place.
+
+    Args:
+        model: the model.
+        way: how to multiply; `None` for the fastest here.
+
+    Returns:
+        The same model. It reads and writes as before, in float32, and can neither
+        learn nor be saved.
+
+    Examples:
+        >>> from minillm.config import ModelConfig
+        >>> config = ModelConfig(50, 8, d_model=32, n_layers=1, n_heads=2)
+        >>> model, ids = TransformerLM(config), torch.arange(8).unsqueeze(0)
+        >>> before = model(ids).detach()
+        >>> after = to_eight_bits(model)(ids)
+        >>> bool((after - before).norm() < 0.03 * before.norm())
+        True
+        >>> sum(weight.numel() for weight in model.parameters())  # the norms' gains
+        96
+    """
+    weights = {
+        name: weight.detach() for name, weight in model.float().state_dict().items()
+    }
+
+    def product(names: tuple[str, ...]) -> Product:
+        return Product([quantize(weights[name]) for name in names], way)
+
+    table = quantize(weights["token_embedding.weight"])
+    return replace_matrices(model, product, table)
+
+
+def replace_matrices(
+    model: TransformerLM,
+    product: Callable[[tuple[str, ...]], Product],
+    table: Quantized,
+) -> TransformerLM:
+    """Put products and a table of eight bits where matrices are, in place.
+
+    Args:
+        model: the model.
+        product: gives the product of the matrices of these names.
+        table: the embedding.
+
+    Returns:
+        The same model.
+    """
+    made: dict[tuple[str, ...], Product] = {}
+    start: dict[tuple[str, ...], int] = {}  # the first row that is not taken yet
+    for name, part in list(model.named_modules()):
+        if not isinstance(part, Linear | Embedding):
+            continue
+        where, _, last = name.rpartition(".")
+        new: nn.Module = EightBitEmbedding(table)
+        if isinstance(part, Linear):
+            names = partners(f"{name}.weight")
+            if names not in made:
+                made[names], start[names] = product(names), 0
+            end = start[names] + len(part.weight)
+            new = EightBitLinear(made[names], slice(start[names], end))
+            start[names] = end
+        setattr(model.get_submodule(where), last, new)
+    return model
