@@ -20,8 +20,8 @@ nobody pulls the plug. What does a loop need that runs for a week?
 
 What it learns from is a text, and its batches are sequences from anywhere in it. Five
 short methods say so: what is refused, which sequences are in a batch, which loss they
-have, what is evaluated, and how. [`minillm.training.tuner`][] learns from chats by replacing these
-five; all else is the same loop.
+have, what is evaluated, and how. [`minillm.training.tuner`][] replaces these five, and
+learns from chats; all else is the same loop.
 
 **Before this:** [`minillm.train`][]. **Next:** [`minillm.training.checkpoint`][].
 """
