@@ -181,7 +181,7 @@ def judge_tuning(loss: float, vocab_size: int, preferences: bool) -> tuple[bool,
     """
     if preferences:
         sentence = f"the first loss is {loss:.4f}, and ln 2 = {math.log(2):.4f}"
-        if abs(loss - math.log(2)) < 1e-3:
+        if abs(loss - math.log(2)) < 0.05:  # in bf16, two kernels differ
             return True, sentence
         return False, f"{sentence}: the reference is not the model at the start"
     expected = math.log(vocab_size)
