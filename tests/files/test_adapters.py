@@ -197,14 +197,14 @@ def test_damaged_and_missing_files(adapter, tmp_path):
     path = adapter / "adapter_model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
-    with pytest.raises(ValueError, match="adapter_model.safetensors is damaged"):
+    with pytest.raises(ValueError, match=r"adapter_model.safetensors is damaged"):
         open_model(adapter)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match="has no adapter_model.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"has no adapter_model.safetensors"):
         open_model(adapter)
     path.write_bytes(whole)
     safetensors.torch.save_file({"odd": torch.ones(2)}, path)
-    with pytest.raises(ValueError, match="adapter for another model: .* odd is"):
+    with pytest.raises(ValueError, match=r"adapter for another model: .* odd is"):
         open_model(adapter)
     shutil.rmtree(adapter)
     with pytest.raises(FileNotFoundError):
