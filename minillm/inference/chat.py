@@ -68,7 +68,7 @@ False
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from minillm.bpe import BPETokenizer
 from minillm.inference.templates import ChatTemplate
@@ -173,50 +173,42 @@ def encode_answers(
         True
     """
     if template is None:
-        parts = list(_chatml_parts(tokenizer, turns))
+        pairs = _chatml_pairs(tokenizer, turns)
     else:
-        parts = template.encode_parts(tokenizer, turns)
-    ends, ids, mask, answers = (
-        turn_ends(tokenizer),
-        [],
-        [],
-        iter(i for i, (who, _) in enumerate(turns) if who == "assistant"),
-    )
-    for part, said in parts:
-        n = 0
-        if said:
-            n = next((i for i, id_ in enumerate(part, 1) if id_ in ends), 0)
-            if not n:
-                raise ValueError(
-                    "no token of the tokenizer ends an answer in the model's chat "
-                    "template, so the model would never stop: give it a template that "
-                    "ends each turn with a special token such as <|im_end|>"
-                )
-            n *= next(answers) >= first
-        ids += part
-        mask += [True] * n + [False] * (len(part) - n)
+        pairs = template.encode_pairs(tokenizer, turns)
+    answers = [i for i, (who, _) in enumerate(turns) if who == "assistant"]
+    ends, ids, mask = turn_ends(tokenizer), list[int](), list[bool]()
+    for i, (given, said) in zip(answers, pairs, strict=True):
+        length = next((n for n, id_ in enumerate(said, 1) if id_ in ends), 0)
+        if not length:
+            raise ValueError(
+                "no token of the tokenizer ends an answer in the model's chat "
+                "template, so the model would never stop: give it a template that "
+                "ends each turn with a special token such as <|im_end|>"
+            )
+        ids += given + said
+        mask += [False] * len(given)
+        mask += [i >= first and n < length for n in range(len(said))]
     length = len(mask) - mask[::-1].index(True)
     return ids[:length], mask[:length]
 
 
-def _chatml_parts(
+def _chatml_pairs(
     tokenizer: BPETokenizer, turns: Sequence[Turn]
-) -> Iterator[tuple[list[int], bool]]:
-    """Cut a conversation in ChatML where the assistant begins and ends."""
-    given = encode_chat(tokenizer, [])[: -len(_opening(tokenizer))]
-    end, newline = tokenizer.special_tokens[MARKS[1]], tokenizer.encode("\n")
+) -> list[tuple[list[int], list[int]]]:
+    """For each answer, what the model is given and what it shall say, in ChatML."""
+    pairs = []
+    opening = encode_chat(tokenizer, [])[len(tokenizer.begin_ids) :]
+    start, end = (tokenizer.special_tokens[mark] for mark in MARKS)
+    newline, given = tokenizer.encode("\n"), list(tokenizer.begin_ids)
     for who, what in turns:
-        if who != "assistant":
-            start = tokenizer.special_tokens[MARKS[0]]
+        if who == "assistant":
+            said = [*tokenizer.encode(what), end, *newline]
+            pairs.append(([*given, *opening], said))
+            given = []
+        else:
             given += [start, *tokenizer.encode(f"{who}\n{what}"), end, *newline]
-            continue
-        yield given + _opening(tokenizer), False
-        yield [*tokenizer.encode(what), end, *newline], True
-        given = []
-
-
-def _opening(tokenizer: BPETokenizer) -> list[int]:
-    return [tokenizer.special_tokens[MARKS[0]], *tokenizer.encode("assistant\n")]
+    return pairs
 
 
 def plain_template(tokenizer: BPETokenizer) -> ChatTemplate:

@@ -118,21 +118,21 @@ class ChatTemplate:
         text = self.render([(who, _replace(what, hidden)) for who, what in turns])
         return _ids(tokenizer, text, hidden)
 
-    def encode_parts(
+    def encode_pairs(
         self, tokenizer: BPETokenizer, turns: Sequence[Turn]
-    ) -> list[tuple[list[int], bool]]:
+    ) -> list[tuple[list[int], list[int]]]:
         r"""Write a conversation as ids, cut where the assistant begins and ends.
 
-        Where a turn of the assistant begins, the model is given the text as `encode`
-        writes it; what the template adds for the turn is the assistant's.
+        Where an answer begins, the model is given the text as `encode` writes it; what
+        the template adds for the answer is the assistant's.
 
         Args:
             tokenizer: that of the model.
             turns: who spoke, and what.
 
         Returns:
-            The parts in order, each with whether the assistant said it, or the template
-            for it.
+            For each answer, what stands before it and what it is, with all that the
+            template puts behind it.
 
         Raises:
             ValueError: if the template writes a beginning in another way once more
@@ -145,26 +145,41 @@ class ChatTemplate:
             ... )
             >>> tokenizer = BPETokenizer.train(["hello"], 257)
             >>> turns = [("user", "Hi"), ("assistant", "Hello!")]
-            >>> parts = ChatTemplate(source).encode_parts(tokenizer, turns)
-            >>> [(tokenizer.decode(ids), said) for ids, said in parts]
-            [('user: Hi\nassistant: ', False), ('Hello!\n', True)]
+            >>> ((given, said),) = ChatTemplate(source).encode_pairs(tokenizer, turns)
+            >>> tokenizer.decode(given), tokenizer.decode(said)
+            ('user: Hi\nassistant: ', 'Hello!\n')
         """
         hidden = _hidden(tokenizer, turns)
         turns = [(who, _replace(what, hidden)) for who, what in turns]
-        parts, done = [], ""
+        texts: list[tuple[str, str]] = []
+        done = ""
         for i, (who, _) in enumerate(turns):
             if who != "assistant":
                 continue
             before, after = self.render(turns[:i]), self.render(turns[: i + 1], False)
-            if not (before.startswith(done) and after.startswith(before)):
+            # Behind the last turn some templates write more, which goes if others come.
+            cut, start = _common(done, before), 0
+            if texts:
+                start = len(done) - len(texts[-1][1])
+                texts[-1] = texts[-1][0], done[start:cut]
+            if cut < start or not after.startswith(before):
                 raise ValueError(
                     f"the model's chat template writes what precedes turn {i + 1} in "
                     "another way once that has been said, so it does not show what the "
                     "assistant says: give the model a template that only adds"
                 )
-            parts += [(before[len(done) :], False), (after[len(before) :], True)]
+            texts.append((before[cut:], after[len(before) :]))
             done = after
-        return [(_ids(tokenizer, text, hidden), said) for text, said in parts]
+        return [
+            (_ids(tokenizer, given, hidden), _ids(tokenizer, said, hidden))
+            for given, said in texts
+        ]
+
+
+def _common(a: str, b: str) -> int:
+    """How many characters two texts begin with in common."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
 def _hidden(tokenizer: BPETokenizer, turns: Sequence[Turn]) -> dict[str, str]:
