@@ -269,32 +269,26 @@ def test_what_must_be_the_same_when_it_goes_on(
     call: Any, base: Path, files: dict[str, Path], stopped: Path, tmp_path: Path
 ) -> None:
     chats = files["chats"]
-    other = a_base(tmp_path / "other", rope_theta=500.0)
-    tokens = {"--resume", "--force"}
+    again = ("--resume", "--force")
     for command, message in (
         (words(base, chats, stopped), "holds a run already: go on with it by --resume"),
-        (
-            words(other, chats, stopped, "--resume", "--force"),
-            "",
-        ),
-        (words(base, chats, stopped, *tokens, rank=4), "other thin layers: rank is 2"),
+        (words(base, chats, stopped, *again, rank=4), "other thin layers: rank is 2"),
         (words(base, chats, stopped, "--resume", max_lr=0.1), "max_lr is 0.01 there"),
     ):
-        if message:
-            code, _, err = call(*command)
-            assert (code, message in err) == (2, True), err
+        code, _, err = call(*command)
+        assert (code, message in err) == (2, True), err
     # Another model of the same shape: its thin layers would mean nothing.
     with torch.no_grad():
         model, tokenizer = minillm.load(base)
         model.final_norm.weight[0] += 1e-4
         save_llama(model, tmp_path / "near", tokenizer)
-    code, _, err = call(*words(tmp_path / "near", chats, stopped, *tokens))
+    code, _, err = call(*words(tmp_path / "near", chats, stopped, *again))
     assert (code, "was tuned from another model than" in err) == (2, True)
     # Other chats can be forced.
     more = write(tmp_path / "chats.jsonl", CHATS[:-1])
     code, _, err = call(*words(base, more, stopped, "--resume"))
     assert (code, "the chats are ['chats.jsonl', " in err) == (2, True)
-    assert call(*words(base, more, stopped, *tokens))[0] == 0
+    assert call(*words(base, more, stopped, *again))[0] == 0
     code, _, err = call(*words(base, more, stopped, "--resume"))
     assert (code, "has reached its last step, 12" in err) == (2, True)
     code, _, err = call("train", "--out", str(stopped), "--resume")
@@ -497,6 +491,7 @@ def test_two_processes_learn_what_one_does(
 
 
 @pytest.mark.check
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing")
 def test_a_real_model_its_gguf_and_peft(tmp_path: Path) -> None:
     """SmolLM2 learns for a few steps; transformers with peft then writes the same."""
     peft = pytest.importorskip("peft")
