@@ -13,6 +13,7 @@ LIMITS = {
     "model": 600,
     "gradients": 120,
     "training": 180,
+    "sampling": 90,
     "curation": 150,
     "start": 150,
     "gpu": 300,

@@ -37,7 +37,8 @@ UNSHOWN = {
         "cli.flops.cost cli.flops.disclose cli.flops.flops cli.generate.chat "
         "cli.generate.generate cli.lab.lab cli.lecture.lecture "
         "cli.notebook.notebook cli.tokenizer.decode cli.tokenizer.encode "
-        "cli.tokenizer.show cli.tokenizer.train cli.train.train"
+        "cli.tokenizer.show cli.tokenizer.train cli.train.train "
+        "cli.tune.tune"
     ),
     "a notebook calls it: test_notebook runs the notebooks": (
         "cli.notebook_cells.like_a_prompt cli.notebook_cells.notebook "
@@ -66,7 +67,8 @@ UNSHOWN = {
         "labs.bench.learn labs.bench.read_results labs.bench.run_lab "
         "labs.learners.own labs.learners.pairs labs.learners.policy "
         "labs.repairs.seconds_per_megabyte runs.demo.run_demo "
-        "runs.milestones.Milestones runs.run.Run runs.two_models.compare_models "
+        "runs.milestones.Milestones runs.run.Run runs.tune.TuneRun runs.tune.begin "
+        "runs.tune.gather runs.tune.go_on runs.two_models.compare_models "
         "runs.two_models.measure"
     ),
     "writes pages of the site, which are compared, or starts processes": (

@@ -25,6 +25,7 @@ from minillm.cli import lecture as lecture_cli
 from minillm.cli import notebook as notebook_cli
 from minillm.cli import tokenizer as tokenizer_cli
 from minillm.cli import train as train_cli
+from minillm.cli import tune as tune_cli
 
 __all__ = ["app", "main"]
 
@@ -125,6 +126,7 @@ app.command()(generate_cli.generate)
 app.command()(generate_cli.chat)
 app.command()(evaluate_cli.evaluate)
 app.command()(train_cli.train)
+app.command()(tune_cli.tune)
 app.add_typer(tokenizer_cli.app)
 app.add_typer(data_cli.app)
 app.command()(lecture_cli.lecture)

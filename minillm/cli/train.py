@@ -8,8 +8,9 @@ here; they are made from the fields of
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,36 +27,53 @@ __all__ = ["train"]
 INTERRUPTED = 130
 
 
-def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command an option for each setting; what is not given is `None`."""
-    own = [*inspect.signature(command).parameters.values()][:-1]
-    made = [
-        inspect.Parameter(
-            setting.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[
-                setting.kind | None,
-                typer.Option(help=_help(setting), rich_help_panel=f"Settings: {table}"),
-            ],
-        )
-        for table, kind in TABLES.items()
-        for setting in settings(kind)
-    ]
-    command.__signature__ = inspect.Signature([*own, *made])  # type: ignore[attr-defined]
-    return command
+def with_settings(
+    tables: Mapping[str, type], usual: Mapping[str, Any] = MappingProxyType({})
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each setting; what is not given is `None`.
+
+    Args:
+        tables: dataclasses of settings by the table in which they stand.
+        usual: defaults to show where those of the dataclass do not hold; `None` for
+            one that depends on something.
+
+    Returns:
+        A decorator for a command that takes any options.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [*inspect.signature(command).parameters.values()][:-1]
+        made = [
+            inspect.Parameter(
+                setting.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[
+                    setting.kind | None,
+                    typer.Option(
+                        help=_help(setting, usual.get(setting.name, setting.default)),
+                        rich_help_panel=f"Settings: {table}",
+                    ),
+                ],
+            )
+            for table, kind in tables.items()
+            for setting in settings(kind)
+        ]
+        command.__signature__ = inspect.Signature([*own, *made])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
 
 
-def _help(setting: Setting) -> str:
+def _help(setting: Setting, default: Any) -> str:
     text = setting.help[:1].upper() + setting.help[1:].replace("$", "")
-    if setting.default is None:
+    if default is None:
         return text
-    default = setting.default
     words = " ".join(map(str, default)) if isinstance(default, tuple) else default
     return f"{text.rstrip('.')} ({words})."
 
 
-@_with_settings
+@with_settings(TABLES)
 def train(
     out: Annotated[Path, typer.Option(help="The folder for the run.")],
     data: Annotated[
@@ -93,7 +111,7 @@ def train(
     from minillm.runs.checks import pick_device
     from minillm.training.distributed import joined, rank
 
-    given = _given(config, options)
+    given = read_given(config, options, TABLES)
     chosen = pick_device(device)
     corpus = embedded_corpus() if data is None else load_corpus(data)
     with joined(chosen) as own:
@@ -103,16 +121,84 @@ def train(
         sys.exit(INTERRUPTED)
 
 
-def _given(config: Path | None, options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The settings of the file, and over them those of the command line."""
-    given: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
+def read_given(
+    config: Path | None, options: dict[str, Any], tables: Mapping[str, type]
+) -> dict[str, dict[str, Any]]:
+    """Read the settings of a file, and over them those of the command line.
+
+    Args:
+        config: the file, if there is one.
+        options: the options of the command.
+        tables: dataclasses of settings by the table in which they stand.
+
+    Returns:
+        What was given, by table.
+    """
+    given: dict[str, dict[str, Any]] = {table: {} for table in tables}
     if config is not None:
-        given = read_toml(config)
-    for table, kind in TABLES.items():
+        given = read_toml(config, tables)
+    for table, kind in tables.items():
         for setting in settings(kind):
             if options.get(setting.name) is not None:
                 given[table][setting.name] = options[setting.name]
     return given
+
+
+def goes_on(out: Path, device: str, wants_to_resume: bool) -> bool:
+    """Find out whether there is a run to go on with, alike for all processes.
+
+    Args:
+        out: its folder.
+        device: where this process computes.
+        wants_to_resume: whether the user has said so.
+
+    Returns:
+        Whether there is one.
+
+    Raises:
+        FileExistsError: if there is one, and the user has not said so.
+    """
+    import torch
+
+    from minillm.runs.start import is_run
+    from minillm.training.distributed import any_rank, rank, was_restarted
+
+    # Process 0 decides for all: when another looks, the folder may be there already.
+    exists = any_rank(rank() == 0 and is_run(out), torch.device(device))
+    if exists and not (wants_to_resume or was_restarted()):
+        raise FileExistsError(
+            f"{out} holds a run already: go on with it by --resume, or choose another "
+            "--out"
+        )
+    return exists
+
+
+def let_go(run: Any, console: Any, prompt: str, device: str) -> dict[str, Any] | None:
+    """Take the steps that are left, and say so if the user has interrupted.
+
+    Args:
+        run: the run.
+        console: where to say it.
+        prompt: how samples begin.
+        device: where this process computes.
+
+    Returns:
+        The result, empty in other processes than the first; `None` if the run has not
+        come to its end.
+    """
+    from rich.text import Text
+
+    from minillm.training.distributed import rank
+
+    if run.trainer.done:
+        console.print(Text(f"going on with {run.folder} after step {run.trainer.done}"))
+    result = run.go(console, prompt, device)
+    if rank():
+        return {} if run.trainer.done == run.trainer.config.steps else None
+    if result is None:
+        line = f"interrupted: {run.folder} keeps step {run.saved}; go on with --resume"
+        console.print(Text(line))
+    return result
 
 
 def _train(
@@ -126,24 +212,12 @@ def _train(
     force: bool,
 ) -> bool:
     """Start or resume a run and let it go; whether it came to its end."""
-    import torch
-    from rich.text import Text
-
-    from minillm.runs.start import is_run, locked, resume, start
-    from minillm.training.distributed import any_rank, rank, was_restarted
+    from minillm.runs.start import locked, resume, start
     from minillm.training.settings import TrainConfig
 
-    # Process 0 decides for all: when another looks, the folder may be there already.
-    exists = any_rank(rank() == 0 and is_run(out), torch.device(device))
-    if exists and not (wants_to_resume or was_restarted()):
-        raise FileExistsError(
-            f"{out} holds a run already: go on with it by --resume, or choose another "
-            "--out"
-        )
-    if exists:
+    if goes_on(out, device, wants_to_resume):
         with locked(out):
             run = resume(out, corpus, given, device=device, force=force)
-            console.print(Text(f"going on with {out} after step {run.trainer.done}"))
             return _go(run, console, prompt, device)
     shape = _shape(corpus, given["model"])
     run = start(out, corpus, shape, TrainConfig(**given["train"]), device=device)
@@ -172,15 +246,9 @@ def _shape(corpus: "Corpus", given: dict[str, Any]) -> "ModelConfig":
 def _go(run: Any, console: Any, prompt: str, device: str) -> bool:
     from rich.text import Text
 
-    from minillm.training.distributed import rank
-
-    result = run.go(console, prompt, device)
-    if rank():
-        return run.trainer.done == run.trainer.config.steps
-    if result is None:
-        line = f"interrupted: {run.folder} keeps step {run.saved}; go on with --resume"
-        console.print(Text(line))
-        return False
+    result = let_go(run, console, prompt, device)
+    if not result:
+        return result is not None
     for name, bits in result["baselines"].items():
         console.print(f"{name:>20}: {bits:.3f} bits per byte")
     console.print(f"{'the model':>20}: {result['bits_per_byte']:.3f} bits per byte")

@@ -103,8 +103,8 @@ def loss_curve(run: dict[str, Any], path: Path) -> None:
 
     Args:
         run: `bits` (pairs of step and bits per byte, on the training text, smoothed),
-            `validation` (the same on the validation text) and `baselines` (name to bits
-            per byte).
+            `validation` (the same on the validation text), `baselines` (name to bits
+            per byte), and `unit`, what stands in place of bits per byte of text.
         path: the SVG file to write.
 
     Raises:
@@ -144,12 +144,14 @@ def loss_curve(run: dict[str, Any], path: Path) -> None:
             ha="right",
             color=colour,
         )
-    axes.set(xlabel="training step", ylabel="bits per byte of text", xlim=(0, None))
+    unit = run.get("unit", "bits per byte of text")
+    axes.set(xlabel="training step", ylabel=unit, xlim=(0, None))
     axes.set_ylim(min(last, *run["baselines"].values()) - 0.35)
     axes.grid(axis="y")
-    save_figure(
-        figure, path, "Bits per byte against training step, beside three baselines"
-    )
+    what = "Loss against training step, beside the model before"
+    if "unit" not in run:
+        what = "Bits per byte against training step, beside three baselines"
+    save_figure(figure, path, what)
 
 
 def summarize(log: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -164,7 +166,8 @@ def summarize(log: Sequence[dict[str, Any]]) -> dict[str, Any]:
     result = next(line for line in log if line["event"] == "result")
     steps = [line for line in log if line["event"] == "step"]
     # Nats per token become bits per byte by one factor, that of the validation text.
-    factor = result["tokens_per_byte"] / math.log(2)
+    # What is measured in another unit is drawn as it is.
+    factor = 1.0 if "unit" in result else result["tokens_per_byte"] / math.log(2)
     width = max(1, len(steps) // 100)
     bits = []
     for i in range(0, len(steps) - width + 1, width):
@@ -177,4 +180,5 @@ def summarize(log: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if line["validation_loss"] is not None
     ]
     baselines = {name: round(b, 4) for name, b in result["baselines"].items()}
-    return {"bits": bits, "validation": validation, "baselines": baselines}
+    found = {"bits": bits, "validation": validation, "baselines": baselines}
+    return found | ({"unit": result["unit"]} if "unit" in result else {})

@@ -24,6 +24,7 @@ from dataclasses import replace
 from functools import reduce
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -41,6 +42,7 @@ from minillm.files.llama_files import (
     text_ends,
 )
 from minillm.files.writing import atomic_write
+from minillm.inference.templates import ChatTemplate
 from minillm.model import TransformerLM
 from minillm.training.checkpoint import compare
 
@@ -102,7 +104,7 @@ def save_llama(
     folder: str | PathLike[str],
     tokenizer: BPETokenizer | None = None,
     *,
-    chat_template: str | None = None,
+    chat_template: str | ChatTemplate | None = None,
 ) -> None:
     r"""Write a model as a Llama folder.
 
@@ -111,7 +113,8 @@ def save_llama(
         folder: where to; made if it does not exist. Other files in it stay.
         tokenizer: its tokenizer, if the folder is to hold that too.
         chat_template: how a conversation is written, in Jinja; see
-            [`minillm.inference.templates`][].
+            [`minillm.inference.templates`][]. What its variables stand for goes along
+            if it is a `ChatTemplate`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +135,12 @@ def save_llama(
         file.write((json.dumps(description, indent=2) + "\n").encode())
     if tokenizer is not None:
         tokenizer.save(folder / "tokenizer.json")
+        tokens: dict[str, Any] = {}
+        if isinstance(chat_template, ChatTemplate):
+            # What its variables stand for goes along.
+            chat_template, tokens = chat_template.source, dict(chat_template.tokens)
         settings = describe_tokenizer(tokenizer, config.context_length, chat_template)
+        settings |= tokens
         with atomic_write(folder / "tokenizer_config.json") as file:
             file.write((json.dumps(settings, indent=2) + "\n").encode())
     with atomic_write(folder / "model.safetensors") as file:

@@ -282,7 +282,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """
     single, index = folder / "model.safetensors", "model.safetensors.index.json"
     if single.is_file():
-        return _read_safetensors(single)
+        return read_safetensors(single)
     if not (folder / index).is_file():
         pickled = [path.name for path in sorted(folder.glob("*.bin"))]
         raise FileNotFoundError(
@@ -313,7 +313,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             raise FileNotFoundError(
                 f"{folder} has no {shard}, so it is no complete model: fetch it"
             )
-        found = _read_safetensors(folder / shard)
+        found = read_safetensors(folder / shard)
         for name in [name for name, place in places.items() if place == shard]:
             if name not in found:
                 raise ValueError(
@@ -323,7 +323,18 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read the weights of one file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The weights by the names in the file; those of 8 bits come as float32.
+
+    Raises:
+        ValueError: if the file is damaged, or holds something else than weights.
+    """
     try:
         found = safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:

@@ -20,7 +20,9 @@ Each may stand in several files. The first that says it counts:
 
 A GGUF file has the same in its table. The first two become part of the tokenizer.
 [`open_model`][minillm.files.opening.open_model] takes any of these: a run of the
-course, a folder, a GGUF file, a name on the hub.
+course, a folder, a GGUF file, a name on the hub. An adapter
+([`minillm.files.adapters`][]) is opened with the model that it names, and becomes part
+of it.
 """
 
 import re
@@ -29,15 +31,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minillm.bpe import BPETokenizer
+from minillm.files.adapters import ADAPTER, base_of, load_adapter
 from minillm.files.folders import assemble, load_llama
 from minillm.files.gguf_files import read_gguf
 from minillm.files.reading import read_json
 from minillm.inference.templates import ChatTemplate
 from minillm.model import TransformerLM
+from minillm.training.lora import merge_lora
 
 __all__ = [
     "Opened",
     "find",
+    "is_adapter",
     "open_model",
     "read_begin_ids",
     "read_chat_template",
@@ -46,6 +51,7 @@ __all__ = [
 
 # What a Llama folder needs; not the pickled weights that may lie beside them.
 WANTED = [
+    *ADAPTER,
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -74,7 +80,8 @@ def open_model(source: str | PathLike[str]) -> Opened:
     r"""Read a model and all that it takes to let it write.
 
     Args:
-        source: a run, a Llama folder, a GGUF file, or a name on the hub, `owner/name`.
+        source: a run, a Llama folder, an adapter, a GGUF file, or a name on the hub,
+            `owner/name`.
 
     Returns:
         The model, its tokenizer, and the form of its conversations.
@@ -104,11 +111,50 @@ def open_model(source: str | PathLike[str]) -> Opened:
         where = f"{path}: weights and table"
         model = assemble(contents.tensors, contents.config, where)
         return Opened(model, contents.tokenizer, contents.chat_template)
+    if is_adapter(path):
+        return _open_adapter(path)
     model = load_llama(path)
     tokenizer = BPETokenizer.load(path / "tokenizer.json")
     tokenizer.begin_ids = read_begin_ids(path, tokenizer)
     tokenizer.stop_ids = read_stop_ids(path, tokenizer)
     return Opened(model, tokenizer, read_chat_template(path))
+
+
+def is_adapter(path: str | PathLike[str]) -> bool:
+    """Say whether a folder holds an adapter, and no whole model.
+
+    Args:
+        path: the folder.
+
+    Returns:
+        Whether it does.
+
+    Examples:
+        >>> is_adapter("no such folder")
+        False
+    """
+    path = Path(path)
+    return (path / ADAPTER[0]).is_file() and not (path / "config.json").is_file()
+
+
+def _open_adapter(folder: Path) -> Opened:
+    """Open the model that an adapter is for, and add the adapter to it."""
+    base = base_of(folder)
+    if is_adapter(base):
+        raise ValueError(
+            f"{folder} is an adapter for {base}, which is an adapter itself: open that "
+            "one, save it whole by save_llama, and tune the result"
+        )
+    try:
+        model, tokenizer, template = open_model(base)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{folder} is an adapter for {base}, which cannot be opened ({error}): "
+            f"bring it back, or write where it is now into {ADAPTER[0]}"
+        ) from error
+    load_adapter(model, folder)
+    merge_lora(model)
+    return Opened(model, tokenizer, read_chat_template(folder) or template)
 
 
 def find(source: str | PathLike[str]) -> Path:

@@ -67,12 +67,21 @@ False
 `minillm chat` does this for each line that you type.
 """
 
+import json
 from collections.abc import Sequence
 
 from minillm.bpe import BPETokenizer
 from minillm.inference.templates import ChatTemplate
 
-__all__ = ["MARKS", "TURN_ENDS", "encode_chat", "recent", "turn_ends"]
+__all__ = [
+    "MARKS",
+    "TURN_ENDS",
+    "encode_answers",
+    "encode_chat",
+    "plain_template",
+    "recent",
+    "turn_ends",
+]
 
 MARKS = ("<|im_start|>", "<|im_end|>")
 """The special tokens of ChatML: a speech begins, a speech ends."""
@@ -127,6 +136,120 @@ def encode_chat(
     for who, what in turns:
         ids += [start, *tokenizer.encode(f"{who}\n{what}"), end, *newline]
     return [*ids, start, *tokenizer.encode("assistant\n")]
+
+
+def encode_answers(
+    tokenizer: BPETokenizer,
+    turns: Sequence[Turn],
+    template: ChatTemplate | None = None,
+    first: int = 0,
+) -> tuple[list[int], list[bool]]:
+    r"""Write a whole conversation down as ids, and mark what the assistant says.
+
+    Each answer follows the very ids that `encode_chat` would have given the model
+    there. Marked are its tokens and the one that ends it, so that the model learns to
+    stop, and none that the form adds before or behind.
+
+    Args:
+        tokenizer: that of the model.
+        turns: who spoke, and what. The last is the assistant's.
+        template: as for [`encode_chat`][minillm.inference.chat.encode_chat].
+        first: the turn from which on answers are marked.
+
+    Returns:
+        The ids, up to the last that is marked, and for each whether it is.
+
+    Raises:
+        ValueError: if no token ends an answer, or see `encode_chat`.
+
+    Examples:
+        >>> tokenizer = BPETokenizer.train(["hello"], 258, MARKS)
+        >>> turns = [("user", "Hi"), ("assistant", "Yes?"), ("user", "A"),
+        ...          ("assistant", "B")]
+        >>> ids, mask = encode_answers(tokenizer, turns)
+        >>> tokenizer.decode([i for i, said in zip(ids, mask) if said])
+        'Yes?<|im_end|>B<|im_end|>'
+        >>> ids[: mask.index(True)] == encode_chat(tokenizer, turns[:1])
+        True
+    """
+    if template is None:
+        pairs = _chatml_pairs(tokenizer, turns)
+    else:
+        pairs = template.encode_pairs(tokenizer, turns)
+    answers = [i for i, (who, _) in enumerate(turns) if who == "assistant"]
+    ends, ids, mask = turn_ends(tokenizer), list[int](), list[bool]()
+    for i, (given, said) in zip(answers, pairs, strict=True):
+        length = next((n for n, id_ in enumerate(said, 1) if id_ in ends), 0)
+        if not length:
+            raise ValueError(
+                "no token of the tokenizer ends an answer in the model's chat "
+                "template, so the model would never stop: give it a template that "
+                "ends each turn with a special token such as <|im_end|>"
+            )
+        ids += given + said
+        mask += [False] * len(given)
+        mask += [i >= first and n < length for n in range(len(said))]
+    length = len(mask) - mask[::-1].index(True)
+    return ids[:length], mask[:length]
+
+
+def _chatml_pairs(
+    tokenizer: BPETokenizer, turns: Sequence[Turn]
+) -> list[tuple[list[int], list[int]]]:
+    """For each answer, what the model is given and what it shall say, in ChatML."""
+    pairs = []
+    opening = encode_chat(tokenizer, [])[len(tokenizer.begin_ids) :]
+    start, end = (tokenizer.special_tokens[mark] for mark in MARKS)
+    newline, given = tokenizer.encode("\n"), list(tokenizer.begin_ids)
+    for who, what in turns:
+        if who == "assistant":
+            said = [*tokenizer.encode(what), end, *newline]
+            pairs.append(([*given, *opening], said))
+            given = []
+        else:
+            given += [start, *tokenizer.encode(f"{who}\n{what}"), end, *newline]
+    return pairs
+
+
+def plain_template(tokenizer: BPETokenizer) -> ChatTemplate:
+    r"""Make a form for a model that was never trained to chat, out of what it knows.
+
+    Its tokenizer has no marks. Names stand on lines of their own, and an answer ends
+    with the token that ends a text. Whoever speaks can forge a name.
+
+    Args:
+        tokenizer: that of the model.
+
+    Returns:
+        The form.
+
+    Raises:
+        ValueError: if the tokenizer has no token that ends a text.
+
+    Examples:
+        >>> tokenizer = BPETokenizer.train(["hello"], 257, ["<|endoftext|>"])
+        >>> print(plain_template(tokenizer).render([("user", "Hello!")]))
+        user:
+        Hello!
+        assistant:
+        <BLANKLINE>
+    """
+    usual = tokenizer.special_tokens.get("<|endoftext|>")
+    names = {id_: name for name, id_ in tokenizer.special_tokens.items()}
+    ends = [names[id_] for id_ in (*tokenizer.stop_ids, usual) if id_ in names]
+    if not ends:
+        raise ValueError(
+            "the tokenizer has no special token that ends a text, so the model could "
+            "not learn to stop: train it with <|endoftext|>, as minillm train does"
+        )
+    begin = "".join(names.get(id_, "") for id_ in tokenizer.begin_ids)
+    return ChatTemplate(
+        f"{{{{ {json.dumps(begin)} }}}}{{% for m in messages %}}"
+        "{{ m.role + ':\n' + m.content }}"
+        f"{{% if m.role == 'assistant' %}}{{{{ {json.dumps(ends[0])} }}}}{{% endif %}}"
+        "{{ '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant:\n' }}{% endif %}"
+    )
 
 
 def turn_ends(tokenizer: BPETokenizer) -> set[int]:

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minillm.bpe import BPETokenizer
+from minillm.files.adapters import fingerprint
 from minillm.files.reading import parse_json, read_utf8
 from minillm.files.writing import locked
 from minillm.inference.choices import By, Choices, score_choices
@@ -164,7 +165,7 @@ def answer_questions(
         True
     """
     head = {
-        "weights": _fingerprint(model),
+        "weights": fingerprint(model),
         "without": without,
         "begin_ids": list(begin_ids),
     }
@@ -188,14 +189,6 @@ def answer_questions(
                     file.write(json.dumps(_line(key, question, known[key])) + "\n")
                     file.flush()
                 yield Answered(question, known[key])
-
-
-def _fingerprint(model: TransformerLM) -> str:
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _key(question: Question) -> str:

@@ -75,11 +75,13 @@ class ChatTemplate:
     source: str
     tokens: Mapping[str, str] = field(default_factory=dict)
 
-    def render(self, turns: Sequence[Turn]) -> str:
+    def render(self, turns: Sequence[Turn], reply: bool = True) -> str:
         """Write a conversation as text, up to where the assistant has to go on.
 
         Args:
             turns: who spoke, and what.
+            reply: whether the assistant has to go on; otherwise the text ends with the
+                conversation.
 
         Returns:
             The text, with special tokens spelled out.
@@ -93,7 +95,7 @@ class ChatTemplate:
                 messages=messages,
                 tools=None,
                 documents=None,
-                add_generation_prompt=True,
+                add_generation_prompt=reply,
                 **self.tokens,
             )
         # A template is a program, and can fail in every way that a program can.
@@ -112,21 +114,95 @@ class ChatTemplate:
         Returns:
             The ids. No special token among them comes from a turn.
         """
-        specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
-        said = "".join(what for _, what in turns)
-        free = (chr(code) for code in UNASSIGNED if chr(code) not in said)
-        hidden = {name: next(free) for name in specials if name in said}
+        hidden = _hidden(tokenizer, turns)
         text = self.render([(who, _replace(what, hidden)) for who, what in turns])
-        shown = {character: name for name, character in hidden.items()}
-        ids: list[int] = []
-        # Split at a group, ordinary text and special tokens take turns.
-        parts = re.split(f"({_any_of(specials)})", text) if specials else [text]
-        for i, part in enumerate(parts):
-            if i % 2:
-                ids.append(tokenizer.special_tokens[part])
-            else:
-                ids += tokenizer.encode(_replace(part, shown))
-        return ids
+        return _ids(tokenizer, text, hidden)
+
+    def encode_pairs(
+        self, tokenizer: BPETokenizer, turns: Sequence[Turn]
+    ) -> list[tuple[list[int], list[int]]]:
+        r"""Write a conversation as ids, cut where the assistant begins and ends.
+
+        Where an answer begins, the model is given the text as `encode` writes it; what
+        the template adds for the answer is the assistant's.
+
+        Args:
+            tokenizer: that of the model.
+            turns: who spoke, and what.
+
+        Returns:
+            For each answer, what stands before it and what it is, with all that the
+            template puts behind it.
+
+        Raises:
+            ValueError: if the template writes a beginning in another way once more
+                follows, so that no part of the text is the answer.
+
+        Examples:
+            >>> source = (
+            ...     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+            ...     "{% if add_generation_prompt %}assistant: {% endif %}"
+            ... )
+            >>> tokenizer = BPETokenizer.train(["hello"], 257)
+            >>> turns = [("user", "Hi"), ("assistant", "Hello!")]
+            >>> ((given, said),) = ChatTemplate(source).encode_pairs(tokenizer, turns)
+            >>> tokenizer.decode(given), tokenizer.decode(said)
+            ('user: Hi\nassistant: ', 'Hello!\n')
+        """
+        hidden = _hidden(tokenizer, turns)
+        turns = [(who, _replace(what, hidden)) for who, what in turns]
+        texts: list[tuple[str, str]] = []
+        done = ""
+        for i, (who, _) in enumerate(turns):
+            if who != "assistant":
+                continue
+            before, after = self.render(turns[:i]), self.render(turns[: i + 1], False)
+            # Behind the last turn some templates write more, which goes if others come.
+            cut, start = _common(done, before), 0
+            if texts:
+                start = len(done) - len(texts[-1][1])
+                texts[-1] = texts[-1][0], done[start:cut]
+            if cut < start or not after.startswith(before):
+                raise ValueError(
+                    f"the model's chat template writes what precedes turn {i + 1} in "
+                    "another way once that has been said, so it does not show what the "
+                    "assistant says: give the model a template that only adds"
+                )
+            texts.append((before[cut:], after[len(before) :]))
+            done = after
+        return [
+            (_ids(tokenizer, given, hidden), _ids(tokenizer, said, hidden))
+            for given, said in texts
+        ]
+
+
+def _common(a: str, b: str) -> int:
+    """How many characters two texts begin with in common."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
+
+
+def _hidden(tokenizer: BPETokenizer, turns: Sequence[Turn]) -> dict[str, str]:
+    """For each special token that occurs in a turn, a character that no turn has."""
+    said = "".join(what for _, what in turns)
+    free = (chr(code) for code in UNASSIGNED if chr(code) not in said)
+    names = sorted(tokenizer.special_tokens, key=len, reverse=True)
+    return {name: next(free) for name in names if name in said}
+
+
+def _ids(tokenizer: BPETokenizer, text: str, hidden: Mapping[str, str]) -> list[int]:
+    """Encode what a template has written, and put the letters back."""
+    specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
+    shown = {character: name for name, character in hidden.items()}
+    ids: list[int] = []
+    # Split at a group, ordinary text and special tokens take turns.
+    parts = re.split(f"({_any_of(specials)})", text) if specials else [text]
+    for i, part in enumerate(parts):
+        if i % 2:
+            ids.append(tokenizer.special_tokens[part])
+        else:
+            ids += tokenizer.encode(_replace(part, shown))
+    return ids
 
 
 def _any_of(names: Iterable[str]) -> str:

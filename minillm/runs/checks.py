@@ -14,6 +14,7 @@ slower or shorter. What can be known before it has cost anything?
 """
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -24,7 +25,7 @@ from minillm.flops import short
 from minillm.training.distributed import world_size
 from minillm.training.settings import TrainConfig
 
-__all__ = ["check_memory", "judge_first_loss", "pick_device"]
+__all__ = ["check_memory", "judge_first_loss", "judge_tuning", "pick_device"]
 
 # A fresh model of ours is within a few hundredths of $\ln V$.
 FAR = 0.5
@@ -60,13 +61,26 @@ def pick_device(name: str) -> str:
     return name
 
 
-def check_memory(shape: ModelConfig, config: TrainConfig, device: str) -> str:
+def check_memory(
+    shape: ModelConfig,
+    config: TrainConfig,
+    device: str,
+    *,
+    seq_len: int | None = None,
+    sequences: int = 1,
+    learned: int | None = None,
+    frozen: int = 0,
+) -> str:
     """Compare what a step keeps with the memory that there is.
 
     Args:
         shape: the shape of the model.
         config: how it is trained.
         device: where.
+        seq_len: how long the longest sequence is; `None` for the context.
+        sequences: how many there are to one of the batch: two to a preference.
+        learned: how many weights have a gradient; `None` for all.
+        frozen: how many weights there are beside the model that have none.
 
     Returns:
         A sentence about it.
@@ -91,8 +105,14 @@ def check_memory(shape: ModelConfig, config: TrainConfig, device: str) -> str:
     n_sequences = max(1, config.batch_size // config.grad_accum // n_processes)
     size = 4 if config.dtype == "float32" else 2
     memory = training_memory(
-        shape, n_sequences, shape.context_length, activation_bytes=size
+        shape,
+        n_sequences * sequences,
+        shape.context_length if seq_len is None else seq_len,
+        activation_bytes=size,
     )
+    memory = replace(memory, weights=memory.weights + 4 * frozen)
+    if learned is not None:
+        memory = replace(memory, gradients=4 * learned, optimizer=8 * learned)
     if device.startswith("cuda"):
         there = float(torch.cuda.get_device_properties(device).total_memory)
     else:
@@ -136,3 +156,39 @@ def judge_first_loss(loss: float, vocab_size: int) -> tuple[bool, str]:
         else "the model was trained on this text, or can see the next token"
     )
     return False, f"{sentence}: {reason}"
+
+
+def judge_tuning(loss: float, vocab_size: int, preferences: bool) -> tuple[bool, str]:
+    r"""Say whether the loss before any fine-tuning is what it should be.
+
+    Args:
+        loss: nats per learned token, or per preference.
+        vocab_size: $V$.
+        preferences: whether preferences are learned.
+
+    Returns:
+        Whether it may be, and a sentence about it. A model that has read text of this
+        kind is below $\ln V$; for preferences, model and reference are still the same,
+        and the loss is $\ln 2$.
+
+    Examples:
+        >>> judge_tuning(2.31, 49152, preferences=False)
+        (True, 'the first loss is 2.31; guessing would have ln 49152 = 10.80')
+        >>> judge_tuning(0.6931, 49152, preferences=True)
+        (True, 'the first loss is 0.6931, and ln 2 = 0.6931')
+        >>> judge_tuning(12.0, 49152, False)[0], judge_tuning(0.9, 49152, True)[0]
+        (False, False)
+    """
+    if preferences:
+        sentence = f"the first loss is {loss:.4f}, and ln 2 = {math.log(2):.4f}"
+        if abs(loss - math.log(2)) < 0.05:  # in bf16, two kernels differ
+            return True, sentence
+        return False, f"{sentence}: the reference is not the model at the start"
+    expected = math.log(vocab_size)
+    sentence = (
+        f"the first loss is {loss:.2f}; guessing would have ln {vocab_size} = "
+        f"{expected:.2f}"
+    )
+    if loss < expected + FAR:
+        return True, sentence
+    return False, f"{sentence}: are these the model's own tokenizer and chat template?"

@@ -30,7 +30,7 @@ from minillm.config import VOCAB_SIZE, ModelConfig
 from minillm.data import END_OF_TEXT, andersen, split, tokenize
 from minillm.files.reading import read_lines
 from minillm.files.writing import atomic_write, locked
-from minillm.flops import mfu, param_count
+from minillm.flops import mfu, param_count, training_flops
 from minillm.generate import stream_text
 from minillm.hub import save_llama
 from minillm.model import TransformerLM
@@ -47,7 +47,7 @@ SHAPE = ModelConfig(VOCAB_SIZE, context_length=128, d_model=128, n_layers=2, n_h
 CONFIG = TrainConfig()
 
 # What lies in the folder of a run of `minillm train`, and not in that of a demo.
-FOREIGN = (*CHECKPOINTS, "train.toml")
+FOREIGN = (*CHECKPOINTS, "train.toml", "tune.toml")
 
 
 def run_demo(
@@ -230,7 +230,9 @@ def _learn(
         f"{peak / 1e9:.0f} GFLOP/s"
     )
     log: list[dict[str, Any]] = []
-    with training_display(console, SHAPE, config, peak) as show:
+    n_tokens = config.batch_size * SHAPE.context_length
+    flops = training_flops(SHAPE, config.batch_size, SHAPE.context_length)
+    with training_display(console, config.steps, n_tokens, flops, peak) as show:
         for progress in Trainer(model, text.tokens, config).run(text.unseen):
             log.append({"event": "step", **asdict(progress)})
             show(progress)

@@ -18,10 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 
-from minillm.config import ModelConfig
-from minillm.flops import mfu, training_flops
+from minillm.flops import mfu
 from minillm.training.loop import Progress
-from minillm.training.settings import TrainConfig
 
 __all__ = ["SAMPLING", "training_display"]
 
@@ -34,14 +32,15 @@ WINDOW = 50
 
 @contextmanager
 def training_display(
-    console: Console, shape: ModelConfig, config: TrainConfig, peak_flops: float
+    console: Console, steps: int, n_tokens: float, flops: float, peak_flops: float
 ) -> Generator[Callable[[Progress], None], None, None]:
     """Show a progress bar for as long as the block runs.
 
     Args:
         console: where.
-        shape: the shape of the model.
-        config: how it is trained.
+        steps: how many there are.
+        n_tokens: how many tokens a step reads.
+        flops: how many FLOPs it takes.
         peak_flops: FLOP/s of all processes together, at best.
 
     Yields:
@@ -53,13 +52,11 @@ def training_display(
         TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
     )
-    n_tokens = config.batch_size * shape.context_length
-    flops = training_flops(shape, config.batch_size, shape.context_length)
     times: deque[tuple[int, float]] = deque(maxlen=WINDOW + 1)
     smooth = math.nan
     # Drawing costs about as much as a step of a very small model, so: not often.
     with ProgressBar(*columns, console=console, refresh_per_second=4) as bar:
-        task = bar.add_task("training", total=config.steps, figures="")
+        task = bar.add_task("training", total=steps, figures="")
 
         def show(p: Progress) -> None:
             nonlocal smooth

@@ -45,10 +45,9 @@ from rich.console import Console
 from rich.text import Text
 
 from minillm.accounting.measure import measure_peak_flops
-from minillm.corpus.prepare import Corpus
 from minillm.files.reading import read_lines
 from minillm.files.writing import atomic_write
-from minillm.flops import param_count
+from minillm.flops import param_count, training_flops
 from minillm.generate import stream_text
 from minillm.hub import save_llama
 from minillm.runs.checks import check_memory, judge_first_loss
@@ -69,12 +68,16 @@ CHECKPOINTS = ("last.safetensors", "best.safetensors")
 class Run:
     """A run under way: a folder, a text, and a trainer.
 
+    What is special about learning from a text is in the short methods at the end, which
+    [`minillm.runs.tune`][] replaces.
+
     Args:
         folder: the folder.
         corpus: the text.
         trainer: what takes the steps.
 
     Attributes:
+        settings: the file of its settings.
         folder: the folder.
         trainer: what takes the steps.
         best: the lowest loss on the validation text, in nats per token.
@@ -84,13 +87,12 @@ class Run:
         ValueError: if the validation text has an id that the model does not know.
     """
 
-    def __init__(self, folder: Path, corpus: Corpus, trainer: Trainer) -> None:
+    settings = "train.toml"
+
+    def __init__(self, folder: Path, corpus: Any, trainer: Trainer) -> None:
         self.folder, self.corpus, self.trainer = folder, corpus, trainer
         self.best, self.saved = math.inf, 0
-        # What each evaluation reads, and how many bytes of text that is.
-        self.evaluated = corpus.validation[: trainer.config.eval_tokens]
-        check_ids(np.asarray(self.evaluated), trainer.model.config.vocab_size)
-        self.n_bytes = corpus.n_bytes(self.evaluated[1:])
+        self.prepare()
 
     def text(self) -> list[Any]:
         """What identifies the text: its name and the sizes of its parts."""
@@ -99,9 +101,8 @@ class Run:
 
     def write_settings(self) -> None:
         """Write down how the model is trained."""
-        tables = {"model": self.trainer.model.config, "train": self.trainer.config}
-        with atomic_write(self.folder / "train.toml") as file:
-            file.write(to_toml(tables).encode())
+        with atomic_write(self.folder / self.settings) as file:
+            file.write(to_toml(self.tables()).encode())
 
     def save(self, name: str) -> None:
         """Write a checkpoint.
@@ -195,14 +196,13 @@ class Run:
             FloatingPointError: if the loss is not finite, or has risen. The message
                 names the step, and the checkpoints that are left.
         """
-        trainer = self.trainer
-        shape, config = trainer.model.config, trainer.config
-        memory = check_memory(shape, config, device)
-        console.print(f"{param_count(shape).total:,} weights; {memory}")
+        trainer, config = self.trainer, self.trainer.config
+        console.print(Text(self.memory(device)))
         dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
         peak = world_size() * measure_peak_flops(dtype=dtype, device=device)
+        n_tokens, flops = self.work()
         with (
-            training_display(console, shape, config, peak) as show,
+            training_display(console, config.steps, n_tokens, flops, peak) as show,
             _interruptible() as interrupted,
         ):
             try:
@@ -235,9 +235,7 @@ class Run:
         if rank():
             return
         if progress.step == 1:
-            good, sentence = judge_first_loss(
-                progress.loss, self.trainer.model.config.vocab_size
-            )
+            good, sentence = self.judge(progress.loss)
             if not good:
                 sentence = f"warning: {sentence}"
             console.print(Text(sentence, style="" if good else "bold red"))
@@ -245,29 +243,70 @@ class Run:
         loss = progress.validation_loss
         if loss is None:
             return
-        console.print(
-            f"step {progress.step}: {loss:.3f} nats per token, "
-            f"{self._bits(loss):.3f} bits per byte on held-out text"
-        )
-        model, tokenizer = self.trainer.model, self.corpus.tokenizer
-        new = stream_text(model, tokenizer, prompt, 40, **SAMPLING, seed=0)
-        sample = prompt + "".join(new)
+        console.print(f"step {progress.step}: {self.describe(loss)}")
+        sample = self.write(prompt)
         console.print(Text(sample, style="dim"))
         self.log({"event": "sample", "step": progress.step, "text": sample})
         if loss < self.best:
             self.best = loss
-            save_llama(model, self.folder, tokenizer)
+            self.keep()
             self.save("best.safetensors")
         # The last file to be written is the first that is read.
         self.save("last.safetensors")
 
-    def _bits(self, loss: float) -> float:
-        return bits_per_byte(loss, len(self.evaluated) - 1, self.n_bytes)
-
     def _finish(self, peak: float, console: Console) -> dict[str, Any]:
         """Log the result, and draw the loss curve."""
+        result = self.result(peak)
+        draw_loss([*self.read_log(), result], self.folder, console)
+        # The result comes last: a log that has it belongs to a run that is complete.
+        self.log(result)
+        return result
+
+    def prepare(self) -> None:
+        """Find out what each evaluation reads, and how many bytes of text that is."""
+        self.evaluated = self.corpus.validation[: self.trainer.config.eval_tokens]
+        check_ids(np.asarray(self.evaluated), self.trainer.model.config.vocab_size)
+        self.n_bytes = self.corpus.n_bytes(self.evaluated[1:])
+
+    def tables(self) -> dict[str, Any]:
+        """The settings by the table in which they stand."""
+        return {"model": self.trainer.model.config, "train": self.trainer.config}
+
+    def memory(self, device: str) -> str:
+        """Say how large the model is and what a step needs; refuse what cannot fit."""
+        shape = self.trainer.model.config
+        sentence = check_memory(shape, self.trainer.config, device)
+        return f"{param_count(shape).total:,} weights; {sentence}"
+
+    def work(self) -> tuple[float, float]:
+        """How many tokens a step reads, and how many FLOPs it takes."""
+        shape, size = self.trainer.model.config, self.trainer.config.batch_size
+        flops = training_flops(shape, size, shape.context_length)
+        return size * shape.context_length, flops
+
+    def judge(self, loss: float) -> tuple[bool, str]:
+        """Say whether the loss of the first step is what it should be."""
+        return judge_first_loss(loss, self.trainer.model.config.vocab_size)
+
+    def describe(self, loss: float) -> str:
+        """Say what an evaluation has found."""
+        bits = bits_per_byte(loss, len(self.evaluated) - 1, self.n_bytes)
+        return f"{loss:.3f} nats per token, {bits:.3f} bits per byte on held-out text"
+
+    def write(self, prompt: str) -> str:
+        """Let the model write."""
+        model, tokenizer = self.trainer.model, self.corpus.tokenizer
+        new = stream_text(model, tokenizer, prompt, 40, **SAMPLING, seed=0)
+        return prompt + "".join(new)
+
+    def keep(self) -> None:
+        """Write the model down as others read it."""
+        save_llama(self.trainer.model, self.folder, self.corpus.tokenizer)
+
+    def result(self, peak: float) -> dict[str, Any]:
+        """Put together what the log shall end with."""
         shape, config = self.trainer.model.config, self.trainer.config
-        result = run_result(
+        return run_result(
             shape,
             config,
             loss=self.best,
@@ -284,10 +323,6 @@ class Run:
             seconds=self.trainer.seconds,
             peak_flops=peak,
         )
-        draw_loss([*self.read_log(), result], self.folder, console)
-        # The result comes last: a log that has it belongs to a run that is complete.
-        self.log(result)
-        return result
 
 
 def _step(event: Mapping[str, Any]) -> float:

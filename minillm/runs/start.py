@@ -168,6 +168,10 @@ def resume(
             differs that must not.
     """
     folder = Path(folder)
+    if (folder / "tune.toml").is_file():
+        raise ValueError(
+            f"{folder} holds a run of minillm tune: go on with it by that command"
+        )
     shape, saved = read_config(folder), read_toml(folder / "train.toml")
     there = TrainConfig(**saved["train"])
     config = replace(there, **given.get("train", {}))

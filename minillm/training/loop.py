@@ -18,6 +18,11 @@ nobody pulls the plug. What does a loop need that runs for a week?
 - *Resuming*: everything that the next step depends on can be saved and loaded again, so
   an interrupted run ends with the same weights as one that ran through.
 
+What it learns from is a text, and its batches are sequences from anywhere in it. Five
+short methods say so: what is refused, which sequences are in a batch, which loss they
+have, what is evaluated, and how. [`minillm.training.tuner`][] replaces these five, and
+learns from chats; all else is the same loop.
+
 **Before this:** [`minillm.train`][]. **Next:** [`minillm.training.checkpoint`][].
 """
 
@@ -37,7 +42,7 @@ from minillm.model import TransformerLM
 from minillm.training import distributed
 from minillm.training.batches import check_ids, cut_sequences, sample_starts
 from minillm.training.checkpoint import load_checkpoint, read_extra, save_checkpoint
-from minillm.training.loss import Tokens, cross_entropy_fast, evaluate
+from minillm.training.loss import cross_entropy_fast, evaluate
 from minillm.training.optimizer import (
     AdamW,
     clip_gradients,
@@ -86,9 +91,12 @@ class Trainer:
         model: the model, changed in place. It stays on the device where it is.
         tokens: the text as one sequence of ids.
         config: how to train.
+        learned: the part of the model that learns, and that checkpoints hold; `None`
+            for all of it.
 
     Attributes:
         model: the same model, as it was given: neither compiled nor distributed.
+        learned: the part that learns.
         config: how to train.
         done: how many steps are done.
 
@@ -120,20 +128,22 @@ class Trainer:
     """
 
     def __init__(
-        self, model: TransformerLM, tokens: Tokens, config: TrainConfig
+        self,
+        model: TransformerLM,
+        tokens: Any,
+        config: TrainConfig,
+        learned: nn.Module | None = None,
     ) -> None:
-        check_ids(tokens, model.config.vocab_size)
-        # What the first step would refuse is refused now.
-        starts = sample_starts(
-            len(tokens),
-            config.batch_size,
-            model.config.context_length,
-            torch.Generator(),
-        )
-        distributed.share(starts, config.grad_accum)
         self.model, self.tokens, self.config = model, tokens, config
+        self.learned = model if learned is None else learned
         self.device = next(model.parameters()).device
-        groups = decay_matrices(model, config.weight_decay)
+        self.done, self.seconds = 0, 0.0
+        self.losses: list[float] = []
+        self.lowest = math.inf
+        # What the first step would refuse is refused now.
+        self.check(tokens)
+        distributed.share(self.sample(torch.Generator()), config.grad_accum)
+        groups = decay_matrices(self.learned, config.weight_decay)
         self.optimizer = AdamW(groups, betas=config.betas)
         # What runs is the wrapped model; wrapping puts prefixes before the names of the
         # weights, so what is saved and evaluated is the model itself.
@@ -144,9 +154,65 @@ class Trainer:
         # A private random number generator: the batches stay the same, whatever else
         # the program samples.
         self.sampler = torch.Generator().manual_seed(config.seed)
-        self.done, self.seconds = 0, 0.0
-        self.losses: list[float] = []
-        self.lowest = math.inf
+
+    def check(self, tokens: Any) -> None:
+        """Refuse what the model cannot read.
+
+        Args:
+            tokens: what it shall learn from, or be evaluated on.
+
+        Raises:
+            ValueError: if there is an id that it does not know.
+        """
+        check_ids(tokens, self.model.config.vocab_size)
+
+    def sample(self, generator: torch.Generator) -> Int[Tensor, " batch"]:
+        """Choose what the next batch consists of.
+
+        Args:
+            generator: the random number generator.
+
+        Returns:
+            Where each sequence of the whole batch begins.
+        """
+        return sample_starts(
+            len(self.tokens),
+            self.config.batch_size,
+            self.model.config.context_length,
+            generator,
+        )
+
+    def loss(
+        self, own: Int[Tensor, " part"], batch: Int[Tensor, " batch"]
+    ) -> Float[Tensor, ""]:
+        """Compute what a micro-batch contributes to the loss of its batch.
+
+        Args:
+            own: the sequences of the micro-batch.
+            batch: those of the whole batch.
+
+        Returns:
+            The contribution. Those of one process add up to a loss, whose mean over all
+            processes is the loss of the batch.
+        """
+        shape = self.model.config
+        inputs, targets = cut_sequences(
+            self.tokens, own, shape.context_length, self.device, shape.vocab_size
+        )
+        # The mean of a batch is the mean of the means of equal parts.
+        loss = cross_entropy_fast(self.logits(self.forward, inputs), targets)
+        return loss / self.config.grad_accum
+
+    def evaluate(self, held_out: Any) -> float:
+        """Compute the loss on what is held out.
+
+        Args:
+            held_out: a text, or what else the trainer learns from.
+
+        Returns:
+            Nats per token.
+        """
+        return evaluate(self.model, held_out)
 
     def step(self) -> Progress:
         """Take one step.
@@ -165,7 +231,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         loss = self._gradients()
-        norm = clip_gradients(self.model.parameters(), c.max_norm)
+        norm = clip_gradients(self.learned.parameters(), c.max_norm)
         self._check(step, loss, norm)
         self.optimizer.step()
         self.done, self.seconds = step, self.seconds + time.perf_counter() - start
@@ -173,34 +239,35 @@ class Trainer:
 
     def _gradients(self) -> float:
         """Compute the gradient of a batch, and return the loss."""
-        c, shape = self.config, self.model.config
-        starts = sample_starts(
-            len(self.tokens), c.batch_size, shape.context_length, self.sampler
-        )
-        micro_batches = distributed.share(starts, c.grad_accum)
+        batch = self.sample(self.sampler)
+        micro_batches = distributed.share(batch, self.config.grad_accum)
         loss = torch.zeros((), device=self.device)
         self.optimizer.zero_grad()
         for i, own in enumerate(micro_batches, 1):
-            inputs, targets = cut_sequences(
-                self.tokens, own, shape.context_length, self.device, shape.vocab_size
-            )
             last = i == len(micro_batches)
             with distributed.average_gradients(self.forward, last):
-                # The mean of a batch is the mean of the means of equal parts.
-                part = cross_entropy_fast(self._logits(inputs), targets)
-                part = part / len(micro_batches)
+                part = self.loss(own, batch)
                 part.backward()
             loss = loss + part.detach()
         return distributed.mean(loss).item()
 
-    def _logits(
-        self, inputs: Int[Tensor, "batch seq"]
+    def logits(
+        self, model: nn.Module, inputs: Int[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq vocab"]:
+        """Compute logits in the precision of this training.
+
+        Args:
+            model: the model, wrapped or not.
+            inputs: the sequences.
+
+        Returns:
+            The logits.
+        """
         if self.config.dtype == "float32":
-            return self.forward(inputs)
+            return model(inputs)
         # Matrix products, and with them the logits, are bf16; the loss is float32.
         with torch.autocast(self.device.type, torch.bfloat16):
-            return self.forward(inputs)
+            return model(inputs)
 
     def _check(self, step: int, loss: float, norm: float) -> None:
         """Stop before a step that would ruin the weights."""
@@ -220,7 +287,18 @@ class Trainer:
                 )
             self.lowest = min(self.lowest, mean)
 
-    def run(self, validation: Tokens | None = None) -> Iterator[Progress]:
+    def some(self, held_out: Any) -> Any:
+        """Take as much of what is held out as an evaluation shall read.
+
+        Args:
+            held_out: a text, or what else the trainer learns from.
+
+        Returns:
+            The beginning of it, of `eval_tokens` tokens.
+        """
+        return np.asarray(held_out[: self.config.eval_tokens])
+
+    def run(self, validation: Any = None) -> Iterator[Progress]:
         """Take all steps that are left, one for each turn of the caller's loop.
 
         Args:
@@ -236,14 +314,14 @@ class Trainer:
                 does not know.
         """
         if validation is not None:
-            validation = np.asarray(validation[: self.config.eval_tokens])
-            check_ids(validation, self.model.config.vocab_size)
+            validation = self.some(validation)
+            self.check(validation)
         self.model.train()
         while self.done < self.config.steps:
             progress = self.step()
             due = self.done % self.config.eval_every == 0
             if validation is not None and (due or self.done == self.config.steps):
-                loss = evaluate(self.model, validation)
+                loss = self.evaluate(validation)
                 progress = replace(progress, validation_loss=loss)
             yield progress
         self.model.eval()
@@ -259,7 +337,7 @@ class Trainer:
         states = {"sampler": self.sampler.get_state(), "torch": torch.get_rng_state()}
         save_checkpoint(
             path,
-            self.model,
+            self.learned,
             self.optimizer,
             self.done,
             chance={name: _hex(state) for name, state in states.items()},
@@ -297,7 +375,7 @@ class Trainer:
             raise ValueError(
                 f"{path} is not a whole checkpoint ({reason}): use an earlier one"
             ) from error
-        self.done = load_checkpoint(path, self.model, self.optimizer)
+        self.done = load_checkpoint(path, self.learned, self.optimizer)
         self.losses, self.seconds, self.lowest = losses, seconds, lowest
         return extra
 

@@ -54,13 +54,15 @@ Or it is kept apart: a file of a few thousand numbers for each task.
 
 Whether LoRA learns as much as full fine-tuning depends on the data: with much of it,
 and a rank that is too small, it does not (Biderman et al. 2024, arXiv:2405.09673).
-Adapters in the form of the package `peft` are neither read nor written here.
 
-**Before this:** [`minillm.posttraining`][].
+**Before this:** [`minillm.posttraining`][]. **See also:**
+[`minillm.training.tuning`][], to tune a model of yours; [`minillm.files.adapters`][],
+how the products are kept in a file.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -68,7 +70,14 @@ from torch import Tensor, nn
 
 from minillm.model import Linear, TransformerLM
 
-__all__ = ["LoRA", "add_lora", "merge_lora"]
+__all__ = [
+    "LoRA",
+    "add_lora",
+    "lora_layers",
+    "lora_weights",
+    "merge_lora",
+    "without_lora",
+]
 
 
 class LoRA(nn.Module):
@@ -169,6 +178,83 @@ def add_lora(
     for part, name, layer in layers:
         setattr(part, name, layer)
     return [weight for *_, layer in layers for weight in (layer.a, layer.b)]
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoRA]:
+    """List the thin products of a model.
+
+    Args:
+        model: the model.
+
+    Returns:
+        Each by the name of its matrix, such as `blocks.0.attn.q_proj`.
+
+    Examples:
+        >>> from minillm.config import ModelConfig
+        >>> model = TransformerLM(ModelConfig(100, 16, 64, 1, 4))
+        >>> _ = add_lora(model, rank=2)
+        >>> list(lora_layers(model))
+        ['blocks.0.attn.q_proj', 'blocks.0.attn.v_proj']
+    """
+    return {name: p for name, p in model.named_modules() if isinstance(p, LoRA)}
+
+
+def lora_weights(model: nn.Module) -> nn.ParameterDict:
+    """Collect what learns in a model with thin products, and nothing else.
+
+    Args:
+        model: the model.
+
+    Returns:
+        A module that holds the very same parameters, so that a checkpoint of it is
+        small.
+
+    Examples:
+        >>> from minillm.config import ModelConfig
+        >>> model = TransformerLM(ModelConfig(100, 16, 64, 1, 4))
+        >>> _ = add_lora(model, rank=2, where=["w1"])
+        >>> [(name, tuple(w.shape)) for name, w in lora_weights(model).items()]
+        [('blocks/0/ffn/w1/a', (2, 64)), ('blocks/0/ffn/w1/b', (192, 2))]
+    """
+    # In a module, no name of a parameter may have a dot.
+    return nn.ParameterDict({
+        f"{name}.{part}".replace(".", "/"): weight
+        for name, layer in lora_layers(model).items()
+        for part, weight in (("a", layer.a), ("b", layer.b))
+    })
+
+
+@contextmanager
+def without_lora(model: TransformerLM) -> Generator[TransformerLM, None, None]:
+    """Let a model be as it was before its thin products, for as long as the block runs.
+
+    Args:
+        model: the model.
+
+    Yields:
+        The same model.
+
+    Examples:
+        >>> from minillm.config import ModelConfig
+        >>> model, ids = TransformerLM(ModelConfig(100, 16, 64, 1, 4)), torch.ones(1, 3)
+        >>> before = model(ids.long())
+        >>> for weight in add_lora(model, rank=2):
+        ...     _ = nn.init.normal_(weight)
+        >>> with without_lora(model):
+        ...     torch.equal(model(ids.long()), before)
+        True
+        >>> torch.equal(model(ids.long()), before)
+        False
+    """
+    layers = list(lora_layers(model).values())
+    scales = [layer.scale for layer in layers]
+    try:
+        for layer in layers:
+            layer.scale = 0.0
+        yield model
+    finally:
+        for layer, scale in zip(layers, scales, strict=True):
+            layer.scale = scale
 
 
 @torch.no_grad()

@@ -221,7 +221,8 @@ def to_toml(tables: Mapping[str, Any]) -> str:
     """Write settings as TOML, each with what it does above it.
 
     Args:
-        tables: instances of `ModelConfig` and `TrainConfig`, under `model` and `train`.
+        tables: instances of the dataclasses of settings, such as a `ModelConfig` under
+            `model` and a `TrainConfig` under `train`.
 
     Returns:
         The text of the file.
@@ -242,11 +243,14 @@ def _toml(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-def read_toml(path: str | PathLike[str]) -> dict[str, dict[str, Any]]:
+def read_toml(
+    path: str | PathLike[str], tables: Mapping[str, type] = TABLES
+) -> dict[str, dict[str, Any]]:
     r"""Read settings from a file.
 
     Args:
         path: a TOML file with the tables `[model]` and `[train]`, either or both.
+        tables: other tables, each a dataclass of settings.
 
     Returns:
         For each table, what the file says; what it leaves out is not there.
@@ -265,15 +269,18 @@ def read_toml(path: str | PathLike[str]) -> dict[str, dict[str, Any]]:
         ...     read_toml(path)["train"]
         {'steps': 60}
     """
-    return parse_toml(read_utf8(path), str(path))
+    return parse_toml(read_utf8(path), str(path), tables)
 
 
-def parse_toml(text: str, name: str) -> dict[str, dict[str, Any]]:
+def parse_toml(
+    text: str, name: str, tables: Mapping[str, type] = TABLES
+) -> dict[str, dict[str, Any]]:
     """Read settings from the text of a file.
 
     Args:
         text: the text.
         name: what to call it in a message.
+        tables: as for `read_toml`.
 
     Returns:
         As [`read_toml`][minillm.training.settings.read_toml].
@@ -282,20 +289,20 @@ def parse_toml(text: str, name: str) -> dict[str, dict[str, Any]]:
         ValueError: as `read_toml`.
     """
     try:
-        tables = tomllib.loads(text)
-        repr(tables)  # thousands of digits, in any base, could not even be shown
+        found = tomllib.loads(text)
+        repr(found)  # thousands of digits, in any base, could not even be shown
     except ValueError as error:
         raise ValueError(
             f"{name} is not TOML ({error!s:.200}): mend that line"
         ) from error
     except RecursionError:
         raise ValueError(f"{name} is not TOML (nested too deep): mend it") from None
-    _check_names(tables, TABLES, f"{name} has no table")
-    result: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
-    for table, values in tables.items():
+    _check_names(found, tables, f"{name} has no table")
+    result: dict[str, dict[str, Any]] = {table: {} for table in tables}
+    for table, values in found.items():
         if not isinstance(values, dict):
             raise ValueError(f"{name}: {table} must be a table, [{table}]")
-        known = {s.name: s.kind for s in settings(TABLES[table])}
+        known = {s.name: s.kind for s in settings(tables[table])}
         _check_names(values, known, f"{name} has no setting")
         for key, value in values.items():
             result[table][key] = _checked(f"{name}: {key}", value, known[key])

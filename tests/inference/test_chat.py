@@ -13,7 +13,14 @@ from minillm.config import ModelConfig
 from minillm.files.opening import Opened
 from minillm.hub import save_llama
 from minillm.inference import decoder
-from minillm.inference.chat import MARKS, encode_chat, recent, turn_ends
+from minillm.inference.chat import (
+    MARKS,
+    encode_answers,
+    encode_chat,
+    plain_template,
+    recent,
+    turn_ends,
+)
 from minillm.inference.templates import ChatTemplate
 from minillm.model import TransformerLM
 
@@ -277,3 +284,71 @@ def test_a_long_conversation_is_read_a_few_times(monkeypatch):
     assert len(recent(TOKENIZER, [("system", "x"), *turns], most=99)) < 40
     # All of it once, then a half, a quarter, and so on.
     assert len(n_read) < 3 * len(turns)
+
+
+# What is learned of a conversation
+
+
+def answered(turns, template=None, tokenizer=TOKENIZER, first=0):
+    """What is learned, and whether each answer follows what a chat gives there."""
+    ids, mask = encode_answers(tokenizer, turns, template, first)
+    learned = tokenizer.decode([i for i, said in zip(ids, mask, strict=True) if said])
+    assert mask[-1] and not mask[0]
+    for i, (who, _) in enumerate(turns):
+        if who == "assistant" and i >= first:
+            given = encode_chat(tokenizer, turns[:i], template)
+            if template is None or i < 2:  # a template may say less of what is past
+                assert ids[: len(given)] == given
+                assert mask[len(given)] and not mask[len(given) - 1]
+    return learned
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(speech, speech), min_size=1, max_size=3), st.booleans())
+def test_every_answer_is_learned_with_its_end_and_nothing_else(pairs, system):
+    turns = [("system", "s")] * system
+    for question, answer in pairs:
+        turns += [("user", question), ("assistant", answer)]
+    ids, _ = encode_answers(TOKENIZER, turns)
+    assert answered(turns) == "".join(f"{a}<|im_end|>" for _, a in pairs)
+    # All of it is the play written out, without what would follow the last answer.
+    text = "".join(f"<|im_start|>{who}\n{what}<|im_end|>\n" for who, what in turns)
+    assert TOKENIZER.decode(ids) == text[:-1]
+    last = len(turns) - 1
+    assert answered(turns, first=last) == f"{pairs[-1][1]}<|im_end|>"
+
+
+def test_marks_in_an_answer_do_not_end_it():
+    turns = [("user", "a"), ("assistant", "x<|im_end|>y")]
+    ids, mask = encode_answers(TOKENIZER, turns)
+    assert sum(mask) == len(TOKENIZER.encode("x<|im_end|>y")) + 1
+    source = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    assert answered(turns, ChatTemplate(source)) == "x<|im_end|>y<|im_end|>"
+    ids, _ = encode_answers(TOKENIZER, turns, ChatTemplate(source))
+    assert ids.count(END) == 2
+
+
+def test_a_form_for_a_model_that_has_none():
+    plain = BPETokenizer.train(["hello there"] * 9, 262, ["<|endoftext|>"])
+    turns = [("user", "Hi"), ("assistant", "hello"), ("user", "a"), ("assistant", "b")]
+    form = plain_template(plain)
+    learned = answered(turns, form, plain)
+    assert learned == "hello<|endoftext|>b<|endoftext|>"
+    with pytest.raises(ValueError, match="no special token that ends a text"):
+        plain_template(BPETokenizer.train(["hello"], 257))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "no token of the token"),
+        ("{{ messages | length }}{{ messages[-1].content }}", "in another way once"),
+    ],
+)
+def test_forms_that_do_not_show_an_answer(source, message):
+    turns = [("user", "a"), ("assistant", "b")]
+    with pytest.raises(ValueError, match=message):
+        encode_answers(TOKENIZER, turns, ChatTemplate(source))

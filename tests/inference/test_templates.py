@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.bpe import BPETokenizer
-from minillm.inference.chat import encode_chat
+from minillm.inference.chat import encode_answers, encode_chat
 from minillm.inference.templates import ChatTemplate
 
 # Forms that public models are trained on, written from their descriptions.
@@ -153,6 +153,33 @@ def test_a_conversation_is_written_as_transformers_writes_it(theirs, name):
         assert encode_chat(TOKENIZER, turns, template) == ids
         written.add(expected)
     assert len(written) == len(PLAYS)
+
+
+@pytest.mark.parametrize("name", sorted(TEMPLATES.keys() - {"thinking"}))
+def test_what_is_learned_are_the_answers_in_the_text_of_transformers(theirs, name):
+    template = ChatTemplate(TEMPLATES[name], TOKENS)
+    turns = [("user", "1"), ("assistant", "hello!"), ("user", "3"), ("assistant", "é")]
+    ids, mask = encode_answers(TOKENIZER, turns, template)
+    whole = theirs.apply_chat_template(
+        messages(turns), tokenize=False, chat_template=template.source
+    )
+    assert whole.startswith(TOKENIZER.decode(ids))
+    given = encode_chat(TOKENIZER, turns[:1], template)
+    assert ids[: len(given)] == given and mask.index(True) == len(given)
+    learned = [i for i, said in zip(ids, mask, strict=True) if said]
+    names = {i: token for token, i in TOKENIZER.special_tokens.items()}
+    ends = [names[i] for i in learned if i in names]
+    assert len(ends) == 2 and ends[0] == ends[1] == names[ids[-1]]
+    words = TOKENIZER.decode(learned).split(ends[0])
+    assert [word.strip() for word in words] == ["hello!", "é", ""]
+    last, mask = encode_answers(TOKENIZER, turns, template, first=3)
+    assert last == ids and sum(mask) == len(TOKENIZER.encode(words[1])) + 1
+
+
+def test_a_template_that_hides_thoughts_does_not_show_the_answer():
+    template = ChatTemplate(THINKING, TOKENS)
+    with pytest.raises(ValueError, match="in another way once that has been said"):
+        encode_answers(TOKENIZER, [("user", "1"), ("assistant", "2")], template)
 
 
 def test_a_template_may_refuse_a_conversation():
