@@ -13,7 +13,7 @@ LIMITS = {
     "model": 600,
     "gradients": 120,
     "training": 180,
-    "curation": 150,
+    "curation": 250,
     "start": 150,
     "gpu": 300,
 }

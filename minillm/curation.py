@@ -111,7 +111,9 @@ Against the exact pairs ([`alike`][minillm.corpus.duplicates.alike], slow and ce
 64 bands: 0 missed, 15782 false
 
 A false candidate costs one comparison of two signatures, a missed one stays in the text
-for good; so we take 32. [`Index`][minillm.corpus.duplicates.Index] keeps a page unless
+for good; so we take 32. If the crawl grows tenfold, its pairs become a hundred times as
+many; signatures and bands take [about ten times as long](speed.md#cleaning-a-crawl).
+[`Index`][minillm.corpus.duplicates.Index] keeps a page unless
 it is like one that it has kept:
 
 >>> index = Index(bands=32, threshold=0.5)
@@ -290,15 +292,8 @@ What does a share buy? The same budget, with 0, 10 and 50 % of bulletins:
 50%: tales 2.52, bulletins 0.25
 
 The first tenth is cheap: for 0.02 on the tales it buys 1.4 on the bulletins. The rest
-costs the tales more. Which exchange is fair, no loss can say. The usual dial is a
-temperature ([`mixture`][minillm.curation.mixture]): at 1 shares are proportional to
-sizes, and the higher it is, the more equal they become:
-
->>> for temperature in (1, 2, 5):
-...     print(temperature, mixture(words, temperature).round(2))
-1 [0.87 0.13]
-2 [0.72 0.28]
-5 [0.59 0.41]
+costs the tales more. Which exchange is fair, no loss can say. With more than two
+domains the usual dial is a temperature ([`mixture`][minillm.corpus.mixture.mixture]).
 
 # What it was worth
 
@@ -330,6 +325,28 @@ validation loss true, and decontamination the test. A rule that helps nobody can
 `minillm data clean FILES… --out DIR` does all this to files of any size, real WARCs
 among them, and lists what it dropped and why ([`minillm.corpus.clean`][]).
 
+# Real dirt, without truth
+
+Our dirt is made, so you may doubt it. On your disk lies some that is not: the licences
+of the Python packages that are installed there. Many are one text with another name and
+another year. How many are alike, beyond those that are the same?
+
+>>> from importlib.metadata import distributions
+>>> def licences():
+...     for package in distributions():
+...         for file in package.files or ():
+...             path = package.locate_file(file)
+...             if "LICENSE" in file.name.upper() and path.is_file():
+...                 yield path.read_text(encoding="utf-8", errors="replace")
+>>> found = list(licences())
+>>> index = Index(bands=32, threshold=0.5)
+>>> unlike = sum(index.add(signature(text, 5, 128)) is None for text in found)
+>>> unlike <= len(set(found)) <= len(found)
+True
+
+Print the three numbers, and look at a few pairs: nobody wrote down which of them are
+copies, so you have to judge for yourself. That is what a real crawl is like.
+
 # What we leave out
 
 Language identification by a model, personal data, toxicity, and deduplication of single
@@ -345,25 +362,17 @@ arXiv:2107.06499. Muennighoff et al. 2023, arXiv:2305.16264. Penedo et al. 2024
 (FineWeb), arXiv:2406.17557.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-from jaxtyping import Float64, UInt64
+from jaxtyping import UInt64
 
 from minillm.corpus.contamination import contaminated
 from minillm.corpus.crawl import crawl, leaked_tales, unseen_tales
 from minillm.corpus.duplicates import (
-    BASE,
-    MASK,
     Index,
     alike,
     banding_curve,
     candidates,
     check_bands,
-    hash_family,
-    signature,
-    stir,
-    word_hash,
 )
 from minillm.corpus.extraction import (
     decode,
@@ -371,7 +380,16 @@ from minillm.corpus.extraction import (
     precision_recall,
     strip_tags,
 )
+from minillm.corpus.mixture import mixture
 from minillm.corpus.quality import RULES, Classifier, broken_rule
+from minillm.corpus.signatures import (
+    BASE,
+    MASK,
+    hash_family,
+    signature,
+    stir,
+    word_hash,
+)
 
 __all__ = [
     "RULES",
@@ -513,36 +531,3 @@ def lsh_candidates(
             pairs.update((i, j) for i in bucket)
             bucket.append(j)
     return pairs
-
-
-def mixture(tokens: Sequence[int], temperature: float) -> Float64[np.ndarray, " n"]:
-    r"""Turn the sizes of domains into the shares in which they are read.
-
-    $$p_i = \frac{n_i^{1 / T}}{\sum_j n_j^{1 / T}}$$
-
-    At $T = 1$ each domain is read in proportion to its size, and as $T$ grows all
-    become equal (Arivazhagan et al. 2019, arXiv:1907.05019).
-
-    Args:
-        tokens: $n_i$, the tokens of each domain, positive.
-        temperature: $T$, positive.
-
-    Returns:
-        $p_i$, which sum to one.
-
-    Raises:
-        ValueError: if a number is not positive.
-
-    Examples:
-        >>> [mixture([900, 100], t).round(2).tolist() for t in (1, 2, 100)]
-        [[0.9, 0.1], [0.75, 0.25], [0.51, 0.49]]
-    """
-    if temperature <= 0 or min(tokens) <= 0:
-        raise ValueError(
-            "sizes and the temperature must be positive; got "
-            f"{min(tokens)} and {temperature}: leave empty domains out"
-        )
-    # In logarithms, where n^(1 / T) cannot overflow at small T.
-    logs = np.log(np.array(tokens, np.float64)) / temperature
-    p = np.exp(logs - logs.max())
-    return p / p.sum()

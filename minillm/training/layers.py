@@ -11,7 +11,7 @@ keeps less: softmax and cross-entropy together leave nothing but $p - \mathbf 1_
 import math
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from minillm.training.operations import add, check_ids, matmul, mul, transpose
 from minillm.training.tape import Array, Node, Operand, record, values
@@ -208,7 +208,7 @@ def attention(q: Operand, k: Operand, v: Operand) -> Node:
     return matmul(softmax(add(scores, future)), v)
 
 
-def cross_entropy(logits: Operand, targets: Int[np.ndarray, "*batch"]) -> Node:
+def cross_entropy(logits: Operand, targets: Integer[np.ndarray, "*batch"]) -> Node:
     r"""The mean of $-\ln p_y$ over all positions, $p$ being the softmax of the logits.
 
     With $-\ln p_y = \ln \sum_j e^{x_j} - x_y$, the first term has the slope

@@ -12,7 +12,7 @@ broadcasting has repeated are summed by the tape itself
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from minillm.training.tape import Array, Node, Operand, product, record, values
 
@@ -167,7 +167,7 @@ def check_ids(ids: Array, rows: int) -> None:
         )
 
 
-def embedding(weight: Operand, ids: Int[np.ndarray, "*batch"]) -> Node:
+def embedding(weight: Operand, ids: Integer[np.ndarray, "*batch"]) -> Node:
     r"""The vector of each id: row $i$ of the table.
 
     A row gets the sum of what comes back to all positions where its id stands.

@@ -8,9 +8,10 @@ import pytest
 
 from minillm.corpus import dirt
 from minillm.corpus.crawl import crawl, leaked_tales, unseen_tales
-from minillm.corpus.duplicates import Index, signature
+from minillm.corpus.duplicates import Index
 from minillm.corpus.extraction import decode, extract_text, strip_tags
 from minillm.corpus.quality import Classifier, broken_rule
+from minillm.corpus.signatures import signature
 from minillm.curation import jaccard, precision_recall, shingles
 from minillm.data import andersen, split
 
