@@ -103,6 +103,7 @@ def memory(record: Record) -> None:
         record.row(
             *(name, [kept / 1e6], "the formula", [predicted.activations / 1e6]),
             unit="MB",
+            target=("ratio >=", 0.95),
         )
         gc.collect()
 

@@ -113,8 +113,8 @@ Against the exact pairs ([`alike`][minillm.corpus.duplicates.alike], slow and ce
 A false candidate costs one comparison of two signatures, a missed one stays in the text
 for good; so we take 32. If the crawl grows tenfold, its pairs become a hundred times as
 many; signatures and bands take [about ten times as long](speed.md#cleaning-a-crawl).
-[`Index`][minillm.corpus.duplicates.Index] keeps a page unless
-it is like one that it has kept:
+[`Index`][minillm.corpus.duplicates.Index] keeps a page unless it is like one that it
+has kept:
 
 >>> index = Index(bands=32, threshold=0.5)
 >>> kept = [i for i, row in enumerate(signatures) if index.add(row) is None]
