@@ -357,33 +357,12 @@ validation loss true, and decontamination the test. A rule that helps nobody can
 `minillm data clean FILES… --out DIR` does all this to files of any size, real WARCs
 among them, and lists what it dropped and why ([`minillm.corpus.clean`][]).
 
-# Real dirt, without truth
-
-Our dirt is made, so you may doubt it. On your disk lies some that is not: the licences
-of the Python packages that are installed there. Many are one text with another name and
-another year. How many are alike, beyond those that are the same?
-
->>> from importlib.metadata import distributions
->>> def licences():
-...     for package in distributions():
-...         for file in package.files or ():
-...             path = package.locate_file(file)
-...             if "LICENSE" in file.name.upper() and path.is_file():
-...                 yield path.read_text(encoding="utf-8", errors="replace")
->>> found = list(licences())
->>> index = Index(bands=32, threshold=0.5)
->>> unlike = sum(index.add(signature(text, 5, 128)) is None for text in found)
->>> unlike <= len(set(found)) <= len(found)
-True
-
-Print the three numbers, and look at a few pairs: nobody wrote down which of them are
-copies, so you have to judge for yourself. That is what a real crawl is like.
-
 # What we leave out
 
 Language identification by a model, personal data, toxicity, and deduplication of single
 paragraphs or substrings (Lee et al. 2022, arXiv:2107.06499). The crawl is small and its
-dirt is ours; on a real one the shares differ, and so will the gains.
+dirt is ours; on a real one the shares differ, and so will the gains. Some real dirt,
+without truth, lies [on your own disk][minillm.corpus.duplicates].
 
 # References
 

@@ -199,8 +199,8 @@ def threshold_curves(path: Path) -> None:
         figure,
         path,
         "How far the loss on unseen tales moves if a filter keeps less of the text: "
-        "after 100 steps it only rises, after 400 it falls until half is left, and "
-        "then rises again",
+        "after 100 steps it hardly falls and then rises, after 400 it falls until half "
+        "is left, and then rises again",
     )
 
 
