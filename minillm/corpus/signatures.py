@@ -38,18 +38,17 @@ __all__ = ["hash_family", "polynomials", "signature", "stir", "word_hash"]
 # The base of the polynomial: odd, and otherwise any number without a pattern.
 BASE = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1
-STEP = 32
+STEP = 256
 
 
-class _Words(dict[str, int]):
+class _Words(dict[str, bytes]):
     """The hashes of words that came lately; a `dict` is faster than `lru_cache`."""
 
-    def __missing__(self, word: str) -> int:
+    def __missing__(self, word: str) -> bytes:
         if len(self) > 1 << 18:
             self.clear()
         data = word.encode("utf-8", errors="surrogatepass")
-        digest = hashlib.blake2b(data, digest_size=8).digest()
-        self[word] = int.from_bytes(digest, "little")
+        self[word] = hashlib.blake2b(data, digest_size=8).digest()
         return self[word]
 
 
@@ -69,7 +68,7 @@ def word_hash(word: str) -> int:
         >>> hex(word_hash("lamp"))
         '0x6b04f701e315fc2a'
     """
-    return _WORDS[word]
+    return int.from_bytes(_WORDS[word], "little")
 
 
 def stir(x: UInt64[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
@@ -140,13 +139,18 @@ def signature(text: str, k: int, n: int) -> UInt64[np.ndarray, " n"]:
     x = polynomials(text.lower().split(), k, shorten=True)
     if not len(x):
         return np.full(n, MASK, np.uint64)
-    least = np.empty(n, np.uint64)
-    # A few functions at a time: what they compute stays in the cache of the processor.
-    for i in range(0, n, STEP):
+    least = np.full(n, MASK, np.uint64)
+    # Some shingles at a time, always in the same memory: so it stays in the cache of
+    # the processor. A row has all functions, since a minimum over rows is a single
+    # instruction for several of them, and one along a row is not.
+    table = np.empty((min(STEP, len(x)), n), np.uint64)
+    for i in range(0, len(x), STEP):
+        some = x[i : i + STEP, None]
+        h = table[: len(some)]
         # h_i(x) = a_i x + b_i mod 2^64
-        h = a[i : i + STEP, None] * x
-        h += b[i : i + STEP, None]
-        h.min(axis=1, out=least[i : i + STEP])
+        np.multiply(some, a, out=h)
+        h += b
+        np.minimum(least, h.min(axis=0), out=least)
     return least
 
 
@@ -168,9 +172,11 @@ def polynomials(words: list[str], k: int, *, shorten: bool) -> NDArray[np.uint64
     k = min(k, len(words)) if shorten else k
     if not 0 < k <= len(words):
         return np.empty(0, np.uint64)
-    hashed = np.fromiter(map(_WORDS.__getitem__, words), np.uint64, len(words))
+    # Bytes are joined faster than numbers of Python are turned into those of NumPy.
+    hashed = np.frombuffer(b"".join(map(_WORDS.__getitem__, words)), "<u8")
     # x = Σ_j h(w_j) c^(k - 1 - j), by Horner's rule over all runs at once
-    x = np.zeros(len(words) - k + 1, np.uint64)
-    for j in range(k):
-        x = x * np.uint64(BASE) + hashed[j : len(words) - k + 1 + j]
+    x = hashed[: len(words) - k + 1].astype(np.uint64)
+    for j in range(1, k):
+        x *= np.uint64(BASE)
+        x += hashed[j : len(words) - k + 1 + j]
     return stir(x)
