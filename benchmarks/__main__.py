@@ -14,7 +14,7 @@ LIMITS = {
     "gradients": 120,
     "training": 180,
     "sampling": 90,
-    "curation": 150,
+    "curation": 250,
     "start": 150,
     "gpu": 300,
 }

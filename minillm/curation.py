@@ -25,7 +25,8 @@ which the crawl has nothing.
 >>> from functools import partial
 >>> from statistics import fmean, median
 >>> from minillm.labs.bench import committed
->>> from minillm.labs.curation import LAB, closing_table, compare_stages, losses
+>>> from minillm.labs.curation import BASE, BUDGETS, KEEPS, LAB
+>>> from minillm.labs.curation import closing_table, compare_stages, gain, losses
 >>> results = committed(LAB)
 >>> compare = partial(compare_stages, results)
 
@@ -111,8 +112,10 @@ Against the exact pairs ([`alike`][minillm.corpus.duplicates.alike], slow and ce
 64 bands: 0 missed, 15782 false
 
 A false candidate costs one comparison of two signatures, a missed one stays in the text
-for good; so we take 32. [`Index`][minillm.corpus.duplicates.Index] keeps a page unless
-it is like one that it has kept:
+for good; so we take 32. If the crawl grows tenfold, its pairs become a hundred times as
+many; signatures and bands take [about ten times as long](speed.md#cleaning-a-crawl).
+[`Index`][minillm.corpus.duplicates.Index] keeps a page unless it is like one that it
+has kept:
 
 >>> index = Index(bands=32, threshold=0.5)
 >>> kept = [i for i, row in enumerate(signatures) if index.add(row) is None]
@@ -224,24 +227,55 @@ bulletins -1.61 ± 0.33
 
 # 5. Too clean
 
-The classifier ranks, so it can be asked for less: a quarter of the text, or 3 % of it.
-That is 31,000 tokens, which 400 steps read 13 times and 100 steps 3 times.
+The classifier ranks, so it can be asked for less: for half of the text, a quarter, a
+tenth, or 3 % of it. But the budget stays, so the less is left, the more often it is
+read. The lab tries this with two budgets, of 100 and of 400 steps. How often is each
+text read through?
 
->>> for steps in (100, 400):
-...     found = [
-...         losses(results, "tales", data="classified", keep=keep, steps=steps)
-...         for keep in (1.0, 0.25, 0.03)
-...     ]
-...     print(steps, "steps:", *(f"{fmean(runs):.2f}" for runs in found))
-100 steps: 3.12 3.15 3.17
-400 steps: 2.50 2.41 2.47
+>>> for keep in KEEPS:
+...     tokens, *_ = losses(results, "tokens", data="classified", keep=keep)
+...     read = (f"{steps * 16 * 64 / tokens:.1f}" for steps in BUDGETS)
+...     print(f"{keep:.0%} are {tokens:,} tokens, read", *read, "times")
+100% are 1,234,621 tokens, read 0.1 0.3 times
+50% are 587,629 tokens, read 0.2 0.7 times
+25% are 291,642 tokens, read 0.4 1.4 times
+10% are 115,992 tokens, read 0.9 3.5 times
+3% are 31,037 tokens, read 3.3 13.2 times
 
-At the larger budget the curve has a bottom: a quarter is better than everything, and
-3 % are worse than a quarter, since the model reads the same few tales again and again.
-At the smaller one, where nothing is read often, the three lie within 0.05. A threshold
-is therefore right for a budget, not for a corpus. Muennighoff et al. (2023,
-arXiv:2305.16264) measured it at scale: up to about four readings, repeated text is
-nearly as good as new.
+What a filter gains over keeping everything, in bits per byte of unseen tales:
+
+>>> for steps in BUDGETS:
+...     runs = {
+...         keep: [
+...             result for result in results if result["config"]
+...             == BASE | {"data": "classified", "keep": keep, "steps": steps}
+...         ]
+...         for keep in KEEPS
+...     }
+...     for keep in KEEPS[1:]:
+...         fall, half = gain(runs[1.0], runs[keep], "tales")
+...         print(f"{steps} steps, {keep:.0%}: {fall:+.2f} ± {half:.2f}")
+100 steps, 50%: +0.01 ± 0.14
+100 steps, 25%: -0.02 ± 0.06
+100 steps, 10%: -0.14 ± 0.04
+100 steps, 3%: -0.05 ± 0.18
+400 steps, 50%: +0.09 ± 0.05
+400 steps, 25%: +0.09 ± 0.07
+400 steps, 10%: +0.07 ± 0.04
+400 steps, 3%: +0.02 ± 0.01
+
+<div class="figure" markdown>
+
+--8<-- "images/curation-threshold.svg"
+
+</div>
+
+At the larger budget the curve has a bottom, at half or a quarter of the text; of the
+3 %, which it reads 13 times, the model has soon learned what there is. At the smaller
+budget no threshold gains anything that these runs could show, and a tenth loses. So the
+bottom moves: a threshold is right for a budget, not for a corpus. Muennighoff et al.
+(2023, arXiv:2305.16264) measured it at scale: up to about four readings, repeated text
+is nearly as good as new.
 
 # 6. Contamination: has it seen the test?
 
@@ -290,15 +324,8 @@ What does a share buy? The same budget, with 0, 10 and 50 % of bulletins:
 50%: tales 2.52, bulletins 0.25
 
 The first tenth is cheap: for 0.02 on the tales it buys 1.4 on the bulletins. The rest
-costs the tales more. Which exchange is fair, no loss can say. The usual dial is a
-temperature ([`mixture`][minillm.curation.mixture]): at 1 shares are proportional to
-sizes, and the higher it is, the more equal they become:
-
->>> for temperature in (1, 2, 5):
-...     print(temperature, mixture(words, temperature).round(2))
-1 [0.87 0.13]
-2 [0.72 0.28]
-5 [0.59 0.41]
+costs the tales more. Which exchange is fair, no loss can say. With more than two
+domains the usual dial is a temperature ([`mixture`][minillm.corpus.mixture.mixture]).
 
 # What it was worth
 
@@ -334,7 +361,8 @@ among them, and lists what it dropped and why ([`minillm.corpus.clean`][]).
 
 Language identification by a model, personal data, toxicity, and deduplication of single
 paragraphs or substrings (Lee et al. 2022, arXiv:2107.06499). The crawl is small and its
-dirt is ours; on a real one the shares differ, and so will the gains.
+dirt is ours; on a real one the shares differ, and so will the gains. Some real dirt,
+without truth, lies [on your own disk][minillm.corpus.duplicates].
 
 # References
 
@@ -345,25 +373,17 @@ arXiv:2107.06499. Muennighoff et al. 2023, arXiv:2305.16264. Penedo et al. 2024
 (FineWeb), arXiv:2406.17557.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-from jaxtyping import Float64, UInt64
+from jaxtyping import UInt64
 
 from minillm.corpus.contamination import contaminated
 from minillm.corpus.crawl import crawl, leaked_tales, unseen_tales
 from minillm.corpus.duplicates import (
-    BASE,
-    MASK,
     Index,
     alike,
     banding_curve,
     candidates,
     check_bands,
-    hash_family,
-    signature,
-    stir,
-    word_hash,
 )
 from minillm.corpus.extraction import (
     decode,
@@ -371,7 +391,16 @@ from minillm.corpus.extraction import (
     precision_recall,
     strip_tags,
 )
+from minillm.corpus.mixture import mixture
 from minillm.corpus.quality import RULES, Classifier, broken_rule
+from minillm.corpus.signatures import (
+    BASE,
+    MASK,
+    hash_family,
+    signature,
+    stir,
+    word_hash,
+)
 
 __all__ = [
     "RULES",
@@ -513,36 +542,3 @@ def lsh_candidates(
             pairs.update((i, j) for i in bucket)
             bucket.append(j)
     return pairs
-
-
-def mixture(tokens: Sequence[int], temperature: float) -> Float64[np.ndarray, " n"]:
-    r"""Turn the sizes of domains into the shares in which they are read.
-
-    $$p_i = \frac{n_i^{1 / T}}{\sum_j n_j^{1 / T}}$$
-
-    At $T = 1$ each domain is read in proportion to its size, and as $T$ grows all
-    become equal (Arivazhagan et al. 2019, arXiv:1907.05019).
-
-    Args:
-        tokens: $n_i$, the tokens of each domain, positive.
-        temperature: $T$, positive.
-
-    Returns:
-        $p_i$, which sum to one.
-
-    Raises:
-        ValueError: if a number is not positive.
-
-    Examples:
-        >>> [mixture([900, 100], t).round(2).tolist() for t in (1, 2, 100)]
-        [[0.9, 0.1], [0.75, 0.25], [0.51, 0.49]]
-    """
-    if temperature <= 0 or min(tokens) <= 0:
-        raise ValueError(
-            "sizes and the temperature must be positive; got "
-            f"{min(tokens)} and {temperature}: leave empty domains out"
-        )
-    # In logarithms, where n^(1 / T) cannot overflow at small T.
-    logs = np.log(np.array(tokens, np.float64)) / temperature
-    p = np.exp(logs - logs.max())
-    return p / p.sum()

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.corpus.contamination import gram_hashes
-from minillm.corpus.duplicates import alike, hash_family, stir
+from minillm.corpus.duplicates import alike
+from minillm.corpus.signatures import hash_family, stir
 from minillm.curation import (
     banding_curve,
     candidates,

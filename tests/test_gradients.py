@@ -412,6 +412,18 @@ def test_ids_with_decimals_are_refused(f):
         getattr(f, "__wrapped__", f)(np.ones((1, 3)), np.array([0.0]))
 
 
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int32"])
+def test_ids_of_any_integer_type_are_welcome(kind):
+    """Bytes of a text are uint8, and token files uint16."""
+    found = []
+    for ids in (IDS, IDS.astype(kind)):
+        x, table = Node(normal(2, 3, 4)), Node(normal(3, 4))
+        cross_entropy(add(x, embedding(table, ids)), ids).backward()
+        found.append((x.grad, table.grad))
+    for plain, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(plain, other)
+
+
 def test_a_second_backward_needs_a_second_forward():
     x = Node(normal(3))
     h = silu(x)

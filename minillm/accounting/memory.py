@@ -48,7 +48,11 @@ __all__ = [
 
 
 def saved_activations(
-    config: ModelConfig | Architecture, seq_len: int, *, fused_attention: bool = True
+    config: ModelConfig | Architecture,
+    seq_len: int,
+    *,
+    fused_attention: bool = True,
+    fused_norms: bool = False,
 ) -> dict[str, int]:
     r"""Count the numbers that one layer keeps for the backward pass, for each token.
 
@@ -71,10 +75,16 @@ def saved_activations(
     Written as in the formula, it keeps $H \cdot T$ weights for each token, and copies
     of keys and values for every query head: that is what ends long contexts.
 
+    PyTorch on a CPU composes a norm of smaller operations, which keep the input and the
+    normalized input. Differentiated as a whole, it needs only one of them and the
+    scale, $d + 1$ numbers: the other is a product of the two.
+
     Args:
         config: the shape of the model.
         seq_len: $T$, how many tokens in a sequence.
         fused_attention: whether attention runs in one fused kernel.
+        fused_norms: whether a norm is differentiated as a whole, as by a fused kernel
+            or on [the tape][minillm.training.layers.rms_norm].
 
     Returns:
         Numbers for each token of one layer, by what keeps them. A model with two
@@ -96,11 +106,16 @@ def saved_activations(
     if c.n_experts > 1:
         hidden += c.n_experts
     return {
-        "norms": 2 * (2 * c.d_model + 1),
+        "norms": 2 * _norm(c.d_model, fused_norms),
         "projections": 2 * c.d_model,
         "attention": attention,
         "ffn": c.d_model + hidden,
     }
+
+
+def _norm(d: int, fused: bool) -> int:
+    """What a norm keeps: its input, the normalized input, or one of them; a scale."""
+    return (1 if fused else 2) * d + 1
 
 
 @dataclass(frozen=True)
@@ -136,6 +151,7 @@ def training_memory(
     *,
     recompute: Recompute = False,
     fused_attention: bool = True,
+    fused_norms: bool = False,
     weight_bytes: float = 4,
     gradient_bytes: float = 4,
     optimizer_bytes: float = 8,
@@ -161,6 +177,7 @@ def training_memory(
             the rest again when its turn comes. Then one block at a time has all its
             activations.
         fused_attention: whether attention runs in one fused kernel.
+        fused_norms: whether a norm is differentiated as a whole.
         weight_bytes: for each parameter.
         gradient_bytes: for each parameter.
         optimizer_bytes: for each parameter; AdamW keeps two numbers.
@@ -211,11 +228,12 @@ def training_memory(
     )
     c = as_architecture(config)
     n, tokens = param_count(c).total, batch_size * seq_len
-    layer = sum(saved_activations(c, seq_len, fused_attention=fused_attention).values())
+    fused = {"fused_attention": fused_attention, "fused_norms": fused_norms}
+    layer = sum(saved_activations(c, seq_len, **fused).values())
     # A recomputed block keeps its input, $d$ numbers, which is among those counted for
     # its first norm; one block has them all.
     layers = (c.n_layers - 1) * c.d_model + layer if recompute else c.n_layers * layer
-    end = (2 * c.d_model + 1) + c.d_model + c.vocab_size
+    end = _norm(c.d_model, fused_norms) + c.d_model + c.vocab_size
     return TrainingMemory(
         weights=n * weight_bytes,
         gradients=n * gradient_bytes,

@@ -26,8 +26,26 @@ nor on how often the run was stopped.
 'mixed.txt:3'
 >>> folder.cleanup()
 
-Past one machine, `clean` takes an executor in the manner of `concurrent.futures`, such
-as `client.get_executor()` of Dask; a file is then the unit that a second start skips.
+# Past one machine
+
+`clean` takes any executor in the manner of `concurrent.futures` in place of processes
+of its own. The workers get records and return verdicts, so they need this package and
+nothing of your files. With Dask, whose workers may stand on other machines:
+
+```python
+from distributed import Client
+
+from minillm.corpus.clean import clean
+
+with Client("tcp://scheduler:8786") as client, client.get_executor() as executor:
+    clean(paths, "clean", executor=executor, workers=64)
+```
+
+A test does this with two workers, and compares the bytes with those of one process.
+`workers` says how many have work at a time, and with that how much is held in memory:
+twice as many batches of a mebibyte.
+
+# What it writes
 
 The folder holds `texts.jsonl`, which `minillm data prepare` reads; `dropped.jsonl`,
 with the name and the reason of everything that is not in it; and `report.json`, which
@@ -49,10 +67,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minillm.corpus.contamination import gram_hashes
-from minillm.corpus.duplicates import Index, signature
+from minillm.corpus.duplicates import Index
 from minillm.corpus.extraction import decode, extract_text
 from minillm.corpus.quality import broken_rule
 from minillm.corpus.records import Record, read_records
+from minillm.corpus.signatures import signature
 from minillm.files.writing import atomic_folder, atomic_write, locked
 from minillm.tokenizer.parallel import check_workers, map_in_order, processes
 

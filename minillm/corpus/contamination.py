@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Float64, UInt64
 
-from minillm.corpus.duplicates import polynomials
+from minillm.corpus.signatures import polynomials
 
 __all__ = ["contaminated", "gram_hashes"]
 

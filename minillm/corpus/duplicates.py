@@ -1,37 +1,52 @@
-r"""Near duplicates at speed: the same signatures and pairs, with the loops in NumPy.
+r"""Near duplicates at speed: the pairs worth comparing, by sorting and by a table.
 
-[`minillm.curation`][] writes MinHash down as it is defined, one shingle and one hash
-function at a time. The functions here give the same numbers. Unlike those,
+[`minillm.curation`][] finds candidate pairs as they are defined. The functions here
+give the same pairs. Unlike those,
 
-- [`signature`][minillm.corpus.duplicates.signature] never makes a shingle. Each
-  *word* is hashed once and remembered; the hash of a shingle is a polynomial in the
-  hashes of its words, computed for all shingles of a text at once;
 - [`candidates`][minillm.corpus.duplicates.candidates] sorts the bands instead of
   keeping a table of them;
 - [`Index`][minillm.corpus.duplicates.Index] never holds the texts, and decides about
   each when it comes.
 
+Both work on the [signatures][minillm.corpus.signatures.signature] of texts:
+
+>>> from minillm.corpus.signatures import signature
 >>> a = "the old street lamp had served for many many years and now it was to retire"
->>> b = a.replace("retire", "rest")
->>> one, two = signature(a, 3, 128), signature(b, 3, 128)
->>> len(one), 0.7 < float((one == two).mean()) < 1
-(128, True)
+>>> texts = [a, a.replace("retire", "rest"), "it rained all day long in the old street"]
+>>> signatures = np.stack([signature(text, 2, 128) for text in texts])
+>>> candidates(signatures, bands=32)
+{(0, 1)}
 
-# One hash of 64 bits, for ever the same
+[`alike`][minillm.corpus.duplicates.alike] is the oracle: slow, and exact.
 
-Python's `hash` of a string differs from process to process, so that nobody can attack
-a server's tables; a signature written by one process would be worthless to the next.
-Here a word has the first eight bytes of its BLAKE2b digest. The family of hash
-functions is $h_i(x) = a_i x + b_i \bmod 2^{64}$ with odd $a_i$: each is a permutation
-of the 64-bit numbers, and costs one multiplication. Its quality rests on $x$, which is
-therefore stirred once ([`stir`][minillm.corpus.duplicates.stir], the finalizer of
-MurmurHash3).
+# Real dirt, without truth
+
+The dirt of [our crawl][minillm.corpus.crawl] is made, so you may doubt it. On your disk
+lies some that is not: the licences of the Python packages that are installed there.
+Many are one text with another name and another year. How many are left if the same ones
+go, and how many if similar ones go, too?
+
+>>> from importlib.metadata import distributions
+>>> def licences():
+...     for package in distributions():
+...         for file in package.files or ():
+...             path = package.locate_file(file)
+...             if "LICENSE" in file.name.upper() and path.is_file():
+...                 yield path.read_text(encoding="utf-8", errors="replace")
+>>> texts = list(licences())
+>>> index = Index(bands=32, threshold=0.5)
+>>> unlike = sum(index.add(signature(text, 5, 128)) is None for text in texts)
+>>> unlike <= len(set(texts)) <= len(texts)
+True
+
+Print the three numbers, and look at a few pairs. Nobody wrote down which of them are
+copies, so you have to judge for yourself, as with any real crawl.
+
+**Told in** [`minillm.curation`][].
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import UInt64
@@ -42,152 +57,8 @@ __all__ = [
     "alike",
     "banding_curve",
     "candidates",
-    "hash_family",
-    "polynomials",
-    "signature",
-    "stir",
-    "word_hash",
+    "check_bands",
 ]
-
-# The base of the polynomial: odd, and otherwise any number without a pattern.
-BASE = 0x9E3779B97F4A7C15
-MASK = (1 << 64) - 1
-STEP = 32
-
-
-class _Words(dict[str, int]):
-    """The hashes of words that came lately; a `dict` is faster than `lru_cache`."""
-
-    def __missing__(self, word: str) -> int:
-        if len(self) > 1 << 18:
-            self.clear()
-        data = word.encode("utf-8", errors="surrogatepass")
-        digest = hashlib.blake2b(data, digest_size=8).digest()
-        self[word] = int.from_bytes(digest, "little")
-        return self[word]
-
-
-_WORDS = _Words()
-
-
-def word_hash(word: str) -> int:
-    """Hash a word.
-
-    Args:
-        word: the word.
-
-    Returns:
-        64 bits that look random, the same in every process.
-
-    Examples:
-        >>> hex(word_hash("lamp"))
-        '0x6b04f701e315fc2a'
-    """
-    return _WORDS[word]
-
-
-def stir(x: UInt64[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
-    """Make every bit of a number depend on every other; one to one.
-
-    Args:
-        x: the numbers.
-
-    Returns:
-        As many numbers.
-
-    Examples:
-        >>> stir(np.array([0, 1, 2], np.uint64)).tolist()
-        [0, 12994781566227106604, 4233148493373801447]
-    """
-    x = (x ^ (x >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    x = (x ^ (x >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return x ^ (x >> np.uint64(33))
-
-
-@lru_cache
-def hash_family(n: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    r"""Choose the hash functions $h_i(x) = a_i x + b_i \bmod 2^{64}$, once for all.
-
-    A longer family begins with the shorter one.
-
-    Args:
-        n: how many, at least one.
-
-    Returns:
-        The $a_i$, all odd, and the $b_i$.
-
-    Raises:
-        ValueError: if `n` is not positive.
-
-    Examples:
-        >>> (hash_family(4)[0] == hash_family(8)[0][:4]).all()
-        np.True_
-    """
-    if n < 1:
-        raise ValueError(f"a signature needs at least one hash function; got n = {n}")
-    i = np.arange(1, n + 1, dtype=np.uint64)
-    return stir(2 * i) | np.uint64(1), stir(2 * i + np.uint64(1))
-
-
-def signature(text: str, k: int, n: int) -> UInt64[np.ndarray, " n"]:
-    r"""Compute `minhash(shingles(text, k), n)`, without making the shingles.
-
-    Args:
-        text: the text.
-        k: words in a shingle, at least one.
-        n: how many hash functions.
-
-    Returns:
-        For each hash function the least value over all shingles; $2^{64} - 1$
-        everywhere for a text without words.
-
-    Raises:
-        ValueError: if `k` or `n` is not positive.
-
-    Examples:
-        >>> signature("a b c", 2, 4).shape
-        (4,)
-    """
-    if k < 1:
-        raise ValueError(f"a shingle has at least one word; got k = {k}")
-    a, b = hash_family(n)
-    x = polynomials(text.lower().split(), k, shorten=True)
-    if not len(x):
-        return np.full(n, MASK, np.uint64)
-    least = np.empty(n, np.uint64)
-    # A few functions at a time: what they compute stays in the cache of the processor.
-    for i in range(0, n, STEP):
-        # h_i(x) = a_i x + b_i mod 2^64
-        h = a[i : i + STEP, None] * x
-        h += b[i : i + STEP, None]
-        h.min(axis=1, out=least[i : i + STEP])
-    return least
-
-
-def polynomials(words: list[str], k: int, *, shorten: bool) -> NDArray[np.uint64]:
-    """Hash each run of k words.
-
-    Args:
-        words: the words.
-        k: how many make a run.
-        shorten: whether fewer words make one run; otherwise they make none.
-
-    Returns:
-        A hash for each run, in the order of the text.
-
-    Examples:
-        >>> len(polynomials(["a", "b", "c"], 2, shorten=False))
-        2
-    """
-    k = min(k, len(words)) if shorten else k
-    if not 0 < k <= len(words):
-        return np.empty(0, np.uint64)
-    hashed = np.fromiter(map(_WORDS.__getitem__, words), np.uint64, len(words))
-    # x = Σ_j h(w_j) c^(k - 1 - j), by Horner's rule over all runs at once
-    x = np.zeros(len(words) - k + 1, np.uint64)
-    for j in range(k):
-        x = x * np.uint64(BASE) + hashed[j : len(words) - k + 1 + j]
-    return stir(x)
 
 
 def alike(sets: Sequence[set[str]], least: float) -> set[tuple[int, int]]:

@@ -45,7 +45,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-from minillm.corpus.duplicates import word_hash
+from minillm.corpus.signatures import word_hash
 
 __all__ = ["RULES", "Classifier", "Measures", "Rule", "broken_rule"]
 

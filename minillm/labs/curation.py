@@ -52,6 +52,8 @@ from minillm.train import TrainConfig, bits_per_byte, evaluate, train
 
 __all__ = [
     "BASE",
+    "BUDGETS",
+    "KEEPS",
     "LAB",
     "closing_table",
     "compare_stages",
@@ -70,6 +72,8 @@ BASE: Config = {
     "copies": 0,
     "bulletins": 0.1,
 }
+# Of the third experiment: steps, and shares of the text.
+BUDGETS, KEEPS = (100, 400), (1.0, 0.5, 0.25, 0.1, 0.03)
 # Nineteen of twenty means of so few runs lie within ± this, times their error.
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 
@@ -155,8 +159,8 @@ def _points(quick: bool) -> list[Point]:
     leaks = [BASE | {"data": "leak", "copies": n} for n in (10, 40)]
     cleaner = [
         BASE | {"data": "classified", "keep": keep, "steps": steps}
-        for steps in (100, 400)
-        for keep in (1.0, 0.25, 0.03)
+        for steps in BUDGETS
+        for keep in KEEPS
     ]
     mixtures = [
         BASE | {"data": "mixed", "bulletins": share} for share in (0.0, 0.1, 0.5)

@@ -36,9 +36,10 @@ from numpy.typing import NDArray
 from minillm.corpus import dirt
 from minillm.corpus.contamination import contaminated
 from minillm.corpus.crawl import Page, crawl, leaked_tales, unseen_tales
-from minillm.corpus.duplicates import Index, signature
+from minillm.corpus.duplicates import Index
 from minillm.corpus.extraction import decode, extract_text, strip_tags
 from minillm.corpus.quality import Classifier, broken_rule
+from minillm.corpus.signatures import signature
 
 __all__ = [
     "STAGES",

@@ -15,15 +15,11 @@ it is the loss of this course. With the natural logarithm its unit is the *nat*.
 # The gradient, by hand
 
 In a small model the loss is a tenth of the work: $V$ logits at every position, and
-automatic differentiation passes over all of them many times. On paper the derivative
-with respect to the logit $x_j$, for the target $y$, is one short line:
-
-$$\frac{\partial}{\partial x_j} \Bigl(\ln \sum_k e^{x_k} - x_y\Bigr)
-= \frac{e^{x_j}}{\sum_k e^{x_k}} - [j = y] = p_j - [j = y].$$
-
-The probability that the model gave, minus the one that would have been right. This is
-what learning does to the logits: each is pushed down by the probability it claimed, and
-only that of the target is pushed up.
+automatic differentiation passes over all of them many times. You know
+[from the tape][minillm.training.layers.cross_entropy] what it comes to for the target
+$y$: $p_j - [j = y]$, the probability that the model gave, minus the one that would have
+been right. This is what learning does to the logits: each is pushed down by the
+probability it claimed, and only that of the target is pushed up.
 
 >>> import math, torch
 >>> logits = torch.zeros(1, 4, requires_grad=True)  # a quarter for each of four tokens

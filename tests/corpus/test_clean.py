@@ -16,8 +16,9 @@ from minillm.corpus import clean as clean_module
 from minillm.corpus import records
 from minillm.corpus.clean import Settings, clean
 from minillm.corpus.crawl import crawl, leaked_tales
-from minillm.corpus.duplicates import Index, signature
+from minillm.corpus.duplicates import Index
 from minillm.corpus.records import read_records, write_warc
+from minillm.corpus.signatures import signature
 from minillm.data import andersen, read_documents, stream_documents
 
 PAGES = crawl()[:200]
