@@ -5,23 +5,24 @@ five ways, and three examples before it can stand in six orders. None of them is
 right one. How far does the score move, and is that much, beside what the choice of
 questions moves it?
 
-The questions are made by a seeded rule, a sum and four possible results:
+The questions are made by a seeded rule:
 
 >>> question(0)
-Sum(a=76, b=9, choices=(85, 84, 86, 95))
+Sum(a=9, b=9)
 >>> for wording in WORDINGS:
-...     print(wording.format(a=76, b=9))
-76 + 9 =
-76 plus 9 is
-Question: What is 76 + 9? Answer:
-The sum of 76 and 9 is
-If you add 9 to 76, you get
+...     print(wording.format(a=9, b=9))
+9 + 9 =
+9 plus 9 is
+Question: What is 9 + 9? Answer:
+The sum of 9 and 9 is
+If you add 9 to 9, you get
 
-A model is right if it finds the right result the most likely of the four
-([`score_choices`][minillm.inference.choices.score_choices]).
+A model is right if it continues greedily with the result, and no further digit
+([`says`][minillm.labs.wordings.says]).
 
 `python -m minillm.labs.wordings MODEL` measures a run or any model that
-[`minillm.hub`][] reads, some minutes for SmolLM2. **Told in** [`minillm.evaluation`][].
+[`minillm.hub`][] reads, in a minute for SmolLM2. **Told in**
+[`minillm.evaluation`][].
 """
 
 import argparse
@@ -37,10 +38,19 @@ from minillm.bpe import BPETokenizer
 from minillm.files.opening import open_model
 from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
-from minillm.inference.choices import score_choices
 from minillm.model import TransformerLM
 
-__all__ = ["ORDERS", "WORDINGS", "Sum", "committed_answers", "measure", "question"]
+__all__ = [
+    "ORDERS",
+    "WORDINGS",
+    "Sum",
+    "committed_answers",
+    "measure",
+    "question",
+    "says",
+    "with_examples",
+    "worded",
+]
 
 WORDINGS = (
     "{a} + {b} =",
@@ -50,7 +60,7 @@ WORDINGS = (
     "If you add {b} to {a}, you get",
 )
 """Five prompts for one sum."""
-EXAMPLES = ((12, 5), (38, 4), (26, 8))
+EXAMPLES = ((10, 1), (2, 10), (10, 10))
 ORDERS = tuple(permutations(EXAMPLES))
 """The six orders of three solved sums that stand before the question."""
 QUESTIONS = 40
@@ -60,29 +70,26 @@ class Sum(NamedTuple):
     """A question.
 
     Attributes:
-        a: the first number.
+        a: the first number, from 1 to 9.
         b: the second.
-        choices: four results, the first of them right.
     """
 
     a: int
     b: int
-    choices: tuple[int, int, int, int]
 
 
 def question(number: int) -> Sum:
     """Make a question, the same one for the same number.
 
     Args:
-        number: which.
+        number: which, from 0 to 80; no two are the same.
 
     Returns:
         The question.
     """
-    random = torch.Generator().manual_seed(number)
-    a = int(torch.randint(11, 80, (1,), generator=random))
-    b = int(torch.randint(2, 10, (1,), generator=random))
-    return Sum(a, b, (a + b, a + b - 1, a + b + 1, a + b + 10))
+    order = torch.randperm(81, generator=torch.Generator().manual_seed(0))
+    a, b = divmod(int(order[number]), 9)
+    return Sum(a + 1, b + 1)
 
 
 def worded(wording: str) -> Callable[[Sum], str]:
@@ -108,10 +115,53 @@ def with_examples(order: Sequence[tuple[int, int]]) -> Callable[[Sum], str]:
 
     Examples:
         >>> with_examples([(1, 2), (3, 3)])(question(0))
-        '1 + 2 = 3\n3 + 3 = 6\n76 + 9 ='
+        '1 + 2 = 3\n3 + 3 = 6\n9 + 9 ='
     """
     shown = "".join(f"{a} + {b} = {a + b}\n" for a, b in order)
     return lambda sum_: f"{shown}{sum_.a} + {sum_.b} ="
+
+
+@torch.inference_mode()
+def says(
+    model: TransformerLM,
+    tokenizer: BPETokenizer,
+    prompts: Sequence[str],
+    answers: Sequence[str],
+) -> list[bool]:
+    """Does a model, greedily, continue each prompt with its answer, and end it there?
+
+    One pass is enough: as long as every token of the answer is the likeliest, what was
+    read is what the model itself would have written.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        prompts: what comes before.
+        answers: what should come, digits at its end.
+
+    Returns:
+        For each, whether it does and goes on with something other than a digit.
+
+    Raises:
+        ValueError: if a prompt ends within a token of the whole.
+    """
+    heads = [[*tokenizer.begin_ids, *tokenizer.encode(prompt)] for prompt in prompts]
+    wholes = [
+        [*tokenizer.begin_ids, *tokenizer.encode(prompt + answer)]
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    ids = torch.zeros(len(wholes), max(map(len, wholes)), dtype=torch.long)
+    for row, whole in zip(ids, wholes, strict=True):
+        row[: len(whole)] = torch.tensor(whole)  # what stands after is never read
+    right = []
+    said = model(ids).argmax(-1).tolist()
+    for prompt, head, whole, row in zip(prompts, heads, wholes, said, strict=True):
+        if whole[: len(head)] != head:
+            raise ValueError(f"{prompt!r:.40} ends within a token: end it with a word")
+        *same, after = row[len(head) - 1 : len(whole)]
+        ends = not tokenizer.decode([after])[:1].isdigit()
+        right.append(same == whole[len(head) :] and ends)
+    return right
 
 
 def measure(
@@ -131,15 +181,9 @@ def measure(
     Returns:
         1 for each right answer, 0 for each wrong one.
     """
-    right = []
-    for number in range(n):
-        asked = question(number)
-        choices = [f" {choice}" for choice in asked.choices]
-        scores = score_choices(
-            model, tokenizer, prompt(asked), choices, begin_ids=tokenizer.begin_ids
-        )
-        right.append(int(scores.best() == 0))
-    return right
+    asked = [question(number) for number in range(n)]
+    answers = [f" {each.a + each.b}" for each in asked]
+    return [*map(int, says(model, tokenizer, [*map(prompt, asked)], answers))]
 
 
 def committed_answers(name: str) -> dict[str, list[list[int]]]:

@@ -30,7 +30,7 @@ def test_learned_are_the_answer_and_its_end_and_nothing_else():
 
 def test_old_text_costs_nothing():
     cost = compute(BASE)
-    assert compute(BASE | {"old": 0.5, "demonstrations": 100}) == cost
+    assert compute(BASE | {"old": 0.5, "demonstrations": 30}) == cost
     assert cost.tuning == 100 * training_flops(SHAPE, 32, 47)
     assert LAB.flops(BASE) == sum(cost)
 
