@@ -86,7 +86,38 @@ Both are standard deviations of one score, and add up as squares. A handful of
 demonstrations makes very different models; an interval from one of them, over however
 many questions, would have claimed a precision that does not exist.
 
-# 5. What counts as an answer?
+# 5. The wording is a sample, too
+
+Another prompt is another test. SmolLM2 (135 million weights) was asked forty sums of
+two numbers below ten, in five wordings ([`minillm.labs.wordings`][]), from "9 + 9 =" to
+"If you add 9 to 9, you get". The share of right answers to each wording:
+
+>>> from minillm.labs.wordings import committed_answers
+>>> asked = committed_answers("SmolLM2-135M-Instruct.Q4_1")
+>>> [round(sum(right) / 40, 2) for right in asked["wordings"]]
+[0.15, 0.12, 0.15, 0.25, 0.45]
+
+The best has more than three times the right answers of the worst. Which of them is the
+score of this model? If you try some and report the best, you have chosen your result.
+And with three solved sums before the question, in each of their six orders:
+
+>>> [round(sum(right) / 40, 2) for right in asked["orders"]]
+[0.55, 0.72, 0.8, 0.8, 0.65, 0.7]
+
+The examples help, and their order, which carries no information, moves the score by up
+to 25 points (so Lu et al. 2022, arXiv:2104.08786, of larger models). Wordings and
+orders can take the place of seeds in the same function:
+
+>>> for kind in ("wordings", "orders"):
+...     s = spread(asked[kind])
+...     print(f"{kind}: {s.mean:.2f}, ways {s.seeds:.3f}, questions {s.questions:.3f}")
+wordings: 0.23, ways 0.135, questions 0.038
+orders: 0.70, ways 0.095, questions 0.056
+
+Here which words were chosen matters more than which questions. Say how you asked, and
+ask in several ways.
+
+# 6. What counts as an answer?
 
 *Exact match* lets the model write and compares. *Likelihood of choices* never lets it
 write: it computes $\ln p(\text{choice} \mid \text{prompt})$ for each of the choices and
@@ -117,7 +148,7 @@ chance, 0 is guessing and 1 is perfect:
 >>> round(chance_corrected(0.45, 4), 2), round(chance_corrected(0.55, 2), 2)
 (0.27, 0.1)
 
-# 6. Several tries
+# 7. Several tries
 
 With $k$ tries, what counts is whether *one* is right: `pass@k`. Estimated from $n$
 samples, $c$ of them right, the obvious $1 - (1 - c/n)^k$ is wrong on average: a square
@@ -131,7 +162,7 @@ probability 0.1, for $k = 10$:
 >>> round(1 - (1 - p) ** k, 3), round(naive, 3), round(unbiased, 3)
 (0.651, 0.494, 0.651)
 
-# 7. A judge has a taste
+# 8. A judge has a taste
 
 Where no program can check an answer, another model compares two of them. Such judges
 like length (Dubois et al. 2024, arXiv:2404.04475). Here is one whose taste is known,
@@ -151,17 +182,16 @@ the training text; chapter 9 measures how many do.
 
 # What we leave out
 
-The wording of a prompt and the order of examples in it: another wording is another
-test, and several wordings are a sample like several seeds. Correction for many
-comparisons: the best of twenty runs is better by luck alone. Ratings from many pairs
-(Elo). Calibration. Evaluation by people.
+Correction for many comparisons: the best of twenty runs is better by luck alone.
+Ratings from many pairs (Elo). Calibration. Evaluation by people.
 
 # References
 
 Chen et al. 2021, arXiv:2107.03374, equation 1. Dubois et al. 2024, arXiv:2404.04475.
 Efron 1979, *Bootstrap methods*, Annals of Statistics 7. Holtzman et al. 2021,
-arXiv:2104.08315. Miller 2024, *Adding error bars to evals*, arXiv:2411.00640. Wilson
-1927, Journal of the American Statistical Association 22.
+arXiv:2104.08315. Lu et al. 2022, arXiv:2104.08786. Miller 2024, *Adding error bars to
+evals*, arXiv:2411.00640. Wilson 1927, Journal of the American Statistical Association
+22.
 """
 
 import math

@@ -13,7 +13,10 @@ __all__ = ["lab"]
 
 def lab(
     name: Annotated[
-        str, typer.Argument(help="context, curation, digits, posttraining or scaling.")
+        str,
+        typer.Argument(
+            help="context, curation, digits, forgetting, posttraining or scaling."
+        ),
     ],
     quick: Annotated[
         bool, typer.Option("--quick", help="A reduced version, of a few minutes.")
@@ -40,10 +43,11 @@ def lab(
     from rich.console import Console
 
     from minillm.emergence import LABS
-    from minillm.labs import posttraining
+    from minillm.labs import forgetting, posttraining
     from minillm.labs.bench import change, run_lab
 
-    labs = LABS | {"posttraining": posttraining.LAB}
+    after = (forgetting.LAB, posttraining.LAB)
+    labs = LABS | {lab.name: lab for lab in after}
     if name not in labs:
         raise ValueError(f"no lab {name!r}: there are {', '.join(labs)}")
     chosen = labs[name]

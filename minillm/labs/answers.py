@@ -4,9 +4,9 @@ r"""Questions whose answers a program can check.
 person cannot; a second model could, and would be wrong sometimes. Is there anything
 that a machine can check without doubt?
 
-Plenty: sums, proofs, programs with tests. Here are two tasks that a model of a
-hundred thousand weights learns in a minute, each a short text. The prompt ends with a
-colon, the answer with a full stop, and the answer is worth 1 or 0.
+Plenty: sums, proofs, programs with tests. Here are tasks that a model of a hundred
+thousand weights learns in a minute, each a short text. The prompt ends with a colon,
+the answer with a full stop, and the answer is worth 1 or 0.
 
 *sort*: six digits; the answer has the same digits in order. There is one right answer,
 and one rule for all problems:
@@ -20,6 +20,21 @@ little to do with those of the next:
 
 >>> [TASKS["split"].right("31-47:", answer) for answer in ("9859.", "99913.", "9967.")]
 [True, True, False]
+
+Sorting has a rule and one right answer, splitting has many right answers and hardly a
+rule: they differ in two respects. Two more tasks keep the one and change the other.
+
+*parity*: six digits; the answer has the same digits, the even ones first, in any order.
+One rule for all problems, and up to 36 right answers to each:
+
+>>> [TASKS["parity"].right("593214:", answer) for answer in ("243951.", "425193.")]
+[True, True]
+
+*table*: a number from 000 to 999; the answer is a digit, chosen at random for each
+number once and for all. One right answer, and no rule: a thousand separate facts.
+
+>>> [TASKS["table"].solve(f"{n:03d}:", torch.Generator()) for n in range(4)]
+['5.', '6.', '9.', '2.']
 
 **A verifier is a program, and has the mistakes of programs.** The two below check less
 than they should. What a model makes of that is told in [`minillm.posttraining`][].
@@ -123,6 +138,26 @@ def _is_split(problem: str, answer: str) -> bool:
     )
 
 
+def _by_parity(problem: str, chance: Chance) -> str:
+    digits = [problem[i] for i in torch.randperm(6, generator=chance)]
+    return "".join(sorted(digits, key=lambda digit: int(digit) % 2)) + "."
+
+
+def _is_by_parity(problem: str, answer: str) -> bool:
+    odd = [int(digit) % 2 for digit in answer[:-1] if digit.isdigit()]
+    same = sorted(answer[:-1]) == sorted(problem[:-1])
+    return answer.endswith(".") and same and odd == sorted(odd)
+
+
+@cache
+def _table() -> list[int]:
+    return torch.randint(10, (1000,), generator=Chance().manual_seed(7)).tolist()
+
+
+def _looked_up(problem: str) -> str:
+    return f"{_table()[int(problem[:-1])]}."
+
+
 TASKS = {
     "sort": Task(
         prompt=7,
@@ -139,6 +174,22 @@ TASKS = {
         problem=_new_split,
         solve=_split,
         right=_is_split,
+    ),
+    "parity": Task(
+        prompt=7,
+        answer=7,
+        held_out=300,
+        problem=lambda chance: f"{_below(10**6, chance):06d}:",
+        solve=_by_parity,
+        right=_is_by_parity,
+    ),
+    "table": Task(
+        prompt=4,
+        answer=2,
+        held_out=300,
+        problem=lambda chance: f"{_below(1000, chance):03d}:",
+        solve=lambda problem, chance: _looked_up(problem),
+        right=lambda problem, answer: answer == _looked_up(problem),
     ),
 }
 """The tasks by name."""

@@ -30,6 +30,7 @@ from minillm.labs.answers import (
     pack,
     reward,
 )
+from minillm.labs.judges import JUDGED, Judge
 from minillm.model import TransformerLM
 from minillm.train import AdamW, clip_gradients, cosine_schedule
 from minillm.training.divergence import kl_estimates
@@ -81,6 +82,8 @@ class Learner:
 
     Attributes:
         model: the model.
+        agreement: of how many pairs its learned reward, if it has one, prefers the
+            right answer.
 
     Examples:
         >>> config = {"task": "sort", "samples": 3, "temperature": 1.0}
@@ -96,6 +99,7 @@ class Learner:
         self.model = TransformerLM(shape(config["task"]))
         self.chance = torch.Generator().manual_seed(seed)
         self.weights = list(self.model.parameters())
+        self.agreement: float | None = None
         self.restart()
 
     def restart(self) -> None:
@@ -208,16 +212,17 @@ def policy(learner: Learner, reference: TransformerLM) -> list[list[float]]:
         nats per answer, share of groups whose rewards are all equal.
     """
     c, curve, silent = learner.config, [], 0
+    judge = learned_judge(learner) if c["reward"] == "learned" else None
     for done in range(1, c["rounds"] + 1):
         problems = draw_problems(c["task"], c["prompts"], learner.chance)
         samples, answers = learner.sample(problems)
-        truth, rewards = (
-            torch.tensor([
-                [reward(name, c["task"], p, a) for a in row]
-                for p, row in zip(problems, answers, strict=True)
-            ])
-            for name in ("exact", c["reward"])
-        )
+        truth = _rewards("exact", c["task"], problems, answers)
+        if judge is None:
+            rewards = _rewards(c["reward"], c["task"], problems, answers)
+        else:
+            with torch.no_grad():
+                scores = judge.scores(samples.ids, samples.mask)
+            rewards = scores.view(len(problems), -1)
         advantages = _advantages(rewards + c["shift"], c["baseline"]).flatten()
         silent = 0 if advantages.any() else silent + 1
         if silent == SILENT:
@@ -251,15 +256,27 @@ def policy(learner: Learner, reference: TransformerLM) -> list[list[float]]:
                 new, old[kept], advantages[kept], mask[kept], c["clip"], each
             )
             if c["kl"]:
-                k3 = kl_estimates(new, there)[1]
-                loss = loss + c["kl"] * k3[mask].mean()
+                k1, k3 = kl_estimates(new, there)
+                estimate = k1 if c.get("kl_by") == "k1" else k3
+                loss = loss + c["kl"] * estimate[mask].mean()
             learner.step(loss, c["lr"], c["rounds"] * c["updates"])
     return curve
+
+
+def _rewards(
+    name: str, task: str, problems: list[str], answers: list[list[str]]
+) -> Float[Tensor, "groups size"]:
+    return torch.tensor([
+        [reward(name, task, p, a) for a in row]
+        for p, row in zip(problems, answers, strict=True)
+    ])
 
 
 def _advantages(
     rewards: Float[Tensor, "groups size"], baseline: str
 ) -> Float[Tensor, "groups size"]:
+    if not rewards.isfinite().all():
+        raise ValueError("a reward is not a finite number: look at the verifier")
     if baseline == "none":
         return rewards
     if baseline == "batch":
@@ -267,12 +284,12 @@ def _advantages(
     return group_advantages(rewards, scale=baseline == "scaled")
 
 
-def _collect(learner: Learner) -> list[tuple[str, list[str], list[str]]]:
-    """For each problem of a round, the right and the wrong answers."""
+def _collect(learner: Learner, n: int) -> list[tuple[str, list[str], list[str]]]:
+    """For each of `n` problems, the right and the wrong answers."""
     c, found = learner.config, []
-    for start in range(0, c["prompts"], 256):
-        n = min(256, c["prompts"] - start)
-        problems = draw_problems(c["task"], n, learner.chance)
+    for start in range(0, n, 256):
+        n_now = min(256, n - start)
+        problems = draw_problems(c["task"], n_now, learner.chance)
         for p, row in zip(problems, learner.sample(problems)[1], strict=True):
             right = [a for a in row if TASKS[c["task"]].right(p, a)]
             found.append((p, right, [a for a in row if a not in right]))
@@ -291,7 +308,9 @@ def own(learner: Learner, reference: TransformerLM) -> list[list[float]]:
     """
     c, curve = learner.config, []
     for done in range(1, c["rounds"] + 1):
-        pairs = [(p, a) for p, right, _ in _collect(learner) for a in right]
+        pairs = [
+            (p, a) for p, right, _ in _collect(learner, c["prompts"]) for a in right
+        ]
         _need(pairs)
         share = len(pairs) / (c["prompts"] * c["samples"])
         curve.append([done, round(share, 4)])
@@ -314,17 +333,11 @@ def pairs(learner: Learner, reference: TransformerLM) -> list[list[float]]:
     for done in range(c["rounds"]):
         start = TransformerLM(learner.model.config)
         start.load_state_dict(learner.model.state_dict())
-        triples = [
-            (p, a, b)
-            for p, right, wrong in _collect(learner)
-            for a, b in zip(right, wrong, strict=False)
-        ]
-        _need(triples)
-        sides = [pack(c["task"], [(t[0], t[i]) for t in triples]) for i in (1, 2)]
+        sides = _sides(learner, c["prompts"])
         with torch.no_grad():
             refs = [_whole(start, *side) for side in sides]
         for step in range(c["updates"]):
-            i = torch.randint(len(triples), (BATCH,), generator=learner.chance)
+            i = torch.randint(len(sides[0][0]), (BATCH,), generator=learner.chance)
             new = [_whole(learner.model, ids[i], mask[i]) for ids, mask in sides]
             loss = dpo_loss(new[0], new[1], refs[0][i], refs[1][i], c["beta"])
             fell = (new[0] < refs[0][i]).double().mean()
@@ -334,6 +347,44 @@ def pairs(learner: Learner, reference: TransformerLM) -> list[list[float]]:
                 curve.append([at, *(round(x.item(), 4) for x in row)])
             learner.step(loss, c["lr"], c["rounds"] * c["updates"])
     return curve
+
+
+def _sides(
+    learner: Learner, n: int
+) -> list[tuple[Int[Tensor, "pairs seq"], Bool[Tensor, "pairs seq"]]]:
+    """Sample answers to `n` problems: the right ones, and a wrong one beside each."""
+    triples = [
+        (p, a, b)
+        for p, right, wrong in _collect(learner, n)
+        for a, b in zip(right, wrong, strict=False)
+    ]
+    _need(triples)
+    task = learner.config["task"]
+    return [pack(task, [(t[0], t[i]) for t in triples]) for i in (1, 2)]
+
+
+def learned_judge(learner: Learner) -> Judge:
+    """Train a reward model on pairs of the learner's own answers, right beside wrong.
+
+    Args:
+        learner: the model that answers; its configuration says how many pairs are
+            `judged`. Of how many other pairs the reward model prefers the right answer
+            is noted in its `agreement`.
+
+    Returns:
+        The reward model.
+    """
+    chosen, rejected = _sides(learner, JUDGED)
+    n = learner.config["judged"]
+    judge = Judge(learner.model)
+    judge.learn(
+        (chosen[0][:n], chosen[1][:n]),
+        (rejected[0][:n], rejected[1][:n]),
+        learner.chance,
+    )
+    rest = (chosen[0][n:], chosen[1][n:]), (rejected[0][n:], rejected[1][n:])
+    learner.agreement = round(judge.agreement(*rest), 4)
+    return judge
 
 
 def _need(found: Sized) -> None:

@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 
 from minillm.flops import aligned, forward_flops, training_flops
 from minillm.inference.tries import pass_at_k
+from minillm.labs import judges
 from minillm.labs.answers import TASKS, held_out
 from minillm.labs.bench import Config, Lab, Point, by_config, committed, plan
 from minillm.labs.learners import BATCH, METHODS, Learner, fine_tuned, shape
@@ -81,13 +82,18 @@ CHANGES: dict[str, Config] = {
     "no baseline, 1 and 2": {"baseline": "none", "shift": 1.0},
     "own, eight rounds": OWN,
     "own, one round": OWN | ONCE | {"updates": 800},
+    "KL 0.1": {"kl": 0.1},
     "in order": {"reward": "in order"},
     "in order, KL 0.1": {"reward": "in order", "kl": 0.1},
+    "in order, KL 0.1 by k1": {"reward": "in order", "kl": 0.1, "kl_by": "k1"},
     "each position": {"reward": "each position"},
+    "learned reward": {"reward": "learned", "judged": 512, "rounds": 60},
     "pairs": ONCE | {"method": "pairs", "updates": 200, "lr": 3e-4},
     "unended": {"rounds": 0, "learn": "unended"},
     "four updates": {"updates": 4},
     "four updates, no clip": {"updates": 4, "clip": None},
+    "sixteen updates": {"rounds": 25, "updates": 16},
+    "sixteen updates, no clip": {"rounds": 25, "updates": 16, "clip": None},
     "baseline of the group": {"baseline": "group"},
     "baseline of the batch": {"baseline": "batch"},
     "sampled at 0.5": {"temperature": 0.5},
@@ -95,6 +101,8 @@ CHANGES: dict[str, Config] = {
     "split, mean over sequences": SPLIT | {"mean": "sequences"},
     "policy, sort, 400 rounds": LONG,
     "policy, split, 400 rounds": SPLIT | LONG,
+    "policy, parity": {"task": "parity", "rounds": 200},
+    "policy, table": {"task": "table", "rounds": 200},
 }
 CHANGES |= {
     f"{n} demonstrations, {learn}": {
@@ -138,21 +146,32 @@ def compute(config: Config) -> Compute:
     model, task = shape(config["task"]), TASKS[config["task"]]
     prompts, rounds, updates = (config[k] for k in ("prompts", "rounds", "updates"))
     batch, width = prompts * config["samples"], task.prompt + task.answer - 1
-    sampling = forward_flops(model, prompts, task.prompt).total + sum(
-        forward_flops(model, batch, 1, past=past).total
-        for past in range(task.prompt, width)
-    )
+    sampling = rounds * _sampling(config, prompts)
     shown = config["sft_steps"] * training_flops(model, BATCH, width)
     if config["method"] == "policy":
         step = training_flops(model, batch, width)
         if config["kl"]:
             step += forward_flops(model, batch, width).total
-        return Compute(shown, rounds * sampling, rounds * updates * step)
+        training = rounds * updates * step
+        if config["reward"] == "learned":
+            sampling += _sampling(config, judges.JUDGED)
+            pairs = training_flops(model, 2 * judges.BATCH, width + 1)
+            scoring = forward_flops(model, batch, width + 1).total
+            training += judges.STEPS * pairs + rounds * scoring
+        return Compute(shown, sampling, training)
     sequences = BATCH if config["method"] == "own" else 2 * BATCH
     training = updates * training_flops(model, sequences, width)
     if config["method"] == "pairs":  # at most half of the samples are right ones
         training += forward_flops(model, batch, width).total
-    return Compute(shown, rounds * sampling, rounds * training)
+    return Compute(shown, sampling, rounds * training)
+
+
+def _sampling(config: Config, prompts: int) -> int:
+    model, task = shape(config["task"]), TASKS[config["task"]]
+    return forward_flops(model, prompts, task.prompt).total + sum(
+        forward_flops(model, prompts * config["samples"], 1, past=past).total
+        for past in range(task.prompt, task.prompt + task.answer - 1)
+    )
 
 
 Examined = tuple[dict[str, Any], list[int], list[list[str]]]
@@ -178,6 +197,15 @@ def _examine(learner: Learner) -> Examined:
         "ended": round(fmean(ended), 4),
     }
     return scores, counts, texts
+
+
+def _lengths(task: str, texts: list[list[str]]) -> list[float | None]:
+    """How many characters the right answers have on average, and the wrong ones."""
+    found: dict[bool, list[int]] = {True: [], False: []}
+    for problem, row in zip(held_out(task), texts, strict=True):
+        for answer in row:
+            found[TASKS[task].right(problem, answer)].append(len(answer))
+    return [round(fmean(some), 3) if some else None for some in found.values()]
 
 
 def _powers(most: int) -> list[int]:
@@ -206,6 +234,10 @@ def _run(config: Config, seed: int) -> dict[str, Any]:
         "after": after,
         "counts": [counts_before, counts_after],
         "curve": curve,
+        "agreement": learner.agreement,
+        "lengths": [
+            _lengths(config["task"], texts) for texts in (texts_before, texts_after)
+        ],
         "texts": [
             [p, texts_before[i][:4], texts_after[i][:4]] for i, p in enumerate(some)
         ],

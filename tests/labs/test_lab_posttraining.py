@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from minillm.evaluation import pass_at_k
 from minillm.flops import forward_flops, training_flops
-from minillm.labs import learners
+from minillm.labs import judges, learners
 from minillm.labs.answers import (
     END,
     TASKS,
@@ -23,7 +23,14 @@ from minillm.labs.answers import (
     reward,
 )
 from minillm.labs.bench import committed, run_lab
-from minillm.labs.learners import METHODS, Learner, fine_tuned, shape
+from minillm.labs.judges import Judge
+from minillm.labs.learners import (
+    METHODS,
+    Learner,
+    fine_tuned,
+    learned_judge,
+    shape,
+)
 from minillm.labs.posttraining import BASE, LAB, VARIANTS, compute, rates, runs
 from minillm.posttraining import group_advantages, log_probs, policy_loss
 
@@ -75,10 +82,34 @@ def test_split_accepts_every_right_answer_and_no_other():
         assert not TASKS["split"].right(problem, answer)
 
 
+def test_parity_accepts_every_right_answer_and_no_other():
+    answers = {"".join(p) + "." for p in itertools.permutations("593214")}
+    right = {a for a in answers if TASKS["parity"].right("593214:", a)}
+    assert right == {a for a in answers if set(a[:2]) == {"2", "4"}}
+    assert len(right) == 2 * 24
+    for answer in ("24.", "243955.", "2439511.", "24395-.", "."):
+        assert not TASKS["parity"].right("593214:", answer)
+
+
+def test_the_table_is_fixed_and_has_no_rule():
+    problems = [f"{n:03d}:" for n in range(1000)]
+    answers = [TASKS["table"].solve(p, chance()) for p in problems]
+    assert answers == [TASKS["table"].solve(p, chance(1)) for p in problems]
+    counts = [answers.count(f"{digit}.") for digit in range(10)]
+    assert sum(counts) == 1000 and min(counts) > 70
+    # The answer to a number does not tell that of the next.
+    assert 70 < sum(a == b for a, b in itertools.pairwise(answers)) < 130
+
+
 @given(st.text("0123456789:-.", max_size=9))
 @settings(max_examples=300)
 def test_no_text_breaks_a_verifier(answer):
-    problems = {"sort": "593214:", "split": "31-47:"}
+    problems = {
+        "sort": "593214:",
+        "split": "31-47:",
+        "parity": "593214:",
+        "table": "593:",
+    }
     for task, problem in problems.items():
         assert TASKS[task].right(problem, answer) in {True, False}
     exact = reward("exact", "sort", "593214:", answer)
@@ -92,6 +123,7 @@ def test_an_answer_that_does_not_end_is_wrong():
     # The bug that looks like learning: a checker that cuts at the right length.
     assert not TASKS["sort"].right("593214:", "123459")
     assert not TASKS["split"].right("10-12:", "73")
+    assert not TASKS["parity"].right("593214:", "243951")
     assert reward("in order", "sort", "593214:", "7") == 0
 
 
@@ -140,12 +172,25 @@ def test_compute_is_the_sum_of_its_steps():
     with_kl = compute(config | {"kl": 0.1})
     assert with_kl.training - cost.training == 6 * forward_flops(model, 20, 13).total
     assert LAB.flops(config) == sum(cost)
+    learned = compute(config | {"reward": "learned", "judged": 512})
+    pairs = forward_flops(model, judges.JUDGED, 7).total
+    for past in range(7, 13):
+        pairs += forward_flops(model, 4 * judges.JUDGED, 1, past=past).total
+    assert learned.sampling - cost.sampling == pairs
+    judge = judges.STEPS * training_flops(model, 2 * judges.BATCH, 14)
+    judge += 3 * forward_flops(model, 20, 14).total  # the scoring of three rounds
+    assert learned.training - cost.training == judge
 
 
 def test_what_is_compared_at_equal_compute_costs_the_same():
     cost = compute(VARIANTS["policy, sort"])
-    for name in ("own, one round", "own, eight rounds"):
+    for name in ("own, one round", "own, eight rounds", "each position"):
         assert compute(VARIANTS[name]) == cost
+    # Equally many steps, so equal training; what is saved is the sampling.
+    stale = [compute(VARIANTS[f"{n} updates"]) for n in ("four", "sixteen")]
+    fresh = compute(VARIANTS["policy, sort, 400 rounds"])
+    assert {c.training for c in stale} == {fresh.training}
+    assert [fresh.sampling / c.sampling for c in stale] == [4, 16]
     assert sum(compute(VARIANTS["pairs"])) < sum(cost)
 
 
@@ -163,6 +208,8 @@ def test_what_is_compared_at_equal_compute_costs_the_same():
         {"method": "own"},
         {"method": "pairs"},
         {"task": "split"},
+        {"reward": "learned", "judged": 64},
+        {"kl": 0.1, "kl_by": "k1"},
         {"rounds": 0, "learn": "unended"},
     ],
 )
@@ -229,6 +276,52 @@ def test_all_groups_equal_for_long_is_a_warning_with_the_reason():
         METHODS["policy"](
             fine_tuned(config | {"rounds": learners.SILENT - 1}, 0), learner.model
         )
+
+
+@pytest.mark.parametrize("baseline", ["scaled", "group", "batch", "none"])
+def test_a_reward_that_is_not_a_number_stops_the_training(baseline, monkeypatch):
+    config = TINY | {"sft_steps": 1, "prompts": 2, "baseline": baseline}
+    learner = fine_tuned(config, 0)
+    before = [w.clone() for w in learner.weights]
+    monkeypatch.setattr(learners, "reward", lambda *args: math.nan)
+    with pytest.raises(ValueError, match="not a finite number: look at the verifier"):
+        METHODS["policy"](learner, learner.model)
+    assert all(map(torch.equal, before, learner.weights))
+
+
+def test_the_usual_estimate_of_the_divergence_pulls_back_and_the_other_does_not():
+    """With advantages of zero, the penalty alone moves the model."""
+    distances = {}
+    for by in ("k3", "k1"):
+        config = TINY | {"rounds": 12, "prompts": 32, "kl": 1.0, "kl_by": by}
+        config |= {"reward": "each position", "baseline": "none", "shift": 0.0}
+        learner, reference = fine_tuned(config, 0), fine_tuned(config, 0).model
+        with torch.no_grad():
+            learner.model.lm_head.weight.mul_(1.3)  # away from the reference
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(learners, "reward", lambda *args: 0.0)
+            curve = METHODS["policy"](learner, reference)
+        distances[by] = [row[4] for row in curve]
+    assert distances["k3"][-1] < 0.5 * distances["k3"][0]
+    assert distances["k1"][-1] > 0.5 * distances["k1"][0]
+
+
+def test_a_judge_agrees_with_what_it_was_shown():
+    config = BASE | {"judged": 256}
+    learner = fine_tuned(config, 0)
+    learned_judge(learner)
+    assert learner.agreement is not None and 0.5 < learner.agreement < 1
+    # Padding and prompt are not read: the number is the one at the end of the answer.
+    ids, mask = pack("split", [("31-47:", "9859."), ("10-12:", "73.")])
+    model = Judge(fine_tuned(BASE | {"task": "split", "sft_steps": 1}, 0).model)
+    alone = [
+        model.scores(*pack("split", [pair]))
+        for pair in (("31-47:", "9859."), ("10-12:", "73."))
+    ]
+    torch.testing.assert_close(model.scores(ids, mask), torch.cat(alone))
+    padded = ids.clone()
+    padded[1, 9:] = 3
+    torch.testing.assert_close(model.scores(padded, mask), torch.cat(alone))
 
 
 @pytest.mark.parametrize("method", ["own", "pairs"])
