@@ -201,7 +201,7 @@ def methods(node: Definition) -> list[ast.FunctionDef]:
 
 
 def code(node: Definition, lines: list[str]) -> str:
-    """Take the code of a definition out of its source.
+    r"""Take the code of a definition out of its source.
 
     Args:
         node: the definition, which has a docstring.
@@ -209,6 +209,12 @@ def code(node: Definition, lines: list[str]) -> str:
 
     Returns:
         Its lines, without the docstring and without methods that are told on their own.
+
+    Examples:
+        >>> text = 'def double(x):\n    "Double it."\n    return 2 * x'
+        >>> print(code(ast.parse(text).body[0], text.splitlines()))
+        def double(x):
+            return 2 * x
     """
     hidden = [*methods(node), node.body[0]]
     gone = {n for inner in hidden for n in range(first(inner), inner.end_lineno or 0)}
