@@ -84,7 +84,7 @@ crosses the slow connection several times; a block never leaves the fast one. Th
 authors measured up to 7.6 times the speed for GPT-2's attention (figure 1). Later
 versions gain from better scheduling (FlashAttention-2: Dao 2023, arXiv:2307.08691).
 
-# Two processes, slower than one
+# What messages cost
 
 Data parallelism gives each process half of the batch, and all-reduces the gradients
 ([`minillm.training.distributed`][]). The sum over $n$ processes could be computed by
