@@ -12,7 +12,7 @@ LIMITS = {
     "tokenizer": 600,
     "model": 600,
     "gradients": 120,
-    "training": 180,
+    "training": 210,
     "curation": 150,
     "start": 150,
     "gpu": 300,

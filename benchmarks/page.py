@@ -51,6 +51,7 @@ TITLES = {
     "optimizer": "AdamW",
     "checkpoint": "Checkpoints",
     "ddp": "Two processes",
+    "messages": "Gradients in one message",
     "minhash": "Signatures",
     "pairs": "Signatures and pairs",
     "imports": "Imports",

@@ -261,7 +261,7 @@ def measure_steps(config: ModelConfig, turns: int) -> dict[str, list[float]]:
     return times
 
 
-def measure_messages(turns: int = 50, config: ModelConfig = DEMO) -> dict[str, Any]:
+def measure_messages(turns: int = 30, config: ModelConfig = DEMO) -> dict[str, Any]:
     """Measure messages, all-reduce and steps among processes of this machine.
 
     Args:
