@@ -10,7 +10,9 @@ matrix of scores is the problem of the second part; [`minillm.train`][], the loo
 
 # Time is not FLOPs
 
-Time every operation of one step of the demo, and add up by the part of the model:
+Time every operation of one step of the demo, on one thread, and add up by the part of
+the model (milliseconds of the processor's time, which stands still while other programs
+have their turn):
 
 --8<-- "images/data/clock.md"
 
@@ -76,13 +78,16 @@ et al. 2022, arXiv:2205.14135, section 3.1), and of the fused kernel that
 
 </div>
 
-On a CPU the gain is memory: blocks in Python cost calls, and the plain version has
-caches of megabytes to work in. On a GPU it is time as well. Its fast memory holds 192
-kB for each of 108 processors of an A100, at 19 TB/s, where the large memory has 1.5 to
-2 TB/s (the paper's section 2.1). A matrix of scores that is written out and read back
-crosses the slow connection several times; a block never leaves the fast one. The
-authors measured up to 7.6 times the speed for GPT-2's attention (figure 1). Later
-versions gain from better scheduling (FlashAttention-2: Dao 2023, arXiv:2307.08691).
+On one thread of this CPU, blocks save memory and time, even though they are written in
+Python: those that the mask hides are not computed, and the arrays are small enough to
+stay in a cache of megabytes, where the plain version goes through new memory again and
+again. PyTorch's kernel does the same in C++. A GPU has no such cache. The fast memory
+of an A100 holds 192 kB for each of its 108 processors, at 19 TB/s, and the large memory
+has 1.5 to 2 TB/s (the paper's section 2.1). A matrix of scores that is written out and
+read back crosses the slow connection several times; a block is made to fit into the
+fast one and never leaves it. The authors measured 7.6 times the speed for GPT-2's
+attention (figure 1). Later versions gain from better scheduling (FlashAttention-2: Dao
+2023, arXiv:2307.08691).
 
 # What messages cost
 
