@@ -81,13 +81,13 @@ et al. 2022, arXiv:2205.14135, section 3.1), and of the fused kernel that
 On one thread of this CPU, blocks save memory and time, even though they are written in
 Python: those that the mask hides are not computed, and the arrays are small enough to
 stay in a cache of megabytes, where the plain version goes through new memory again and
-again. PyTorch's kernel does the same in C++. A GPU has no such cache. The fast memory
-of an A100 holds 192 kB for each of its 108 processors, at 19 TB/s, and the large memory
-has 1.5 to 2 TB/s (the paper's section 2.1). A matrix of scores that is written out and
-read back crosses the slow connection several times; a block is made to fit into the
-fast one and never leaves it. The authors measured 7.6 times the speed for GPT-2's
-attention (figure 1). Later versions gain from better scheduling (FlashAttention-2: Dao
-2023, arXiv:2307.08691).
+again. PyTorch's kernel does the same in C++. On a GPU a program chooses what stays in
+the fast memory: an A100 has 192 kB of it for each of its 108 processors, at 19 TB/s,
+and a large memory with 1.5 to 2 TB/s (the paper's section 2.1). A matrix of scores that
+is written out and read back crosses the slow connection several times; a block is made
+to fit into the fast memory and never leaves it. The authors measured 7.6 times the
+speed for GPT-2's attention (figure 1). Later versions gain from better scheduling
+(FlashAttention-2: Dao 2023, arXiv:2307.08691).
 
 # What messages cost
 
