@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from minillm.attention import scaled_dot_product_attention
 from minillm.files.reading import IMAGES
 from minillm.systems import (
+    all_reduce_seconds,
     blockwise_attention,
     largest,
     online_softmax_update,
@@ -132,6 +133,17 @@ def test_what_the_page_says_of_the_figures():
     # The goal for everything behind the backward pass.
     last = [r[4] for r in clock["parts"] if r[0] in ("AdamW", "clipping", "zeroing")]
     assert len(last) == 3 and sum(last) < 0.05 * clock["step"]
+
+    messages = json.loads((data / "messages.json").read_text(encoding="utf-8"))
+    steps, line = messages["steps"], (messages["latency"], messages["bandwidth"])
+    added = steps["one by one"] - steps["no messages"]
+    assert 0.4 < (steps["one by one"] - steps["in one bucket"]) / added < 0.5
+    for i, size in enumerate(messages["sizes"]):
+        two, four = (
+            messages["all_reduce"][str(n)][i] / all_reduce_seconds(size, n, *line)
+            for n in (2, 4)
+        )
+        assert 0.6 < two < 1.6 and four > 2
 
 
 # The ring
