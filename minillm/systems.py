@@ -159,7 +159,7 @@ that is read (`minillm.inference.serving`).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -327,7 +327,7 @@ class _Blockwise(torch.autograd.Function):
 
 def _blocks(
     q: Tensor, k: Tensor, start: int, block: int, causal: bool
-) -> "list[tuple[slice, Tensor]] | Any":
+) -> Iterator[tuple[slice, Tensor]]:
     """For the queries from `start` on, where each block of keys is, and the scores."""
     rows = q[..., start : start + block, :]
     past = k.shape[-2] - q.shape[-2]
