@@ -12,7 +12,7 @@ LIMITS = {
     "tokenizer": 600,
     "model": 600,
     "gradients": 120,
-    "training": 180,
+    "training": 210,
     "sampling": 90,
     "curation": 250,
     "start": 150,

@@ -52,6 +52,7 @@ TITLES = {
     "optimizer": "AdamW",
     "checkpoint": "Checkpoints",
     "ddp": "Two processes",
+    "messages": "Gradients in one message",
     "lab": "For reinforcement learning",
     "extraction": "Text from HTML",
     "minhash": "Signatures of near duplicates",

@@ -10,7 +10,9 @@ matrix of scores is the problem of the second part; [`minillm.train`][], the loo
 
 # Time is not FLOPs
 
-Time every operation of one step of the demo, and add up by the part of the model:
+Time every operation of one step of the demo, on one thread, and add up by the part of
+the model (milliseconds of the processor's time, which stands still while other programs
+have their turn):
 
 --8<-- "images/data/clock.md"
 
@@ -76,15 +78,18 @@ et al. 2022, arXiv:2205.14135, section 3.1), and of the fused kernel that
 
 </div>
 
-On a CPU the gain is memory: blocks in Python cost calls, and the plain version has
-caches of megabytes to work in. On a GPU it is time as well. Its fast memory holds 192
-kB for each of 108 processors of an A100, at 19 TB/s, where the large memory has 1.5 to
-2 TB/s (the paper's section 2.1). A matrix of scores that is written out and read back
-crosses the slow connection several times; a block never leaves the fast one. The
-authors measured up to 7.6 times the speed for GPT-2's attention (figure 1). Later
-versions gain from better scheduling (FlashAttention-2: Dao 2023, arXiv:2307.08691).
+On one thread of this CPU, blocks save memory and time, even though they are written in
+Python: those that the mask hides are not computed, and the arrays are small enough to
+stay in a cache of megabytes, where the plain version goes through new memory again and
+again. PyTorch's kernel does the same in C++. On a GPU a program chooses what stays in
+the fast memory: an A100 has 192 kB of it for each of its 108 processors, at 19 TB/s,
+and a large memory with 1.5 to 2 TB/s (the paper's section 2.1). A matrix of scores that
+is written out and read back crosses the slow connection several times; a block is made
+to fit into the fast memory and never leaves it. The authors measured 7.6 times the
+speed for GPT-2's attention (figure 1). Later versions gain from better scheduling
+(FlashAttention-2: Dao 2023, arXiv:2307.08691).
 
-# Two processes, slower than one
+# What messages cost
 
 Data parallelism gives each process half of the batch, and all-reduces the gradients
 ([`minillm.training.distributed`][]). The sum over $n$ processes could be computed by
@@ -114,9 +119,14 @@ all-reduce of any size should take:
 >>> f"{one * 1e3:.1f} ms in one message, {many * 1e3:.1f} ms in 21"
 '2.1 ms in one message, 4.1 ms in 21'
 
-So much for the arithmetic. Measured between processes on one machine:
+So much for the arithmetic. Measured between processes on one machine, a busy one:
 
 --8<-- "images/data/messages.md"
+
+One bucket instead of a message for each weight saves nearly half of what averaging adds
+to the step. For two ranks, the line is right to within about 40%. Four ranks share two
+cores with each other and with other programs, and a ring is as slow as the rank that is
+waiting for its turn: they take more than twice the predicted time.
 
 # Everybody holds everything
 
@@ -149,7 +159,7 @@ that is read (`minillm.inference.serving`).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -317,7 +327,7 @@ class _Blockwise(torch.autograd.Function):
 
 def _blocks(
     q: Tensor, k: Tensor, start: int, block: int, causal: bool
-) -> "list[tuple[slice, Tensor]] | Any":
+) -> Iterator[tuple[slice, Tensor]]:
     """For the queries from `start` on, where each block of keys is, and the scores."""
     rows = q[..., start : start + block, :]
     past = k.shape[-2] - q.shape[-2]

@@ -1,5 +1,6 @@
 """Chapter 8: blockwise attention and the ring, beside what we did not write."""
 
+import json
 import math
 
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.attention import scaled_dot_product_attention
+from minillm.files.reading import IMAGES
 from minillm.systems import (
+    all_reduce_seconds,
     blockwise_attention,
     largest,
     online_softmax_update,
@@ -112,6 +115,35 @@ def test_what_attention_cannot_do():
         blockwise_attention(q, q, q, 0)
     with pytest.raises(ValueError, match="2 queries cannot be the last of 1 positions"):
         blockwise_attention(q, q[:1], q[:1], 4)
+
+
+def test_what_the_page_says_of_the_figures():
+    data = IMAGES / "data"
+    found = json.loads((data / "blockwise.json").read_text(encoding="utf-8"))
+    plain, blocks, fused = (rows[-1] for rows in found.values())
+    # Length, seconds, bytes: blocks save both.
+    assert blocks[2] < plain[2] / 10 and blocks[1] < plain[1] / 2
+    assert fused[1] < blocks[1]
+    # Twice the length: four times the memory, or twice, at most about.
+    (_, _, before), (_, _, after) = found["PyTorch's fused kernel"][-2:]
+    assert after < 2.5 * before
+    clock = json.loads((data / "clock.json").read_text(encoding="utf-8"))
+    products = sum(row[4] for row in clock["parts"] if row[2])
+    assert products < 0.85 * clock["operations"]
+    # The goal for everything behind the backward pass.
+    last = [r[4] for r in clock["parts"] if r[0] in ("AdamW", "clipping", "zeroing")]
+    assert len(last) == 3 and sum(last) < 0.05 * clock["step"]
+
+    messages = json.loads((data / "messages.json").read_text(encoding="utf-8"))
+    steps, line = messages["steps"], (messages["latency"], messages["bandwidth"])
+    added = steps["one by one"] - steps["no messages"]
+    assert 0.4 < (steps["one by one"] - steps["in one bucket"]) / added < 0.5
+    for i, size in enumerate(messages["sizes"]):
+        two, four = (
+            messages["all_reduce"][str(n)][i] / all_reduce_seconds(size, n, *line)
+            for n in (2, 4)
+        )
+        assert 0.6 < two < 1.6 and four > 2
 
 
 # The ring

@@ -28,17 +28,11 @@ are 4 MB; for the 1.56 billion of GPT-2 XL, gigabytes:
 >>> round(1_557_611_200 * 4 / 1e9, 1)
 6.2
 
-With all-reduce in a ring, each of $n$ processes sends $2 (n - 1) / n$ times as much,
-almost twice for large $n$ (Patarasuk & Yuan 2009, *Bandwidth optimal all-reduce
-algorithms for clusters of workstations*). So the connection has to carry gigabytes in
-the time of a step, or the processors wait for it.
-
-The number of messages matters, too, because each has a *latency*, a time that it takes
-however short it is. A model has dozens of weight tensors, and with a message for each,
-latency would add up. PyTorch's `DistributedDataParallel` collects gradients in
-*buckets* of up to 25 MB and sends each as soon as the backward pass has filled it,
-while that goes on with the layers below. The demo's 21 tensors, 4 MB together, go in a
-few buckets.
+[`minillm.systems`][] builds the all-reduce by hand, and [`minillm.training.messages`][]
+measures what messages cost and what it helps to send few and early. PyTorch's
+`DistributedDataParallel` does both: it collects gradients in *buckets* of up to 25 MB
+and sends each as soon as the backward pass has filled it, while that goes on with the
+layers below.
 
 # How to start it
 
