@@ -17,7 +17,16 @@ ROOT = Path(__file__).resolve().parent.parent
 # What was measured, one file for each benchmark; the page of the site is made of it.
 RESULTS = ROOT / "images" / "data" / "bench"
 # In the order of the page. The other modules help, or print something else than speed.
-NAMES = ("tokenizer", "model", "gradients", "training", "curation", "start", "gpu")
+NAMES = (
+    "tokenizer",
+    "model",
+    "decoding",
+    "gradients",
+    "training",
+    "curation",
+    "start",
+    "gpu",
+)
 
 
 def run(

@@ -154,7 +154,12 @@ def _sample(weights: Probabilities, random: np.random.Generator) -> int:
 
 @runtime_checkable
 class Draft(Protocol):
-    """Something that guesses how a text goes on."""
+    """Something that guesses how a text goes on.
+
+    Examples:
+        >>> isinstance(LookUp(10), Draft)
+        True
+    """
 
     def propose(
         self, ids: Sequence[int], k: int, random: np.random.Generator
