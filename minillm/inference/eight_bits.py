@@ -1,9 +1,10 @@
 r"""Eight bits, fast: a product of a row and a matrix of small integers.
 
 **The question.** In eight bits a weight is off by half a step of 127
-([`minillm.inference.quantized`][]), and a decoder that waits for memory should then be four times as fast. But PyTorch's
-public products take numbers of one kind on both sides. To turn the levels back into
-float32 first would read one byte and write four for each weight, every time:
+([`minillm.inference.quantized`][]), and a decoder that waits for memory should then be
+four times as fast. But PyTorch's public products take numbers of one kind on both
+sides. To turn the levels back into float32 first would read one byte and write four for
+each weight, every time:
 
 >>> torch.ones(1, 4) @ torch.ones(4, 2, dtype=torch.int8)  # doctest: +ELLIPSIS
 Traceback (most recent call last):
@@ -39,7 +40,8 @@ Both digits are rows of the same product, so the weights still come out of memor
 An entry is off by at most $\max|x| / (63 \cdot 252)$: a finer step than bfloat16 has
 for the largest entries.
 
-**Which one?** That depends on the processor and on the version of PyTorch. So it is not looked up in a table but measured, once in a process, on the first
+**Which one?** That depends on the processor and on the version of PyTorch. So it is not
+looked up in a table but measured, once in a process, on the first
 product ([`fastest`][minillm.inference.eight_bits.fastest]). A way that fails, or that
 computes something else than `Plain`, is out of the race.
 
