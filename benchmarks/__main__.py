@@ -11,6 +11,7 @@ from benchmarks.command import NAMES, ROOT, add_options
 LIMITS = {
     "tokenizer": 600,
     "model": 600,
+    "decoding": 180,
     "gradients": 120,
     "training": 210,
     "sampling": 90,

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "images" / "data" / "bench"
 # In the order of the page. The other modules help, or print something else than speed.
 NAMES = (
-    *("tokenizer", "model", "gradients", "training", "sampling", "curation", "start"),
+    *("tokenizer", "model", "decoding", "gradients", "training", "sampling"),
+    *("curation", "start"),
     "gpu",
 )
 

@@ -21,6 +21,7 @@ PRECISION = ROOT / "images" / "data" / "training-speed.md"
 HEADINGS = {
     "tokenizer": "The tokenizer",
     "model": "The model",
+    "decoding": "Writing in eight bits",
     "gradients": "Gradients by hand",
     "training": "Training",
     "sampling": "Sampling many sequences",
@@ -45,6 +46,10 @@ TITLES = {
     "decode growth": "Writing after more and more",
     "cache": "With and without a cache",
     "limits": "What nobody can pass",
+    "tokens": "A token in eight bits",
+    "prompts": "A prompt in eight bits",
+    "question": "A second question",
+    "opened": "Opening a file",
     "pass": "Forward and backward, on the tape",
     "operations": "Where its time goes",
     "memory of the tape": "What it keeps",

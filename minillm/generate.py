@@ -388,7 +388,7 @@ def _decode(
             start, cache = len(ids) - (context_length + 1) // 2, None
         if memory is not None and cache is None:
             cache = memory.resume(ids[start:], model.config)
-        read = start + (cache.length if cache is not None else 0)
+        read = start + (len(memory.ids) if memory is not None else 0)
         new = ids[read:]
         if fast and cache is not None and cache.length and len(new) == 1:
             decoder = decoder or Decoder(model)

@@ -2,8 +2,8 @@ r"""A GGUF file opened in eight bits: the float weights are never all there.
 
 **The question.** A file of 98 MB has 135 million weights in four or five bits each.
 Unpacked to float32 they take 540 MB; a copy for the model and another for the decoder
-later, a laptop is out of memory, and every token waits for 540 MB. Eight bits lose
-nothing that could be measured ([`minillm.inference.quantized`][]). How do you get from
+later, a laptop is out of memory, and every token waits for 540 MB. Eight bits a
+weight would do ([`minillm.inference.quantized`][]). How do you get from
 one to the other without the detour?
 
 **Matrix by matrix.** Each is unpacked, rounded to eight bits by row, laid out for the

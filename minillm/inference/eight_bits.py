@@ -1,9 +1,10 @@
 r"""Eight bits, fast: a product of a row and a matrix of small integers.
 
-**The question.** Eight bits a weight lose nothing ([`minillm.inference.quantized`][]),
-and a decoder that waits for memory should then be four times as fast. But PyTorch's
-public products take numbers of one kind on both sides. To turn the levels back into
-float32 first would read one byte and write four for each weight, every time:
+**The question.** In eight bits a weight is off by half a step of 127
+([`minillm.inference.quantized`][]), and a decoder that waits for memory should then be
+four times as fast. But PyTorch's public products take numbers of one kind on both
+sides. To turn the levels back into float32 first would read one byte and write four for
+each weight, every time:
 
 >>> torch.ones(1, 4) @ torch.ones(4, 2, dtype=torch.int8)  # doctest: +ELLIPSIS
 Traceback (most recent call last):
@@ -39,8 +40,8 @@ Both digits are rows of the same product, so the weights still come out of memor
 An entry is off by at most $\max|x| / (63 \cdot 252)$: a finer step than bfloat16 has
 for the largest entries.
 
-**Which one?** That depends on the processor, by factors of ten, and on the version of
-PyTorch. So it is not looked up in a table but measured, once in a process, on the first
+**Which one?** That depends on the processor and on the version of PyTorch. So it is not
+looked up in a table but measured, once in a process, on the first
 product ([`fastest`][minillm.inference.eight_bits.fastest]). A way that fails, or that
 computes something else than `Plain`, is out of the race.
 
@@ -74,7 +75,6 @@ __all__ = [
     "Way",
     "fastest",
     "partners",
-    "replace_matrices",
     "to_eight_bits",
 ]
 
@@ -85,7 +85,12 @@ Rows = Float[Tensor, "rows d_in"]
 
 @runtime_checkable
 class Way(Protocol):
-    """How levels are kept, and how rows are multiplied by them."""
+    """How levels are kept, and how rows are multiplied by them.
+
+    Examples:
+        >>> isinstance(Plain(), Way), isinstance(fastest(), Way)
+        (True, True)
+    """
 
     def pack(self, levels: Levels, scale: Scale) -> Any:
         """Lay a matrix out as `multiply` wants it."""
@@ -128,6 +133,13 @@ class Mixed:
 
     Same result as `Plain` on rows that were rounded to bfloat16. Unlike it: nothing is
     converted beforehand, for a few rows.
+
+    Examples:
+        What 1/3 becomes:
+
+        >>> rounded, _ = Mixed().prepare(torch.tensor([[1 / 3]]))
+        >>> round(rounded.item(), 6)
+        0.333984
     """
 
     # With many rows, converting the matrix once costs less than the slower kernel.

@@ -63,19 +63,15 @@ et al. 2022 (LLM.int8(), arXiv:2208.07339, section 2).
 # What it costs
 
 The error of a weight says little; what counts is the loss on a text that the model has
-not seen. `python -m benchmarks.bits` stores models in each way and evaluates them:
-
---8<-- "images/data/bits.md"
-
-Eight bits by row are free. Four bits are not: with one scale for a tensor the model is
-broken, with one for a row it is hurt, and with groups of 32 it loses a little.
+not seen. [`stored`][minillm.inference.quantized.stored] sends all matrices of a model
+through few bits and back, and `python -m benchmarks.bits` evaluates a model of the demo
+and SmolLM2 after that, for each way to share a scale, in bits per byte.
 
 # What we leave out
 
 Rounding each weight for itself is the simplest method. Better ones look at the
 activations and let the weights that are rounded later make up for earlier ones (GPTQ,
-Frantar et al. 2022, arXiv:2210.17323). They need a text to calibrate on, and what they
-win in four bits is a part of the loss that groups of 32 leave.
+Frantar et al. 2022, arXiv:2210.17323). They need a text to calibrate on.
 
 **Before this:** [`minillm.inference.decoder`][]. Fewer bytes become fewer milliseconds
 in [`minillm.inference.eight_bits`][].

@@ -37,7 +37,7 @@ def test_sizes_are_those_of_the_package():
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="kind 'Q9'.*take one of Q8_0"):
+    with pytest.raises(ValueError, match=r"kind 'Q9'.*take one of Q8_0"):
         unpack(np.zeros((1, 34), np.uint8), "Q9")
 
 

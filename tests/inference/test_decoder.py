@@ -11,7 +11,7 @@ from torch import nn
 from minillm.config import ModelConfig, RopeScaling
 from minillm.generate import generate
 from minillm.inference import decoder as generate_fast
-from minillm.inference.decoder import Decoder, suits
+from minillm.inference.decoder import Decoder, Memory, read_prompt, suits
 from minillm.model import KVCache, RMSNorm, TransformerLM
 
 CONFIG = ModelConfig(31, 12, d_model=16, n_layers=2, n_heads=4, d_ff=24)
@@ -153,3 +153,49 @@ def test_a_large_model_is_not_copied(monkeypatch):
 
 def test_a_module_of_others_does_not_suit():
     assert not suits(nn.Linear(2, 2))
+
+
+def test_a_second_question_is_read_from_where_it_differs(monkeypatch):
+    model, memory, read = opinionated(CONFIG), Memory(), []
+    decoder, usual = Decoder(model), Decoder.read
+    monkeypatch.setattr(
+        Decoder,
+        "read",
+        lambda self, ids, cache, last=1: (
+            read.append(list(ids)) or usual(self, ids, cache, last)
+        ),
+    )
+
+    def answer(ids, n, **kept):
+        return generate(model, ids, n, temperature=0, decoder=decoder, **kept)
+
+    first = answer([1, 2, 3], 3, memory=memory)
+    # What was written last has not been read.
+    assert memory.ids == [1, 2, 3, *first[:-1]]
+    second = [1, 2, 3, *first, 4, 5]
+    read.clear()
+    found = answer(second, 2, memory=memory)
+    assert read[0] == [first[-1], 4, 5]
+    assert found == answer(second, 2)
+    # A text that begins otherwise, one that is only a part, and one that is too long.
+    for ids in ([7, 2, 3, 4], [1, 2], [1] * 12):
+        assert answer(ids, 9, memory=memory) == answer(ids, 9)
+
+
+def test_several_tokens_behind_a_cache_do_not_see_the_future():
+    model, ids = opinionated(CONFIG), [3, 1, 4, 1, 5, 9, 2, 6]
+    whole = model(torch.tensor([ids]))[0]
+    cache, decoder = KVCache(CONFIG, 1), Decoder(model)
+    torch.testing.assert_close(decoder.read(ids[:3], cache)[0], whole[2])
+    torch.testing.assert_close(decoder.read(ids[3:], cache, last=5), whole[3:])
+    torch.testing.assert_close(read_prompt(model, ids, None, last=3), whole[5:])
+
+
+def test_what_is_cut_is_forgotten():
+    model, cache = opinionated(CONFIG), KVCache(CONFIG, 1)
+    with pytest.raises(ValueError, match="holds 0 tokens; 1 cannot"):
+        cache.cut(1)
+    model(torch.tensor([[3, 1, 7, 7]]), cache)
+    cache.cut(2)
+    expected = model(torch.tensor([[3, 1, 4]]))[0, -1]
+    torch.testing.assert_close(model(torch.tensor([[4]]), cache)[0, -1], expected)

@@ -129,9 +129,9 @@ def test_every_way_computes_what_a_plain_product_computes(way, n):
     y = Product(matrices, way)(x)
     assert y.shape == (n, 64)
     assert y.dtype == torch.float32
-    # An entry of x is off by 1/256 of itself in bfloat16, and by 1/252 of a 63rd of the
-    # largest in two digits; the sum of what that makes is a bound, not a guess. Sums and
-    # scales in bfloat16 add their own eight digits.
+    # An entry of x is off by 1/256 of itself in bfloat16, and by 1/252 of a 63rd of
+    # the largest in two digits; the sum of what that makes is a bound, not a guess.
+    # Sums and scales in bfloat16 add their own eight digits.
     if isinstance(way, TwoDigits):
         off = x.abs().amax(-1, keepdim=True) / 63 / 252 * torch.ones_like(x)
         bound = off.double() @ weights.abs().T + 1e-5 * expected.abs() + 1e-4

@@ -82,3 +82,46 @@ def greedy(
     [3, 1, 2]
     """
     raise NotImplementedError
+
+
+def quantize_rows(weights: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Round each row of a matrix to levels from -127 to 127, by its largest weight.
+
+    Returns the levels, whole numbers in the type of the weights, and one scale for each
+    row, such that `levels * scales[:, None]` is near the weights. A row of zeros has
+    the scale 1.
+
+    >>> levels, scales = quantize_rows(torch.tensor([[1.27, -0.64], [0.0, -254.0]]))
+    >>> levels.tolist(), [round(s, 2) for s in scales.tolist()]
+    ([[127.0, -64.0], [0.0, -127.0]], [0.01, 2.0])
+    """
+    raise NotImplementedError
+
+
+def accept_draft(p: list[float], q: list[float], token: int, u: float) -> bool:
+    r"""Say whether a drafted token is kept.
+
+    The draft sampled `token` from the distribution `q`; the model's own is `p`. It is
+    kept with the probability min(1, p/q) of that token. `u` is uniform in [0, 1): keep
+    it if `u` is below that probability.
+
+    >>> accept_draft([0.2, 0.8], [0.5, 0.5], token=0, u=0.3)
+    True
+    >>> accept_draft([0.2, 0.8], [0.5, 0.5], token=0, u=0.5)
+    False
+    >>> accept_draft([0.2, 0.8], [0.5, 0.5], token=1, u=0.99)
+    True
+    """
+    raise NotImplementedError
+
+
+def after_refusal(p: list[float], q: list[float]) -> list[float]:
+    r"""Return the distribution to sample from when a drafted token was refused.
+
+    Together with what is accepted it must make up exactly `p`: it is what `q` was short
+    of, max(0, p - q), divided by its sum. `p` and `q` differ.
+
+    >>> after_refusal([0.5, 0.25, 0.25], [0.25, 0.5, 0.25])
+    [1.0, 0.0, 0.0]
+    """
+    raise NotImplementedError

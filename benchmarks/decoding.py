@@ -1,0 +1,172 @@
+"""How fast does a model of 135 million weights write, in eight bits and in 32?
+
+python -m benchmarks.decoding [PART ...] [--turns N] [--quick] [--cpu]
+
+The shape is that of SmolLM2-135M; the weights are random: no time depends on them.
+"""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.command import ROOT, main
+from benchmarks.measure import Part, Record
+from minillm.config import ModelConfig
+from minillm.inference.decoder import Decoder, Memory, read_prompt
+from minillm.inference.eight_bits import WAYS, fastest, to_eight_bits
+from minillm.model import KVCache, TransformerLM
+
+SHAPE = ModelConfig(49152, 2048, 576, 30, 9, 3, 1536, tie_embeddings=True)
+TINY = ModelConfig(512, 640, 64, 2, 4, 2, 128, tie_embeddings=True)
+FILE = ROOT / ".cache" / "fixtures" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+FLOAT = "float32"
+# What opens the model and writes one token, and the peak of the memory of its process.
+OPEN = """
+import resource, sys
+if sys.argv[2] == "eight":
+    from minillm.files.eight_bit_files import open_eight_bits as opener
+else:
+    from minillm.files.opening import open_model as opener
+from minillm.inference.decoder import Decoder
+from minillm.generate import generate
+model, tokenizer, _ = opener(sys.argv[1])
+generate(model, tokenizer.encode("Once"), 2, decoder=Decoder(model))
+unit = 1 if sys.platform == "darwin" else 1024
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+"""
+
+
+def _models(record: Record) -> tuple[TransformerLM, TransformerLM]:
+    """The same random weights in 32 and in eight bits."""
+    torch.manual_seed(0)
+    model = TransformerLM(TINY if record.quick else SHAPE).eval().requires_grad_(False)
+    return model, to_eight_bits(copy.deepcopy(model))
+
+
+def tokens(record: Record) -> None:
+    """Read one token behind 64 others, with a decoder in eight bits and in 32.
+
+    The peer is the decoder of before, with weights in float32. In eight bits each way
+    to multiply is measured that this machine has; the first row is the one that is
+    chosen.
+    """
+    model, chosen = _models(record)
+    prompt = list(range(64))
+    decoders = {FLOAT: Decoder(model), "chosen": Decoder(chosen)}
+    for way in WAYS:
+        with record.optional(type(way).__name__):
+            made = to_eight_bits(copy.deepcopy(model), way)
+            decoders[type(way).__name__] = Decoder(made)
+    programs = {}
+    for name, decoder in decoders.items():
+        cache = KVCache(model.config, batch_size=1)
+        decoder.read(prompt, cache)
+
+        def step(decoder: Decoder = decoder, cache: KVCache = cache) -> None:
+            cache.cut(len(prompt))
+            decoder(7, cache)
+
+        programs[name] = step
+    found = record.take_turns(programs, 25)
+    for name in list(programs)[1:]:
+        record.row(
+            f"eight bits, {type(fastest()).__name__ if name == 'chosen' else name}",
+            *(found[name], FLOAT, found[FLOAT]),
+            unit="tokens/s",
+            amount=1,
+            target=("ratio >=", 2.5) if name == "chosen" else None,
+        )
+
+
+def prompts(record: Record) -> None:
+    """Read a prompt of 512 tokens, up to the logits of the next one.
+
+    The peer is the model as it is called, which computes logits at every position.
+    """
+    model, eight = _models(record)
+    ids = list(range(512))
+    decoder = Decoder(eight)
+
+    def whole() -> None:
+        with torch.inference_mode():
+            model(torch.tensor([ids]), KVCache(model.config, 1))[0, -1]
+
+    found = record.take_turns(
+        {
+            "whole": whole,
+            "last": lambda: read_prompt(model, ids, KVCache(model.config, 1)),
+            "eight": lambda: decoder.read(ids, KVCache(model.config, 1)),
+        },
+        5,
+    )
+    for name, case in (("last", "float32, one head"), ("eight", "eight bits")):
+        record.row(
+            *(case, found[name], "all logits, float32", found["whole"]),
+            target=("ratio >=", 1.5) if name == "eight" else None,
+        )
+
+
+def question(record: Record) -> None:
+    """Read a second question of 20 tokens behind a conversation of 300.
+
+    The peer reads the whole conversation again.
+    """
+    _, eight = _models(record)
+    decoder, config = Decoder(eight), eight.config
+    said, text = list(range(300)), list(range(320))
+    memory = Memory()
+    decoder.read(said, memory.resume(said, config))
+    memory.ids = said
+
+    def behind() -> None:
+        cache = memory.resume(text, config)
+        decoder.read(text[cache.length :], cache)
+        memory.ids = text
+
+    def back() -> None:
+        memory.resume([*text[:300], 0, 0], config)  # the cache holds the 300 again
+
+    def ours() -> None:
+        back()
+        behind()
+
+    found = record.take_turns(
+        {"ours": ours, "theirs": lambda: decoder.read(text, KVCache(config, 1))}, 9
+    )
+    record.row("320 tokens", found["ours"], "all of it again", found["theirs"])
+
+
+def opened(record: Record) -> None:
+    """Open the file of SmolLM2 and write two tokens: the peak of the memory."""
+    if record.quick or not Path(FILE).exists():
+        record.not_measured("opening", "it takes `make fixtures`, and half a minute")
+        return
+    found = {}
+    for name in ("eight", "float"):
+        done = subprocess.run(
+            [sys.executable, "-c", OPEN, str(FILE), name],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        found[name] = [int(done.stdout) / 1e6]
+    record.row(
+        "SmolLM2-135M, Q4_1",
+        *(found["eight"], "weights in float32", found["float"]),
+        unit="MB",
+        target=("ratio >=", 2.5),
+    )
+
+
+PARTS = {
+    "tokens": Part(tokens, 40),
+    "prompts": Part(prompts, 30),
+    "question": Part(question, 20),
+    "opened": Part(opened, 60),
+}
+
+if __name__ == "__main__":
+    main("decoding", __doc__, PARTS)
