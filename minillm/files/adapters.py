@@ -106,7 +106,7 @@ def save_adapter(
 
     Args:
         model: the model with its thin layers.
-        folder: where to; other files in it stay.
+        folder: where to; made if it does not exist. Other files in it stay.
         base: where the model without them is, a path or a name on the hub.
         made_for: its [`fingerprint`][minillm.files.adapters.fingerprint].
 
@@ -151,6 +151,7 @@ def save_adapter(
         "inference_mode": True,
     }
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / ADAPTER[0]) as file:
         file.write((json.dumps(config, indent=2) + "\n").encode())
     about = {"format": "pt", "made_for": made_for}
