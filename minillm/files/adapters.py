@@ -239,9 +239,9 @@ def load_adapter(model: TransformerLM, folder: str | PathLike[str]) -> None:
     add_lora(model, rank, alpha, [name.split(".")[1] for name in where])
     with torch.no_grad():
         for name, layer in lora_layers(model).items():
-            theirs, n_heads = _their_name(name, model)
-            b = tensors[f"{theirs}.lora_B.weight"]
-            layer.a.copy_(tensors[f"{theirs}.lora_A.weight"])
+            base, n_heads = _their_name(name, model)
+            b = tensors[f"{base}.lora_B.weight"]
+            layer.a.copy_(tensors[f"{base}.lora_A.weight"])
             layer.b.copy_(to_pairs(b, n_heads) if n_heads else b)
 
 
@@ -278,7 +278,8 @@ def _read_config(path: Path) -> tuple[int, float]:
             raise ValueError(
                 f"{path}: {key} is {found!r:.80}; only {allowed[0]!r} can be read here"
             )
-    rank, alpha = c.get("r"), c.get("lora_alpha")
+    rank: Any = c.get("r")
+    alpha: Any = c.get("lora_alpha")
     if type(rank) is not int or rank < 1:
         raise ValueError(f"{path}: r must be a positive integer; got {rank!r:.80}")
     if type(alpha) not in (int, float) or not 0 < alpha < float("inf"):
