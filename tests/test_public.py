@@ -68,7 +68,7 @@ UNSHOWN = {
         "labs.learners.own labs.learners.pairs labs.learners.policy "
         "labs.repairs.seconds_per_megabyte runs.demo.run_demo "
         "runs.milestones.Milestones runs.run.Run runs.tune.TuneRun runs.tune.begin "
-        "runs.tune.gather runs.tune.go_on runs.two_models.compare_models "
+        "runs.material.gather runs.tune.go_on runs.two_models.compare_models "
         "runs.two_models.measure"
     ),
     "writes pages of the site, which are compared, or starts processes": (

@@ -82,8 +82,9 @@ def _tune(
     from rich.text import Text
 
     from minillm.files.writing import check_free
+    from minillm.runs.material import gather
     from minillm.runs.start import locked
-    from minillm.runs.tune import begin, gather, go_on
+    from minillm.runs.tune import begin, go_on
     from minillm.training.settings import read_toml
 
     exists, tuned = goes_on(out, device, wants_to_resume), given["tune"]

@@ -106,7 +106,7 @@ def save_adapter(
 
     Args:
         model: the model with its thin layers.
-        folder: where to; other files in it stay.
+        folder: where to; made if it does not exist. Other files in it stay.
         base: where the model without them is, a path or a name on the hub.
         made_for: its [`fingerprint`][minillm.files.adapters.fingerprint].
 
@@ -151,6 +151,7 @@ def save_adapter(
         "inference_mode": True,
     }
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / ADAPTER[0]) as file:
         file.write((json.dumps(config, indent=2) + "\n").encode())
     about = {"format": "pt", "made_for": made_for}
@@ -238,9 +239,9 @@ def load_adapter(model: TransformerLM, folder: str | PathLike[str]) -> None:
     add_lora(model, rank, alpha, [name.split(".")[1] for name in where])
     with torch.no_grad():
         for name, layer in lora_layers(model).items():
-            theirs, n_heads = _their_name(name, model)
-            b = tensors[f"{theirs}.lora_B.weight"]
-            layer.a.copy_(tensors[f"{theirs}.lora_A.weight"])
+            base, n_heads = _their_name(name, model)
+            b = tensors[f"{base}.lora_B.weight"]
+            layer.a.copy_(tensors[f"{base}.lora_A.weight"])
             layer.b.copy_(to_pairs(b, n_heads) if n_heads else b)
 
 
@@ -277,7 +278,8 @@ def _read_config(path: Path) -> tuple[int, float]:
             raise ValueError(
                 f"{path}: {key} is {found!r:.80}; only {allowed[0]!r} can be read here"
             )
-    rank, alpha = c.get("r"), c.get("lora_alpha")
+    rank: Any = c.get("r")
+    alpha: Any = c.get("lora_alpha")
     if type(rank) is not int or rank < 1:
         raise ValueError(f"{path}: r must be a positive integer; got {rank!r:.80}")
     if type(alpha) not in (int, float) or not 0 < alpha < float("inf"):

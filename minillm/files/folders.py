@@ -135,12 +135,11 @@ def save_llama(
         file.write((json.dumps(description, indent=2) + "\n").encode())
     if tokenizer is not None:
         tokenizer.save(folder / "tokenizer.json")
-        tokens: dict[str, Any] = {}
-        if isinstance(chat_template, ChatTemplate):
-            # What its variables stand for goes along.
-            chat_template, tokens = chat_template.source, dict(chat_template.tokens)
-        settings = describe_tokenizer(tokenizer, config.context_length, chat_template)
-        settings |= tokens
+        form = chat_template if isinstance(chat_template, ChatTemplate) else None
+        source: Any = form.source if form else chat_template
+        settings = describe_tokenizer(tokenizer, config.context_length, source)
+        if form is not None:
+            settings |= form.tokens  # what its variables stand for
         with atomic_write(folder / "tokenizer_config.json") as file:
             file.write((json.dumps(settings, indent=2) + "\n").encode())
     with atomic_write(folder / "model.safetensors") as file:

@@ -9,7 +9,7 @@ weights once for *all* sequences?
 **Side by side.** A step of decoding multiplies one vector by each matrix. For $B$
 sequences it multiplies $B$ vectors by the same matrix, and a processor that waits for
 its memory does both in nearly the same time. `python -m benchmarks.sampling` measures
-the ratio ([results](../speed.md#sampling-many-sequences)). Three things have to be
+the ratio ([results](../speed.md)). Three things have to be
 taken care of:
 
 - *Prompts that occur several times.* A prompt is read once, and its keys and values are

@@ -234,8 +234,8 @@ class Tuner(Trainer):
         both = [item[0] for item in items] + [item[1] for item in items]
         chosen, rejected = self._log_probs(model, both).chunk(2)
         with torch.no_grad(), self.reference() as start:
-            before = self._log_probs(start, both).chunk(2)
-        return dpo_loss(chosen, rejected, *before, beta=self.beta)
+            ref_chosen, ref_rejected = self._log_probs(start, both).chunk(2)
+        return dpo_loss(chosen, rejected, ref_chosen, ref_rejected, self.beta)
 
     def _log_probs(
         self, model: nn.Module, examples: Sequence[Example]

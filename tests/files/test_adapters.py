@@ -23,7 +23,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing")
 
 SHAPE = ModelConfig(270, 32, d_model=48, n_layers=2, n_heads=6, n_kv_heads=2)
 IDS = torch.tensor([[7, 3, 9, 200, 1, 1, 42, 5]])
-TOKENIZER = BPETokenizer.train(["what is a duck in the pond, my rose"], 270, ["<|endoftext|>"])
+TOKENIZER = BPETokenizer.train(
+    ["what is a duck in the pond, my rose"], 270, ["<|endoftext|>"]
+)
 
 
 @pytest.fixture(scope="module")

@@ -181,7 +181,7 @@ def test_preferences_begin_at_ln_2_and_fall(
         assert "the first loss is 0.6931, and ln 2 = 0.6931" in said
         log = read_log(out)
         assert log[1]["loss"] == pytest.approx(math.log(2), abs=1e-6)
-        assert log[-1]["loss"] < 0.6
+        assert log[-1]["loss"] < log[1]["loss"] - 0.01
 
 
 # Going on
@@ -340,7 +340,7 @@ LONG = [turn("user", "what?"), turn("assistant", "a duck " * 60)]
         (edited(messages=LONG[::-1]), {}, "line 4: message 1 is of 'assistant'"),
         (edited(messages=LONG), {}, "not fit into the model's context of 96: shorten"),
         (CHATS[:1], {}, "one prompt cannot be split"),
-        (CHATS, {"rank": 40}, "rank 40 needs 1920 weights for a matrix of 512"),
+        (CHATS, {"rank": 40}, "rank 40 needs 2560 weights for a matrix of 1024"),
         (CHATS, {"where": "w4"}, "where names 'w4'"),
         (CHATS, {"batch_size": 3, "grad_accum": 2}, "not a multiple of grad_accum=2"),
         (CHATS, {"validation": 2}, "validation must lie between 0 and 1; got 2"),
