@@ -45,8 +45,8 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed + 31 * len(shape)).normal(size=shape)
 
 
-# Each derivative, by trying. A case names the operation that it checks, so that
-# tests/mutate.py or a reader can see what a broken derivative turns red.
+# Each derivative, by trying. A case names the operation that it checks, so that a
+# reader can see which derivative is broken.
 
 IDS = np.array([[2, 0, 2], [1, 2, 2]])
 CASES = {
