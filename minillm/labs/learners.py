@@ -375,7 +375,7 @@ def learned_judge(learner: Learner) -> Judge:
         The reward model.
     """
     chosen, rejected = _sides(learner, JUDGED)
-    n = learner.config["judged"]
+    n = learner.config.get("judged", 512)
     judge = Judge(learner.model)
     judge.learn(
         (chosen[0][:n], chosen[1][:n]),
