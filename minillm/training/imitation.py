@@ -31,10 +31,10 @@ a quarter old: 4.84, 4.97; 0.00
 a quarter old: 4.87, 4.92; 0.02
 
 Three nats are lost, though the tales are what the demonstrations are made of. If a
-quarter of each batch is old text (*rehearsal*: Robins 1995), about a tenth of a nat is lost.
-But the steps are as many, so it is not free: fewer of them went to the demonstrations,
-and the word that was asked for is hardly ever there. (Words that no demonstration asks
-for succeed in one or two of a hundred answers, if at all, with both.)
+quarter of each batch is old text (*rehearsal*: Robins 1995), about a tenth of a nat is
+lost. At equal compute it is not free: fewer demonstrations were read, and the word that
+was asked for is hardly ever there. (Words that no demonstration asks for succeed in one
+or two of a hundred answers, if at all, with both.)
 
 **Before this:** [`minillm.posttraining`][].
 """
