@@ -76,7 +76,7 @@ class Judge:
         return self.model(ids)[torch.arange(len(ids)), last, END]
 
     def learn(
-        self, chosen: Side, rejected: Side, random: torch.Generator, steps: int = STEPS
+        self, chosen: Side, rejected: Side, random: torch.Generator, steps: int
     ) -> None:
         """Learn from pairs.
 
