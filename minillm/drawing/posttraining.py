@@ -69,30 +69,7 @@ def tries(path: Path) -> None:
     )
 
 
-def goodhart(path: Path) -> None:
-    """Draw a learned reward and the truth over the distance from the start.
-
-    Args:
-        path: the SVG file to write.
-    """
-    figure, (left, right) = new_panels(2)
-    for axes, column, colour in ((left, 1, ORANGE), (right, 2, BLUE)):
-        for r in runs("learned reward"):
-            curve = sorted((row[4], row[column]) for row in r["curve"])
-            axes.plot(*zip(*curve, strict=True), color=colour, lw=1, marker="o", ms=3)
-        axes.set(xlabel="KL divergence from the start, nats per answer")
-    left.set(title="the learned reward")
-    right.set(title="share of right answers", ylim=(-0.03, 1.03))
-    save_light(
-        figure,
-        path,
-        "Over the distance from the start, three seeds each: the learned reward rises, "
-        "the share of right answers falls to nearly zero",
-    )
-
-
 POSTTRAINING_FIGURES = {
-    "lab-posttraining-goodhart.svg": goodhart,
     "lab-posttraining-hacked.svg": hacked,
     "lab-posttraining-tries.svg": tries,
 }

@@ -22,7 +22,8 @@ little to do with those of the next:
 [True, True, False]
 
 Sorting has a rule and one right answer, splitting has many right answers and hardly a
-rule: they differ in two respects. Two more tasks keep the one and change the other.
+rule: they differ in two respects. Of two more tasks, one has a rule and many right
+answers, the other neither.
 
 *parity*: six digits; the answer has the same digits, the even ones first, in any order.
 One rule for all problems, and up to 36 right answers to each:

@@ -10,8 +10,9 @@ By the formula of Bradley and Terry ([`minillm.training.preferences`][]), the lo
 pair is $-\ln \sigma(r(y_w) - r(y_l))$, with $r$ the number given to the chosen and to
 the rejected answer ([`Judge.learn`][minillm.labs.judges.Judge.learn]).
 
-**Used by** [`minillm.labs.learners`][]; what comes of it is told in
-[`minillm.training.preferences`][].
+**Used by** [`minillm.labs.learners`][]. The rows that it notes have the reward, the
+truth and the KL divergence from the start side by side: the curve of Gao et al. (2022,
+arXiv:2210.10760).
 """
 
 import torch
@@ -75,7 +76,7 @@ class Judge:
         return self.model(ids)[torch.arange(len(ids)), last, END]
 
     def learn(
-        self, chosen: Side, rejected: Side, random: torch.Generator, steps: int = STEPS
+        self, chosen: Side, rejected: Side, random: torch.Generator, steps: int
     ) -> None:
         """Learn from pairs.
 

@@ -30,7 +30,7 @@ from minillm.labs.answers import (
     pack,
     reward,
 )
-from minillm.labs.judges import JUDGED, Judge
+from minillm.labs.judges import JUDGED, STEPS, Judge
 from minillm.model import TransformerLM
 from minillm.train import AdamW, clip_gradients, cosine_schedule
 from minillm.training.divergence import kl_estimates
@@ -256,9 +256,8 @@ def policy(learner: Learner, reference: TransformerLM) -> list[list[float]]:
                 new, old[kept], advantages[kept], mask[kept], c["clip"], each
             )
             if c["kl"]:
-                k1, k3 = kl_estimates(new, there)
-                estimate = k1 if c.get("kl_by") == "k1" else k3
-                loss = loss + c["kl"] * estimate[mask].mean()
+                k3 = kl_estimates(new, there)[1]
+                loss = loss + c["kl"] * k3[mask].mean()
             learner.step(loss, c["lr"], c["rounds"] * c["updates"])
     return curve
 
@@ -375,12 +374,13 @@ def learned_judge(learner: Learner) -> Judge:
         The reward model.
     """
     chosen, rejected = _sides(learner, JUDGED)
-    n = learner.config["judged"]
+    n = learner.config.get("judged", 512)
     judge = Judge(learner.model)
     judge.learn(
         (chosen[0][:n], chosen[1][:n]),
         (rejected[0][:n], rejected[1][:n]),
         learner.chance,
+        STEPS,
     )
     rest = (chosen[0][n:], chosen[1][n:]), (rejected[0][n:], rejected[1][n:])
     learner.agreement = round(judge.agreement(*rest), 4)

@@ -85,7 +85,6 @@ CHANGES: dict[str, Config] = {
     "KL 0.1": {"kl": 0.1},
     "in order": {"reward": "in order"},
     "in order, KL 0.1": {"reward": "in order", "kl": 0.1},
-    "in order, KL 0.1 by k1": {"reward": "in order", "kl": 0.1, "kl_by": "k1"},
     "each position": {"reward": "each position"},
     "learned reward": {"reward": "learned", "judged": 512, "rounds": 60},
     "pairs": ONCE | {"method": "pairs", "updates": 200, "lr": 3e-4},
@@ -260,7 +259,7 @@ def _report(results: list[dict[str, Any]]) -> str:
     rows = [["run", "FLOPs", "seeds", "before", "after", "pass@k before", "after"]]
     for config, same in by_config(results):
         names = [n for n, known in VARIANTS.items() if known == config]
-        changed = {k: v for k, v in config.items() if v != BASE[k]}
+        changed = {k: v for k, v in config.items() if v != BASE.get(k)}
         k = str(config["k"])
         scores = [
             f"{fmean(r[when]['pass'][at] for r in same):.3f}"

@@ -53,46 +53,6 @@ become more likely. Both may fall, as long as the rejected ones fall further:
 The third is far better by this loss than the second, which is nearly certain of the
 right answer. [`minillm.posttraining`][] measures what comes of it.
 
-# The other way: learn the reward
-
-So much for skipping the first step; what does it lead to? On the bench of
-[`minillm.labs.posttraining`][], a reward model ([`minillm.labs.judges`][]) learns from
-512 pairs of a right and a wrong answer, all by the model that shall be trained. Of
-*other* such pairs it prefers the right answer in this share, one number for each seed:
-
->>> from minillm.labs.posttraining import runs
->>> [round(r["agreement"], 2) for r in runs("learned reward")]
-AGREEMENT
-
-Not bad, for a judge. Then sixty rounds of policy gradient follow its reward. On the
-x-axis is how far the policy has moved from its start, in nats of KL divergence per
-answer ([`minillm.training.divergence`][]):
-
-<div class="figure" markdown>
-
---8<-- "images/lab-posttraining-goodhart.svg"
-
-</div>
-
-The share of right answers among the samples, in the first round, the tenth and the
-last; and the reward:
-
->>> for r in runs("learned reward"):
-...     rounds = {row[0]: row for row in r["curve"]}
-...     truth, reward = ([rounds[i][c] for i in (1, 10, 60)] for c in (2, 1))
-...     print([round(x, 2) for x in truth], [round(x, 1) for x in reward])
-CURVES
-
-*When a measure becomes a target, it ceases to be a good measure*: Goodhart's law. Gao
-et al. (2022, arXiv:2210.10760) drew this curve for large reward models, where the truth
-rises before it falls. Here it does not rise first. The judge was asked about answers
-that the first model gives; the policy looks for answers that the judge has never seen
-and likes. What it writes to `847386:` in the end:
-
->>> for r in runs("learned reward"):
-...     print(r["texts"][0][2][:3])
-TEXTS
-
 **Before this:** [`minillm.posttraining`][].
 """
 

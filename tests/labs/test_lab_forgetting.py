@@ -45,7 +45,7 @@ def test_every_run_repeats_itself(tmp_path):
         assert [r[key] for r in once] == [r[key] for r in again]
     assert once[0]["before"] == once[1]["before"]
     assert once[0]["after"] != once[1]["after"]
-    assert LAB.report(once).startswith("demonstrations")
+    assert LAB.report(once).startswith("old text")
 
 
 def test_an_answer_without_the_word_or_without_an_end_is_no_answer(monkeypatch):
