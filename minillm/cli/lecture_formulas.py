@@ -23,9 +23,11 @@ __all__ = ["readable"]
 
 SIGNS = {
     "times": " × ", "cdot": " · ", "odot": " ⊙ ", "pm": " ± ", "to": " → ",
-    "leftarrow": " ← ", "Longleftrightarrow": " ⟺ ", "mapsto": " ↦ ", "approx": " ≈ ", "sim": " ~ ", "propto": " ∝ ",
+    "leftarrow": " ← ", "Longleftrightarrow": " ⟺ ", "mapsto": " ↦ ",
+    "approx": " ≈ ", "sim": " ~ ", "propto": " ∝ ", "prime": "′", "top": "ᵀ",
     "le": " ≤ ", "ge": " ≥ ", "ll": " ≪ ", "gg": " ≫ ", "ne": " ≠ ", "equiv": " ≡ ",
-    "in": " ∈ ", "cup": " ∪ ", "cap": " ∩ ", "mid": " | ", "succ": " ≻ ", "bmod": " mod ", "top": "ᵀ", "prime": "′",
+    "in": " ∈ ", "cup": " ∪ ", "cap": " ∩ ", "mid": " | ", "succ": " ≻ ",
+    "bmod": " mod ",
     "infty": "∞", "dots": "… ", "ldots": "… ", "cdots": "… ", "sum": " Σ", "prod": " Π",
     "int": " ∫", "partial": "∂", "nabla": "∇", "ell": "ℓ", "lfloor": "⌊",
     "rfloor": "⌋", "lceil": "⌈", "rceil": "⌉", "langle": "⟨", "rangle": "⟩",
@@ -39,19 +41,21 @@ SIGNS = {
 FUNCTIONS = {"ln", "log", "exp", "max", "min", "sin", "cos", "tanh", "det", "arg"}
 PLAIN = {"operatorname", "text", "mathrm", "mathbf", "mathbb", "mathcal", "textstyle"}
 MARKS = {"bar": "\u0304", "hat": "\u0302", "tilde": "\u0303", "dot": "\u0307"}
-RAISED = dict(zip("0123456789+-=()nixkrbTdmj", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱˣᵏʳᵇᵀᵈᵐʲ", strict=True))
+RAISED = dict(
+    zip("0123456789+-=()nixkrbTdmj", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱˣᵏʳᵇᵀᵈᵐʲ", strict=True)
+)
 LOWERED = dict(
     zip("0123456789+-=()aeijkmnoprtuvx", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₐₑᵢⱼₖₘₙₒₚᵣₜᵤᵥₓ", strict=True)
 )
 TOKEN = re.compile(r"\\[a-zA-Z]+|\\.|\s+|.", re.DOTALL)
 # A fraction stands between two signs of its own until its neighbours are known.
 OPEN, CLOSE = "\ue000", "\ue001"
-FRACTION = re.compile(f"(.?)( ?){OPEN}([^{OPEN}{CLOSE}]*){CLOSE}(?=( ?)(.?))", re.DOTALL)
+FRACTION = re.compile(f"(.?)( ?){OPEN}([^{OPEN}{CLOSE}]*){CLOSE}(?= ?(.?))", re.DOTALL)
 
 TIDY = (
     (r" ?= ?", " = "),
     (r"([∂∇(\[]) ", r"\1"),
-    (r" ([)\],.])", r"\1"),
+    (r" ([)\],.;])", r"\1"),
     (r"(^|[=(,\[←] ?)- (?=\S)", r"\1-"),
     (r"\b(ln|log|exp|max|min|sin|cos) \(", r"\1("),
 )
@@ -82,7 +86,7 @@ def readable(tex: str) -> str:
 
 def _placed(match: re.Match[str]) -> str:
     """A fraction, in parentheses where a neighbour would be taken for a part of it."""
-    before, gap, inside, _, after = match.groups()
+    before, gap, inside, after = match.groups()
     free = before in {"", *"=+,([{←⟺≈≤≥"} and after in {"", *"=+,)]}.:⟺≈≤≥-"}
     return before + gap + (inside if free else f"({inside})")
 

@@ -1,4 +1,4 @@
-r"""The script of a lecture: a chapter, cut into prose, examples and code.
+r"""The script of a lecture: a chapter, cut into prose, examples and figures.
 
 `minillm lecture bpe` takes the module itself as its script. Every docstring is cut
 where an example stands, and its prose is written as Markdown for a terminal. The
@@ -6,10 +6,11 @@ standard library's `doctest` finds the examples; what is left to do stands below
 
 >>> steps = lecture_steps("bpe")
 >>> steps[0]
-Section(title='minillm.bpe')
->>> [type(step).__name__ for step in steps[1:4]]
-['Prose', 'Run', 'Prose']
+Section(title='Turn text into integers, and back', code='')
+>>> steps[2]
+Prose(text='Which integers shall stand for a text?')
 
+[`minillm.cli.lecture_slides`][] puts the steps on slides, and
 [`minillm.cli.lecture_show`][] gives the lecture.
 """
 
@@ -26,30 +27,61 @@ from pathlib import Path
 from types import ModuleType
 
 import minillm
+from minillm.cli.lecture_prose import plain, sentences
+from minillm.files.reading import IMAGES
 
-__all__ = ["Code", "Prose", "Run", "Section", "chapters", "find", "lecture_steps"]
+__all__ = [
+    "Answer",
+    "Figure",
+    "Prose",
+    "Run",
+    "Section",
+    "chapters",
+    "find",
+    "lecture_steps",
+]
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 @dataclass
 class Section:
-    """The beginning of a docstring: a module, a function, a class, a method."""
+    """What the next slides are about: a part of the lecture, a function, a class.
+
+    Attributes:
+        title: as it is shown.
+        code: the source of a function or class without its docstrings; of the lecture
+            itself, nothing.
+    """
 
     title: str
+    code: str = ""
 
 
 @dataclass
 class Prose:
-    """Text in Markdown."""
+    """A paragraph, list, table or formula, in Markdown."""
 
     text: str
 
 
 @dataclass
-class Code:
-    """Source without its docstring."""
+class Figure:
+    """A picture, by its path in the repository."""
 
+    path: str
+
+
+@dataclass
+class Answer:
+    """What a page folds away: a text to be shown when the audience has thought.
+
+    Attributes:
+        title: what it is.
+        text: in Markdown.
+    """
+
+    title: str
     text: str
 
 
@@ -66,11 +98,21 @@ class Run:
     before: list[doctest.Example] = field(default_factory=list)
 
 
-Step = Section | Prose | Code | Run
+Step = Section | Prose | Figure | Answer | Run
 # The sections of a docstring that are looked up, up to the next line at its margin.
-REFERENCE = re.compile(
-    r"^(?:Args|Returns|Raises|Yields):\n(?:[ ]+.*(?:\n|\Z)|\n)*", re.MULTILINE
+TABLES = re.compile(
+    r"^(?:Args|Returns|Raises|Yields|Attributes):\n(?:[ ]+.*(?:\n|\Z)|\n)*",
+    re.MULTILINE,
 )
+# Parts of a page that lead to other pages.
+SIGNPOSTS = re.compile(r"\*\*(?:Before this|Next|Deeper|Used by)\b")
+# A block that keeps its blank lines: something folded or fenced.
+FOLDED = re.compile(r'\?\?\? \w+ "(.*?)"\n((?:    .*(?:\n|\Z)|\n)*)')
+BLOCK = re.compile(
+    r'(?ms)^```.*?^```$|^\?\?\? \w+ ".*?"\n(?:    [^\n]*(?:\n|\Z)|\n)*'
+    r"|(?:^(?! *\n|```|\?\?\? )[^\n]+(?:\n|\Z))+"
+)
+SNIPPET = re.compile(r'--8<-- "(.*?)"')
 
 
 def chapters() -> dict[int, str]:
@@ -134,7 +176,8 @@ def lecture_steps(chapter: str) -> list[Step]:
         chapter: the name of a module, or the number of a chapter.
 
     Returns:
-        The steps. What has no docstring is left to the page.
+        The steps. What has no docstring is left to the page, and so is a function with
+        one sentence and no example.
 
     Raises:
         ValueError: if there is no such chapter.
@@ -142,8 +185,9 @@ def lecture_steps(chapter: str) -> list[Step]:
     module = find(chapter)
     source = inspect.getsource(module)
     tree = ast.parse(source)
-    steps: list[Step] = [Section(module.__name__)]
-    steps += told(ast.get_docstring(tree) or "")
+    title, _, text = (ast.get_docstring(tree) or module.__name__).partition("\n")
+    steps: list[Step] = [Section(title.rstrip("."))]
+    steps += told(text)
     lines = source.splitlines()
     for node in tree.body:
         if isinstance(node, Definition) and ast.get_docstring(node):
@@ -160,7 +204,7 @@ def definition(node: Definition, lines: list[str], owner: str) -> Iterator[Step]
         owner: the class of a method, with a dot.
 
     Yields:
-        A section, its prose and examples, its code.
+        A section, its prose and examples.
     """
     methods = [
         inner
@@ -169,17 +213,16 @@ def definition(node: Definition, lines: list[str], owner: str) -> Iterator[Step]
         and isinstance(inner, ast.FunctionDef)
         and ast.get_docstring(inner)
     ]
-    yield Section(owner + node.name)
-    # Of a class the arguments are what it is; of a function they are looked up.
-    is_class = isinstance(node, ast.ClassDef)
-    yield from told(ast.get_docstring(node) or "", reference=is_class)
-    hidden = [*methods, node.body[0]]
+    documented = [node, *methods]
+    hidden = [inner.body[0] for inner in documented]
     gone = {n for inner in hidden for n in range(first(inner), inner.end_lineno or 0)}
     kept = range(first(node), node.end_lineno or 0)
     code = textwrap.dedent("\n".join(lines[n] for n in kept if n not in gone))
-    code = re.sub(r"\n{3,}", "\n\n", code).strip()
-    if len(code.splitlines()) > 1:
-        yield Code(code)
+    steps = list(told(ast.get_docstring(node) or ""))
+    if len(steps) > 1:
+        code = re.sub(r"\n{3,}", "\n\n", code).strip()
+        yield Section(owner + node.name, code)
+        yield from steps
     for method in methods:
         yield from definition(method, lines, f"{owner}{node.name}.")
 
@@ -198,91 +241,46 @@ def first(node: ast.stmt) -> int:
     )
 
 
-def told(docstring: str, *, reference: bool = True) -> Iterator[Step]:
-    r"""Cut a docstring where its examples stand.
+def told(docstring: str) -> Iterator[Step]:
+    r"""Cut a docstring where its examples stand, and its prose into blocks.
 
     Args:
-        docstring: the docstring.
-        reference: whether arguments, results and errors are told as well.
+        docstring: the docstring. Its tables of arguments, results and errors are left
+            to the page, and so are its references and what leads to other pages.
 
     Yields:
-        Prose and examples in turn.
+        Sections, prose, figures, answers and examples.
 
     Examples:
         >>> [type(step).__name__ for step in told("One and one:\n\n>>> 1 + 1\n2")]
         ['Prose', 'Run']
+        >>> list(told("# Why\n\nSince.\n\nArgs:\n    x: a size."))
+        [Section(title='Why', code=''), Prose(text='Since.')]
     """
     before: list[doctest.Example] = []
     for part in doctest.DocTestParser().parse(docstring):
         if isinstance(part, doctest.Example):
             yield Run(part, list(before))
             before.append(part)
-        elif text := plain(part if reference else REFERENCE.sub("", part)):
-            yield Prose(text)
+            continue
+        for block in BLOCK.findall(textwrap.dedent(TABLES.sub("", plain(part)))):
+            if block.startswith("# References"):
+                return
+            yield from _block(block.strip("\n"))
 
 
-SIGNS = {
-    r"\times": "×", r"\cdot": "·", r"\to": "→", r"\infty": "∞", r"\approx": "≈",
-    r"\le": "≤", r"\ge": "≥", r"\dots": "…", r"\ldots": "…", r"\,": " ", r"\;": " ",
-    r"\quad": "  ", r"\theta": "θ", r"\sum": "Σ", r"\sqrt": "√", r"\partial": "∂",
-    r"\mapsto": "↦", r"\ell": "ℓ", r"\top": "ᵀ", r"\lfloor": "⌊", r"\rfloor": "⌋",
-    r"\bigl": "", r"\bigr": "", r"\left": "", r"\right": "", r"\in": "∈",
-}  # fmt: skip
-
-
-def formula(match: re.Match[str]) -> str:
-    """Write a formula for a terminal: its TeX, with the common signs as characters.
-
-    Args:
-        match: a formula between dollars.
-
-    Returns:
-        Markdown for code.
-    """
-    tex = re.sub(r"\\(?:text|mathrm|operatorname|mathbf)\{([^}]*)\}", r"\1", match[2])
-    tex = re.sub(r"\\[a-zA-Z]+|\\.", lambda m: SIGNS.get(m[0], m[0]), tex)
-    if match[1] == "$$":
-        return f"\n\n```text\n{textwrap.dedent(tex).strip()}\n```\n\n"
-    return f"`{' '.join(tex.split())}`"
-
-
-def plain(text: str) -> str:
-    r"""Write the prose of a docstring as Markdown for a terminal.
-
-    Args:
-        text: prose as it stands in a docstring.
-
-    Returns:
-        Markdown: links are words, formulas are code, figures are named, the sections
-        of a docstring are lists.
-
-    Examples:
-        >>> print(plain("See [`minillm.bpe`][], $a \\to b$.\n\nArgs:\n    x: a size."))
-        See `minillm.bpe`, `a → b`.
-        <BLANKLINE>
-        **Arguments**
-        <BLANKLINE>
-        - `x`: a size.
-    """
-    lines, title = [], ""
-    for line in textwrap.dedent(text).splitlines():
-        if match := re.fullmatch(
-            r"(Args|Returns|Raises|Yields|Attributes|Examples):", line
-        ):
-            title = {"Args": "Arguments"}.get(match[1], match[1])
-            lines += [f"**{title}**", ""] if title != "Examples" else []
-        elif line.strip() and not line.startswith(" "):
-            title = ""
-            lines.append(line)
-        elif title in {"Arguments", "Raises", "Attributes"}:
-            lines.append(re.sub(r"^    (\*{0,2}[\w.]+): ", r"- `\1`: ", line))
-        else:
-            lines.append(line.removeprefix("    ") if title else line)
-    text = textwrap.dedent("\n".join(lines))
-    text = re.sub(
-        r'^ *--8<-- "(.*?)"$', r"*(Here the page shows* `\1` *.)*", text, flags=re.M
-    )
-    text = re.sub(r"^ *</?div.*>$", "", text, flags=re.M)
-    text = re.sub(r"(\$\$?)(?!\s)(.+?)\1", formula, text, flags=re.S)
-    text = re.sub(r"\[([^\]]+)\]\[[^\]]*\]", r"\1", text)
-    return text.strip()
+def _block(block: str) -> Iterator[Step]:
+    """The steps in one block of prose: one or none."""
+    if match := FOLDED.fullmatch(block):
+        yield Answer(match[1], textwrap.dedent(match[2]).strip())
+    elif match := SNIPPET.fullmatch(block.strip()):
+        if match[1].endswith(".svg"):
+            yield Figure(match[1])
+        elif (path := IMAGES.parent / match[1]).is_file():
+            yield Prose(path.read_text(encoding="utf-8").strip())
+    elif block.startswith("# "):
+        yield Section(block.removeprefix("# "))
+    elif re.match(r"[|`]{3}|\||[-*] |\d+\. | ", block):  # a table, list or formula
+        yield Prose(block)
+    elif not SIGNPOSTS.match(block):
+        yield from map(Prose, sentences(block))
