@@ -113,10 +113,10 @@ answers weigh nothing. With 1 and 2, every sample is made more likely, right or 
 and what should be learned is a small difference between large gradients.
 
 What is subtracted from a reward is called a *baseline*, and with one it no longer
-matters whether somebody chose 0 and 1 or 1 and 2. The simplest is the mean reward of several answers to the *same*
-prompt. A reward less that mean, divided by the standard deviation of these rewards, is
-the *advantage* of an answer in GRPO (Shao et al. 2024, arXiv:2402.03300),
-[`group_advantages`][minillm.training.policy.group_advantages]:
+matters whether somebody chose 0 and 1 or 1 and 2. The simplest is the mean reward of
+several answers to the *same* prompt. A reward less that mean, divided by the standard
+deviation of these rewards, is the *advantage* of an answer in GRPO (Shao et al. 2024,
+arXiv:2402.03300), [`group_advantages`][minillm.training.policy.group_advantages]:
 
 >>> scores("policy, sort"), scores("policy, sort, 400 rounds")
 ([0.61, 0.49, 0.69], [0.93, 0.91, 0.97])
@@ -205,8 +205,9 @@ share of the tries is right now?
 66 0.94
 
 To *split* is to write a number as a sum of digits, two of which are forbidden. Each
-problem has many right answers, and no rule holds for all problems. Training picks some and forgets the others: one try has become much
-better, and 256 tries are worse. Distinct answers among 256, before and after:
+problem has many right answers, and no rule holds for all problems. Training picks some
+and forgets the others: one try has become much better, and 256 tries are worse.
+Distinct answers among 256, before and after:
 
 >>> for r in runs("policy, split, 400 rounds"):
 ...     print(*(round(r[when]["distinct"]) for when in ("before", "after")))
@@ -241,7 +242,8 @@ rounds:
 [('847386:', '4.'), ('962116:', '5.')]
 
 The reward is perfect and the answers are worthless. The curve of the reward cannot show
-it; only a number that is *not* trained on does. Two repairs are usual: a better verifier, and a penalty for moving away from the start
+it; only a number that is *not* trained on does. Two repairs are usual: a better
+verifier, and a penalty for moving away from the start
 ([`kl_estimates`][minillm.training.divergence.kl_estimates]).
 
 # 7. Prefer
@@ -257,9 +259,10 @@ of a right and a wrong answer to the same problem, out of 51,200 samples:
 Better than the demonstrations alone, which had 0.32, 0.32 and 0.44; not as good as
 eight rounds of imitation with as many samples.
 
-Two things puzzle many readers. The loss starts at $\ln 2 = 0.69$, whatever the pairs are: model
-and reference are still the same, and each pair is a coin toss. And here are the mean
-log-probabilities of the chosen answers and of the rejected ones, at three steps:
+Two things puzzle many readers. The loss starts at $\ln 2 = 0.69$, whatever the pairs
+are: model and reference are still the same, and each pair is a coin toss. And here are
+the mean log-probabilities of the chosen answers and of the rejected ones, at three
+steps:
 
 >>> for r in runs("pairs"):
 ...     steps = {row[0]: row for row in r["curve"]}
