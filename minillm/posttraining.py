@@ -99,7 +99,7 @@ not. Over all three answers, each with its probability:
 1.0 [0.21, -0.15, -0.06] 1.25
 
 On the bench, a hundred rounds of 512 samples, with rewards of 0 and 1, of −1 and 0, and
-of 1 and 2. In expectation the three are one and the same training:
+of 1 and 2. At any given weights the three have the same expected gradient:
 
 >>> for name in ("0 and 1", "-1 and 0", "1 and 2"):
 ...     print(name, scores(f"no baseline, {name}"))

@@ -7,7 +7,7 @@ import re
 
 from minillm.cli.lecture_formulas import readable
 
-__all__ = ["formula", "plain", "sentences"]
+__all__ = ["plain", "sentences"]
 
 # Characters of a sentence that does not stand alone.
 FEW = 25
@@ -71,7 +71,7 @@ def sentences(paragraph: str) -> list[str]:
     Returns:
         Its sentences, each in one line. A title in front of the first, in bold or
         italics, stays with it, a remark in parentheses with the one before, and a few
-        words ("One thing is new.") with what they announce.
+        words ("One thing is new.") with what they announce or, at the end, conclude.
 
     Examples:
         >>> sentences("**Why.** Gage (1994) wrote it. Xu et al. (2020) did. (Not all.)")
@@ -88,4 +88,6 @@ def sentences(paragraph: str) -> list[str]:
             found[-1] += f" {sentence}"
         else:
             found.append(sentence)
+    if len(found) > 1 and len(found[-1]) < FEW:
+        found[-2:] = [" ".join(found[-2:])]
     return found

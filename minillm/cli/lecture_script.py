@@ -8,7 +8,7 @@ standard library's `doctest` finds the examples; what is left to do stands below
 >>> steps[0]
 Section(title='Turn text into integers, and back', code='')
 >>> steps[2]
-Prose(text='Which integers shall stand for a text?')
+Prose(text='Which integers should stand for a text?')
 
 [`minillm.cli.lecture_slides`][] puts the steps on slides, and
 [`minillm.cli.lecture_show`][] gives the lecture.
@@ -60,9 +60,15 @@ class Section:
 
 @dataclass
 class Prose:
-    """A paragraph, list, table or formula, in Markdown."""
+    """A sentence, list, table or formula, in Markdown.
+
+    Attributes:
+        text: the Markdown.
+        begins: whether a paragraph begins here.
+    """
 
     text: str
+    begins: bool = field(default=True, repr=False, compare=False)
 
 
 @dataclass
@@ -283,4 +289,5 @@ def _block(block: str) -> Iterator[Step]:
     elif re.match(r"[|`]{3}|\||[-*] |\d+\. | ", block):  # a table, list or formula
         yield Prose(block)
     elif not SIGNPOSTS.match(block):
-        yield from map(Prose, sentences(block))
+        for n, sentence in enumerate(sentences(block)):
+            yield Prose(sentence, begins=n == 0)

@@ -24,14 +24,21 @@ try:
 except ImportError:  # on Windows: the status lines stay
     termios = None  # type: ignore[assignment]
 
-from minillm.cli.lecture_script import Answer, Figure, Prose, Run, Section, find
+from minillm.cli.lecture_script import (
+    Answer,
+    Figure,
+    Prose,
+    Run,
+    Section,
+    find,
+    lecture_steps,
+)
 from minillm.cli.lecture_slides import (
     Slide,
     code,
     draw,
     expected,
     folded,
-    lecture_steps,
     slides,
 )
 from minillm.files.reading import IMAGES

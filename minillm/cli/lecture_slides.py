@@ -5,6 +5,7 @@ together: a sentence that ends with a colon and the example behind it, an exampl
 without output and the one that uses it. The slides of one subject are about equally
 full, so that no last sentence is left alone.
 
+>>> from minillm.cli.lecture_script import lecture_steps
 >>> shown = slides(lecture_steps("bpe"), Console(width=100, height=30))
 >>> 30 <= len(shown) <= 60
 True
@@ -33,13 +34,15 @@ from minillm.cli.lecture_script import (
     Run,
     Section,
     Step,
-    lecture_steps,
 )
 
-__all__ = ["Slide", "draw", "folded", "lecture_steps", "slides"]
+__all__ = ["Slide", "folded", "slides"]
 
-# Lines on a slide; more are a page to read, not one to listen to.
-FULL = 9
+# Lines on a slide to which another thought is added only up to here, and lines of one
+# thought; more are a page to read, not one to listen to.
+FULL, MOST = 6, 12
+# Lines that are too few for a slide of their own.
+ALONE = 3
 # Columns of prose; a longer line is lost on the way back to its margin.
 WIDE = 84
 # Lines of a terminal that are not the slide: its title, its status, margins.
@@ -154,22 +157,26 @@ def slides(steps: Iterable[Step], console: Console) -> list[Slide]:
 
     Returns:
         The slides.
+
+    Examples:
+        >>> steps = [Section("One"), Prose("It is."), Section("Two"), Prose("So.")]
+        >>> [slide.title for slide in slides(steps, Console(width=80))]
+        ['One', 'Two']
     """
-    full = max(4, min(FULL, console.height - AROUND))
+    most = max(4, min(MOST, console.height - AROUND))
     shown: list[Slide] = []
     for section, inside in _sections(steps):
-        units = [(unit, sum(_height(s, console) for s in unit)) for unit in inside]
-        pages = _pages(units, full)
-        # The lowest limit that makes no more pages of them fills all alike.
-        for limit in range(1, full):
-            if len(balanced := _pages(units, limit)) == len(pages):
-                pages = balanced
-                break
-        shown += [Slide(section.title, page, section.code) for page in pages]
+        pages: list[Page] = []
+        for thought in _thoughts(inside):
+            units = [(unit, sum(_height(s, console) for s in unit)) for unit in thought]
+            pages += _evenly(units, most)
+        for page, _ in _joined(pages, min(FULL, most), most):
+            shown.append(Slide(section.title, page, section.code))
     return shown
 
 
 Unit = list[Step]
+Page = tuple[list[Step], int]
 
 
 def _sections(steps: Iterable[Step]) -> list[tuple[Section, list[Unit]]]:
@@ -192,6 +199,17 @@ def _sections(steps: Iterable[Step]) -> list[tuple[Section, list[Unit]]]:
     return found
 
 
+def _thoughts(units: Iterable[Unit]) -> list[list[Unit]]:
+    """Paragraphs, each with the examples behind it."""
+    found: list[list[Unit]] = []
+    for unit in units:
+        first = unit[0]
+        if not found or (isinstance(first, Prose) and first.begins):
+            found.append([])
+        found[-1].append(unit)
+    return found
+
+
 def _height(step: Step, console: Console) -> int:
     """How many lines a step will have taken when all of it is shown."""
     lines = len(console.render_lines(draw(step, console)))
@@ -202,14 +220,35 @@ def _height(step: Step, console: Console) -> int:
     return lines
 
 
-def _pages(units: Sequence[tuple[Unit, int]], limit: int) -> list[list[Step]]:
+def _evenly(units: Sequence[tuple[Unit, int]], most: int) -> list[Page]:
+    """As few pages as may be, filled alike: by the lowest limit that makes no more."""
+    fewest = _pages(units, most)
+    for limit in range(1, most):
+        if len(pages := _pages(units, limit)) == len(fewest):
+            return pages
+    return fewest
+
+
+def _pages(units: Sequence[tuple[Unit, int]], limit: int) -> list[Page]:
     """Fill page after page; what is too high for one has one of its own."""
-    pages: list[list[Step]] = []
-    left = 0
+    pages: list[Page] = []
     for unit, height in units:
-        if not pages or height > left:
-            pages.append([])
-            left = limit
-        pages[-1] += unit
-        left -= height
+        if pages and pages[-1][1] + height <= limit:
+            steps, filled = pages.pop()
+            pages.append((steps + unit, filled + height))
+        else:
+            pages.append((list(unit), height))
     return pages
+
+
+def _joined(pages: Sequence[Page], full: int, most: int) -> list[Page]:
+    """Fill pages that are not full, up to more where a few words would be alone."""
+    joined: list[Page] = []
+    for steps, height in pages:
+        before, filled = joined[-1] if joined else ([], most)
+        few = min(height, filled) <= ALONE
+        if filled + height <= (most if few else full):
+            joined[-1] = (before + steps, filled + height)
+        else:
+            joined.append((steps, height))
+    return joined

@@ -87,7 +87,7 @@ def a_projector():
 def test_a_chapter_is_as_many_slides_as_an_hour_holds_and_each_fits(chapter):
     console = a_projector()
     shown = Lecture(chapter, console).slides
-    assert 28 <= len(shown) <= 60
+    assert 25 <= len(shown) <= 60
     for slide in shown:
         before = len(console.file.getvalue().splitlines())
         for step in slide.steps:
@@ -238,14 +238,19 @@ def test_what_is_looked_up_is_no_part_of_a_lecture():
 
 
 def test_what_belongs_together_is_on_one_slide():
-    prose = [Prose(f"Sentence {n}, which takes most of one line.") for n in range(20)]
-    example = list(told("So:\n\n>>> n = 2\n>>> n + 1\n3\n"))
-    steps = [Section("One"), *prose, *example, Section("Two"), Prose("It is.")]
+    words = "which takes most of a line, and here is the rest of it"
+    long = " ".join(f"Sentence {n}, {words}." for n in range(12))
+    text = f"{long}\n\nA short one.\n\nSo:\n\n>>> n = 2\n>>> n + 1\n3\n"
+    steps = [Section("One"), *told(text), Section("Two"), Prose("It is.")]
     shown = slides(steps, a_projector())
     assert [slide.title for slide in shown] == ["One"] * (len(shown) - 1) + ["Two"]
-    counts = [len(slide.steps) for slide in shown[:-1]]
-    assert sum(counts) == 23 and max(counts) - min(counts) <= 1
-    assert shown[-2].steps[-3:] == example
+    # The long paragraph is cut into equal parts; the rest is one slide.
+    counts = [len(slide.steps) for slide in shown]
+    assert counts[-2:] == [4, 1] and sum(counts[:-2]) == 12
+    assert max(counts[:-2]) - min(counts[:-2]) <= 1 < len(counts[:-2])
+    assert [type(step).__name__ for step in shown[-2].steps] == [
+        "Prose", "Prose", "Run", "Run",
+    ]  # fmt: skip
     lower = slides(steps, Console(file=io.StringIO(), width=100, height=12))
     assert len(lower) > len(shown)
 
