@@ -11,7 +11,7 @@ Each step is forced by a number that rules out the one before.
 
 >>> text = "Hello, 🌍! 你好!"
 
-*Characters.* Unicode has a number for each. The ratio is no problem; the vocabulary is.
+*Characters.* Unicode has a number for each. The problem is the size of the vocabulary.
 GPT-2 small, a model of 124 million numbers, keeps 768 of them for every token that it
 knows. For all characters it would need seven times its own size, and it would never
 meet most of them:
@@ -23,7 +23,7 @@ meet most of them:
 855638016
 
 *Bytes.* In UTF-8 every text is a sequence of bytes, and a byte has only 256 values. Now
-the ratio is the problem. It is 1, the lowest of the four: one token for each byte of
+the problem is the ratio. It is 1, the lowest of the four: one token for each byte of
 the text.
 
 >>> compression_ratio(text, ByteTokenizer().encode(text)), ByteTokenizer().vocab_size
@@ -234,9 +234,9 @@ class WordTokenizer:
 def count_pairs(ids: Sequence[int]) -> Counter[Pair]:
     r"""Count how often each pair of tokens stands side by side.
 
-    Byte-pair encoding (Gage 1994; for words, Sennrich et al. 2016, arXiv:1508.07909)
-    repeats one step: find the two tokens that most often stand side by side, and let a
-    new token stand for both.
+    Byte-pair encoding (Gage 1994; for words, Sennrich et al. 2016, arXiv:1508.07909; of
+    any text, from its bytes, Radford et al. 2019) repeats one step: find the two tokens
+    that most often stand side by side, and let a new token stand for both.
 
     Args:
         ids: a sequence of ids.

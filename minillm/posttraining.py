@@ -37,10 +37,10 @@ A checker that cuts each answer at the right length would never notice.
 
 # 2. Let it try
 
-Suppose that these demonstrations are all there is. A third of the answers is right. But
-the model can be asked again, and a program can tell which answers are right. For how
-many problems is one try right, and for how many at least one of 64 tries? (The share
-for $k$ tries is called `pass@k`.)
+Suppose that these demonstrations are all there is. A third of the answers are right.
+But the model can be asked again, and a program can tell which answers are right. For
+how many problems is one try right, and for how many at least one of 64 tries? (The
+share for $k$ tries is called `pass@k`.)
 
 >>> scores("policy, sort", "before"), scores("policy, sort", "before", k=64)
 ([0.32, 0.32, 0.44], [0.62, 0.63, 0.69])
@@ -51,8 +51,8 @@ each of which samples 6,400 answers from the model of the round before:
 >>> scores("own, eight rounds")
 [0.92, 0.97, 0.96]
 
-It has been shown no further answer. (The budget is that of every run below, unless it
-says otherwise: 51,200 samples, and as many sequences in training.)
+The model has been shown no further answer. (The budget is that of every run below,
+unless it says otherwise: 51,200 samples, and as many sequences in training.)
 
 # 3. Follow the reward
 
@@ -82,9 +82,8 @@ that is REINFORCE (Williams 1992). In five lines, for a policy of three logits:
 
 With rewards of 0 and 1 this *is* rejection sampling with one step a round, up to the
 length of that step. Now add a constant to all rewards. The mean of the gradient stays
-the same, for
-$\sum_y \pi \nabla \ln \pi = \sum_y \nabla \pi = \nabla 1 = 0$. Its variance does
-not. Over all three answers, each with its probability:
+the same, for $\sum_y \pi \nabla \ln \pi = \sum_y \nabla \pi = \nabla 1 = 0$. Its
+variance does not. Over all three answers, each with its probability:
 
 >>> p = torch.tensor([0.3, 0.5, 0.2])
 >>> grad_log_p = torch.eye(3) - p  # of each answer, by the three logits
@@ -123,8 +122,8 @@ arXiv:2402.03300), [`group_advantages`][minillm.training.policy.group_advantages
 
 On this task it is no better than 0 and 1 without any baseline. What it buys is that
 you need not know which two numbers are the good ones. And it takes four times the
-FLOPs to come to where rejection sampling was after eight rounds: here, where a program
-says what is right, plainly imitating that is hard to beat.
+FLOPs to get to where rejection sampling was after eight rounds: here, where a program
+says what is right, simply imitating that is hard to beat.
 
 **Groups that agree teach nothing.** Where all answers to a prompt are right, or all
 wrong, all advantages are zero. The share of such groups over the run:

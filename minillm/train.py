@@ -74,7 +74,7 @@ without it ([`minillm.training.curves`][] shows how that looks):
   ([`minillm.training.descent`][] builds it in four steps from the lines above);
 - a *learning-rate schedule*: a warm-up, then a decay
   ([`cosine_schedule`][minillm.training.optimizer.cosine_schedule]);
-- *gradient clipping*, so that one odd batch cannot throw the weights far off
+- *gradient clipping*, so that one odd batch cannot spoil the steps after it
   ([`clip_gradients`][minillm.training.optimizer.clip_gradients]).
 
 [`train_naive`][minillm.train.train_naive], below, puts them together in a dozen lines.
