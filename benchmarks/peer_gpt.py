@@ -59,7 +59,7 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Let each position think by itself."""
+        """Process each position independently."""
         return self.c_proj(F.gelu(self.c_fc(x)))
 
 
@@ -132,9 +132,9 @@ def training_step(
     batch_size: int,
     bf16: bool = False,
 ) -> float:
-    """One step of the usual loop: draw, forward, backward, clip, step, report.
+    """One step of the usual loop: sample, forward, backward, clip, step, report.
 
-    `data` is a row of ids in memory; each sequence is drawn and cast by itself and
+    `data` is a sequence of ids in memory; each chunk is cut out and cast by itself and
     stacked, which is how such loops read their files.
     """
     device, block_size = model.wte.weight.device, model.config.block_size

@@ -2,7 +2,7 @@
 
     python -m benchmarks.unicode_tables
 
-The pre-tokenizers ask whether a character is a letter, a digit, a mark or a blank. Each
+The pre-tokenizers ask whether a character is a letter, a digit, a mark or a space. Each
 engine answers from its own table of Unicode, and the tables are of different years.
 Most code points that differ are characters of the last years, which the older table
 does not know. The last column lists those that both know and put into different kinds.

@@ -1,20 +1,20 @@
 r"""Turn text into integers, and back.
 
 **The question.** A model computes with numbers, and a text is not one. Which integers
-shall stand for a text? We want three things. There is a way back. No text is
-impossible. And the sequence of integers is short: each integer is the *id* of a
-*token*, a piece of text that the model knows. A model computes for each token of the
-sequence, and attention for each pair of tokens.
+should stand for a text? We want three things: a way back to the text, no text that is
+impossible, and a short sequence. Each integer is the *id* of a *token*, a chunk of text
+that the model knows, and the fewer tokens a text takes, the less there is to compute.
 
 **One string, one number.** We run one string through four tokenizers and measure each
-by the bytes of text that one token stands for, its *compression ratio*. Each step is
-forced by a number that rules out the one before.
+by its *compression ratio*: how many bytes of text one token stands for, on average.
+Each step is forced by a number that rules out the one before.
 
 >>> text = "Hello, 🌍! 你好!"
 
-*Characters.* Unicode has a number for each. The ratio is no problem; the vocabulary is.
-GPT-2 small keeps 768 numbers for every token that it knows, and would need seven times
-its own size (124 million) for a table of characters, most of which it never meets:
+*Characters.* Unicode has a number for each. The problem is the size of the vocabulary.
+GPT-2 small, a model of 124 million numbers, keeps 768 of them for every token that it
+knows. For all characters it would need seven times its own size, and it would never
+meet most of them:
 
 >>> characters = CharTokenizer()
 >>> round(compression_ratio(text, characters.encode(text)), 2), characters.vocab_size
@@ -23,15 +23,15 @@ its own size (124 million) for a table of characters, most of which it never mee
 855638016
 
 *Bytes.* In UTF-8 every text is a sequence of bytes, and a byte has only 256 values. Now
-the ratio is the problem. It is 1, the worst there is: one token for each byte of the
-text.
+the problem is the ratio. It is 1, the lowest of the four: one token for each byte of
+the text.
 
 >>> compression_ratio(text, ByteTokenizer().encode(text)), ByteTokenizer().vocab_size
 (1.0, 256)
 
-*Words.* [`pretokenize`][minillm.bpe.pretokenize] cuts a text into words. An emoji is no
-letter, so it forms a word with the punctuation behind it, and our string has five.
-(Each takes the space before it along; why, we see below.)
+*Words.* [`pretokenize`][minillm.bpe.pretokenize] cuts a text into words. An emoji is
+not a letter, so it forms a word with the punctuation after it, and our string has five
+words. (Each includes the space before it; we will see why.)
 
 >>> pretokenize(text, GPT2_PATTERN)
 ['Hello', ',', ' 🌍!', ' 你好', '!']
@@ -47,8 +47,8 @@ becomes this token. There is no way back:
 'Hello,<unk>! 你好!'
 
 *Byte-pair encoding.* Start from the 256 bytes, so that no text is impossible, and give
-what is frequent a token of its own, so that the sequence gets short. The size of the
-vocabulary becomes a dial between bytes and words:
+each frequent run of bytes a token of its own, so that the sequence gets short. The size
+of the vocabulary becomes a dial between bytes and words:
 
 >>> for vocab_size in 256, 261, 266, 271:
 ...     tokenizer = BPETokenizer.train([text], vocab_size)
@@ -60,11 +60,11 @@ vocabulary becomes a dial between bytes and words:
 >>> tokenizer.decode(tokenizer.encode("Hello, world! 你好!"))
 'Hello, world! 你好!'
 
-At 271 the tokens are the words, and what is no word is still spelled in bytes. That is
-why nearly every language model uses byte-pair encoding, and this chapter builds it.
+At 271 the tokens are the words, and anything else is still spelled in bytes. That is
+why most language models use byte-pair encoding, and this chapter builds it.
 
 How large should the vocabulary be? This is what the dial does on Andersen's tales, with
-merges learned from most of them and measured on the rest:
+a vocabulary learned from most of them and the ratio measured on the rest:
 
 <div class="figure" markdown>
 
@@ -73,9 +73,9 @@ merges learned from most of them and measured on the rest:
 </div>
 
 Every doubling gives less than the one before. At 19,468 tokens each word of the tales
-that were learned from is one token, no pair is left to merge, and the curve ends. GPT-2
-has 50,257 tokens, learned from web pages; a quarter of that, learned from tales, does
-as well on tales. A vocabulary belongs to the kind of text that it comes from.
+that it was learned from is one token, no pair is left to merge, and the curve ends.
+GPT-2 has 50,257 tokens, learned from web pages; a quarter of that, learned from tales,
+does as well on tales. A vocabulary suits the kind of text that it was learned from.
 
 **Before this:** nothing but Python. **Deeper**, when you have read the chapter:
 [`minillm.tokenizer.patterns`][] (where a text is cut into words),
@@ -177,7 +177,7 @@ class ByteTokenizer:
         >>> ByteTokenizer().encode("aé🌍")
         [97, 195, 169, 240, 159, 140, 141]
 
-        A part of a character is no text. It becomes the replacement character, U+FFFD:
+        Part of a character is not text. It becomes the replacement character, U+FFFD:
 
         >>> ByteTokenizer().decode([97, 195])
         'a�'
@@ -206,14 +206,14 @@ class WordTokenizer:
         >>> words.encode("the cat in the hat"), words.encode("the dog in the fog")
         ([1, 2, 3, 4, 5], [1, 0, 3, 4, 0])
 
-        Lost text is not the worst of it. A language model is judged by how well it
-        predicts the next token, and "unknown" is easy to predict. A tokenizer that
-        knows nothing makes a perfect model:
+        The text that is lost is not the worst of it. A language model is judged by how
+        well it predicts the next token, and "unknown" is easy to predict. A tokenizer
+        that knows no word makes every model perfect:
 
         >>> WordTokenizer("").encode("the dog in the fog")
         [0, 0, 0, 0, 0]
 
-        So two models can be compared by their predictions only if nothing is unknown.
+        So two models can be compared by their predictions only if no word is unknown.
     """
 
     def __init__(self, text: str, pattern: str = GPT2_PATTERN) -> None:
@@ -234,9 +234,9 @@ class WordTokenizer:
 def count_pairs(ids: Sequence[int]) -> Counter[Pair]:
     r"""Count how often each pair of tokens stands side by side.
 
-    Byte-pair encoding (Gage 1994; for words, Sennrich et al. 2016, arXiv:1508.07909)
-    repeats one step: find the two tokens that most often stand side by side, and let a
-    new token stand for both.
+    Byte-pair encoding (Gage 1994; for words, Sennrich et al. 2016, arXiv:1508.07909; of
+    any text, from its bytes, Radford et al. 2019) repeats one step: find the two tokens
+    that most often stand side by side, and let a new token stand for both.
 
     Args:
         ids: a sequence of ids.
@@ -251,7 +251,7 @@ def count_pairs(ids: Sequence[int]) -> Counter[Pair]:
         >>> [(chr(a) + chr(b), n) for (a, b), n in count_pairs(ids).items() if n > 1]
         [('th', 2), ('he', 2), ('e ', 2), ('at', 2)]
 
-        Pairs may overlap. Three times the same token are two pairs of it:
+        Pairs may overlap. Three equal tokens in a row are two pairs:
 
         >>> count_pairs([7, 7, 7])
         Counter({(7, 7): 2})
@@ -290,14 +290,15 @@ def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
         >>> show_counts(ids)
         th+e:2 e+·:2 ·+c:1 c+a:1 a+t:2 t+·:1 ·+i:1 i+n:1 n+·:1 ·+th:1 ·+h:1 h+a:1
 
-        Of three pairs that occur twice, "th" with "e" is now the greatest. The second
-        merge makes "the":
+        Three pairs occur twice now, and "th" with "e" is the greatest. The second merge
+        makes "the":
 
         >>> ids, names[257] = merge(ids, (256, ord("e")), 257), "the"
         >>> show_counts(ids)
         the+·:2 ·+c:1 c+a:1 a+t:2 t+·:1 ·+i:1 i+n:1 n+·:1 ·+the:1 ·+h:1 h+a:1
 
-        And the third, of two, makes "the" with the space behind it:
+        Two pairs are left that occur twice. The third merge makes "the" with the space
+        after it:
 
         >>> ids, names[258] = merge(ids, (257, ord(" ")), 258), "the·"
         >>> show_counts(ids)
@@ -305,11 +306,10 @@ def merge(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
         >>> ids
         [258, 99, 97, 116, 32, 105, 110, 32, 258, 104, 97, 116]
 
-        Three merges have turned 18 tokens into 12. But the last one is a mistake.
-        "the." and "the," would come to have tokens of their own, and the vocabulary
-        would fill with words in all their surroundings. So a text is first cut into
-        *pre-tokens*, words with the space *before* them, and no merge goes across a
-        cut:
+        Three merges have turned 18 tokens into 12. But the last one is a mistake. In a
+        longer text "the." and "the," would get tokens of their own, and the vocabulary
+        would fill with words plus whatever follows them. So a text is first cut into
+        *pre-tokens*, words with the space *before* them, and no merge crosses a cut:
 
         >>> pretokenize("the cat in the hat", GPT2_PATTERN)
         ['the', ' cat', ' in', ' the', ' hat']
@@ -343,9 +343,10 @@ def train_bpe_naive(
 
     Args:
         source: a path (`str` or `PathLike`) to a file of UTF-8 text, or the texts
-            themselves: any other iterable of strings. Nothing is merged across two.
-        vocab_size: how many tokens there shall be. 256 are the bytes, the last ones are
-            the special tokens, and those between are learned.
+            themselves: any other iterable of strings. No merge crosses from one text
+            to the next.
+        vocab_size: how many tokens there should be. 256 are the bytes, the last ones
+            are the special tokens, and those between are learned.
         special_tokens: strings that stand for something other than text, such as the
             end of a document. They are cut out of the text before anything is counted.
         pattern: the pre-tokenizer, a regular expression.
@@ -363,7 +364,8 @@ def train_bpe_naive(
         ValueError: if there is no text, or if an argument is not what it should be.
 
     Examples:
-        The number of tokens is that of bytes, merges and special tokens together:
+        The third merge differs from the one by hand, which crossed a cut. Bytes,
+        merges and special tokens together make up the vocabulary:
 
         >>> vocab, merges = train_bpe_naive(["the cat in the hat"], 260, ["<|end|>"])
         >>> merges
@@ -407,10 +409,10 @@ def train_bpe_naive(
 def choose_pair(
     counts: Mapping[Pair, int], vocab: Mapping[int, bytes], tie_break: str
 ) -> Pair:
-    r"""Choose the most frequent pair, and one of them where there are several.
+    r"""Choose the most frequent pair, by a rule where several tie.
 
-    Ties are common: rare pairs are many, and their counts are small. No rule is better
-    than another, but two programs that differ in theirs learn different vocabularies
+    Ties are common, since most pairs are rare and small counts coincide. No rule is
+    right or wrong, but two programs with different rules learn different vocabularies
     from the same text, and their models cannot read each other's tokens.
 
     Args:
@@ -430,8 +432,9 @@ def choose_pair(
         >>> choose_pair(count_pairs(list(b"ababa")), letters, "first")
         (97, 98)
 
-        Four words, 5, 2, 3 and 6 times, and six merges, by four rules. (The last two
-        number letters alike, and differ in a space, or in the bytes of "é".)
+        Four words that occur 5, 2, 3 and 6 times, and six merges by each of four rules.
+        (The last two number the letters of English alike. They differ where a space is
+        involved, or a byte of "é".)
 
         >>> words = ["low"] * 5 + ["lower"] * 2 + ["widest"] * 3 + ["newest"] * 6
         >>> for rule in "bytes", "first", "huggingface", "ids":

@@ -11,7 +11,7 @@ with marks in it, which the model merely continues, is told in
 All experiments are on one bench ([`minillm.labs.posttraining`][]): a model of 100,000
 weights, tasks whose answers a program can check ([`minillm.labs.answers`][]), such as
 sorting the digits of `593214:`, three seeds each. A score below is the share of right
-answers to problems that no training has seen, one number for each seed:
+answers to problems that were in no training data, one number for each seed:
 
 >>> import torch
 >>> from minillm.labs.posttraining import runs
@@ -24,8 +24,8 @@ Write down problems with their answers, and train on them as on any text: *super
 fine-tuning*, SFT. One thing is new. The problem is given, so its tokens need not be
 predicted; a mask leaves them out of the loss
 ([`sft_loss`][minillm.training.imitation.sft_loss]). The token that ends the answer must
-*not* be left out: what is not learned is not written. To sort six digits, after 150
-demonstrations, the share of answers that end by themselves: first where that token was
+*not* be left out: what is not learned is not written. After 150 demonstrations of
+sorting, this is the share of answers that end by themselves: first where that token was
 learned, then where it was left out.
 
 >>> [round(r["before"]["ended"], 2) for r in runs("policy, sort")]
@@ -37,9 +37,10 @@ A checker that cuts each answer at the right length would never notice.
 
 # 2. Let it try
 
-Suppose that these demonstrations are all there is. A third of the answers is right. But
-the model can be asked again, and a program can tell which answers are right. How often
-is one of 64 tries right?
+Suppose that these demonstrations are all there is. A third of the answers are right.
+But the model can be asked again, and a program can tell which answers are right. For
+how many problems is one try right, and for how many at least one of 64 tries? (The
+share for $k$ tries is called `pass@k`.)
 
 >>> scores("policy, sort", "before"), scores("policy, sort", "before", k=64)
 ([0.32, 0.32, 0.44], [0.62, 0.63, 0.69])
@@ -50,13 +51,13 @@ each of which samples 6,400 answers from the model of the round before:
 >>> scores("own, eight rounds")
 [0.92, 0.97, 0.96]
 
-Nobody has shown it another answer. (The budget is that of every run below, unless it
-says otherwise: 51,200 samples, and as many sequences in training.)
+The model has been shown no further answer. (The budget is that of every run below,
+unless it says otherwise: 51,200 samples, and as many sequences in training.)
 
 # 3. Follow the reward
 
 Rejection sampling throws wrong answers away, though they say something, too; and a
-reward may lie between right and wrong. What do we want? A great mean reward
+reward may lie between right and wrong. What do we want? A high mean reward
 $J = \sum_y \pi(y)\, R(y)$, where the *policy* $\pi$ is the model's distribution over
 answers $y$ to a prompt. Since $\nabla \pi = \pi \nabla \ln \pi$, the gradient of $J$ is
 a mean over samples of the model itself:
@@ -79,10 +80,10 @@ that is REINFORCE (Williams 1992). In five lines, for a policy of three logits:
 >>> [round(p, 2) for p in logits.softmax(0).tolist()]
 [0.98, 0.01, 0.01]
 
-With rewards of 0 and 1 this *is* rejection sampling, with one step a round. Now add a
-constant to all rewards. The mean of the gradient stays, for
-$\sum_y \pi \nabla \ln \pi = \sum_y \nabla \pi = \nabla 1 = 0$. Its variance does
-not. Over all three answers, each with its probability:
+With rewards of 0 and 1 this *is* rejection sampling with one step a round, up to the
+length of that step. Now add a constant to all rewards. The mean of the gradient stays
+the same, for $\sum_y \pi \nabla \ln \pi = \sum_y \nabla \pi = \nabla 1 = 0$. Its
+variance does not. Over all three answers, each with its probability:
 
 >>> p = torch.tensor([0.3, 0.5, 0.2])
 >>> grad_log_p = torch.eye(3) - p  # of each answer, by the three logits
@@ -97,7 +98,7 @@ not. Over all three answers, each with its probability:
 1.0 [0.21, -0.15, -0.06] 1.25
 
 On the bench, a hundred rounds of 512 samples, with rewards of 0 and 1, of −1 and 0, and
-of 1 and 2. In expectation the three are one and the same training:
+of 1 and 2. At any given weights the three have the same expected gradient:
 
 >>> for name in ("0 and 1", "-1 and 0", "1 and 2"):
 ...     print(name, scores(f"no baseline, {name}"))
@@ -110,19 +111,19 @@ the demonstrations gave (0.32, 0.32, 0.44), the last below it. With 0 and 1, wro
 answers weigh nothing. With 1 and 2, every sample is made more likely, right or wrong,
 and what should be learned is a small difference between large gradients.
 
-What is subtracted is called a *baseline*, and with one it no longer matters which two
-numbers somebody chose. The simplest is the mean reward of several answers to the *same*
-prompt. A reward less that mean, divided by the standard deviation of these rewards, is
-the *advantage* of an answer in GRPO (Shao et al. 2024, arXiv:2402.03300),
-[`group_advantages`][minillm.training.policy.group_advantages]:
+What is subtracted from a reward is called a *baseline*, and with one it no longer
+matters whether somebody chose 0 and 1 or 1 and 2. The simplest is the mean reward of
+several answers to the *same* prompt. A reward less that mean, divided by the standard
+deviation of these rewards, is the *advantage* of an answer in GRPO (Shao et al. 2024,
+arXiv:2402.03300), [`group_advantages`][minillm.training.policy.group_advantages]:
 
 >>> scores("policy, sort"), scores("policy, sort, 400 rounds")
 ([0.61, 0.49, 0.69], [0.93, 0.91, 0.97])
 
 On this task it is no better than 0 and 1 without any baseline. What it buys is that
-nobody has to know which two numbers are the good ones. And it takes four times the
-FLOPs to come to where rejection sampling was after eight rounds: here, where a program
-says what is right, plainly imitating that is hard to beat.
+you need not know which two numbers are the good ones. And it takes four times the
+FLOPs to get to where rejection sampling was after eight rounds: here, where a program
+says what is right, simply imitating that is hard to beat.
 
 **Groups that agree teach nothing.** Where all answers to a prompt are right, or all
 wrong, all advantages are zero. The share of such groups over the run:
@@ -156,8 +157,8 @@ Sampling takes time, so one would like to take several steps on the samples of a
 After the first step they are samples of an *older* model. The ratio $\rho$ of new and
 old probability corrects the mean, as long as it is near one; *clipping* it to 0.8 to
 1.2 takes away the gradient of samples that have gone far enough (PPO: Schulman et al.
-2017, arXiv:1707.06347). The gradient for a good sample, whose token was given a
-probability of 0.2 when it was sampled and is given more and more:
+2017, arXiv:1707.06347). This is the gradient for a good sample of one token, whose
+probability was 0.2 when it was sampled and has grown since:
 
 >>> for new in (0.2, 0.23, 0.25, 0.5):
 ...     log_p = torch.tensor([[new]]).log().requires_grad_()
@@ -209,8 +210,8 @@ split 256 [1.0, 1.0, 1.0] [0.91, 0.87, 0.9]
 
 Two tasks, two answers. To *sort* is one rule for all problems, and what is learned
 where the model was right sometimes carries over to where it never was. Take the
-problems of which it solved none in 256 tries. How many of 300 are they, and how often
-is it right now?
+problems that it solved in none of 256 tries. How many of the 300 are there, and what
+share of the tries is right now?
 
 >>> for r in runs("policy, sort, 400 rounds"):
 ...     never = [after / 256 for before, after in zip(*r["counts"]) if not before]
@@ -219,9 +220,10 @@ is it right now?
 84 0.84
 66 0.94
 
-To *split* a number into digits, each problem has many right answers, and nothing holds
-for all of them. Training picks some and forgets the others: one try has become much
-better, and 256 tries are worse. Distinct answers among 256, before and after:
+To *split* is to write a number as a sum of digits, two of which are forbidden. Each
+problem has many right answers, and no rule holds for all problems. Training picks some
+and forgets the others: one try has become much better, and 256 tries are worse.
+Distinct answers among 256, before and after:
 
 >>> for r in runs("policy, split, 400 rounds"):
 ...     print(*(round(r[when]["distinct"]) for when in ("before", "after")))
@@ -256,9 +258,9 @@ rounds:
 >>> [(problem, after[0]) for problem, _, after in runs("in order")[0]["texts"][:2]]
 [('847386:', '4.'), ('962116:', '5.')]
 
-The reward is perfect and the answers are worthless. No curve of the training shows it,
-for all of them show the reward. Only a number that is *not* trained on does. Two
-repairs are usual: a better verifier, and a penalty for moving away from the start
+The reward is perfect and the answers are worthless. The curve of the reward cannot show
+it; only a number that is *not* trained on does. Two repairs are usual: a better
+verifier, and a penalty for moving away from the start
 ([`kl_estimates`][minillm.training.divergence.kl_estimates]).
 
 # 7. Prefer
@@ -274,9 +276,10 @@ of a right and a wrong answer to the same problem, out of 51,200 samples:
 Better than the demonstrations alone, which had 0.32, 0.32 and 0.44; not as good as
 eight rounds of imitation with as many samples.
 
-Two things puzzle many. The loss starts at $\ln 2 = 0.69$, whatever the pairs are: model
-and reference are still the same, and each pair is a coin toss. And here are the mean
-log-probabilities of the chosen answers and of the rejected ones, at three steps:
+Two things puzzle many readers. The loss starts at $\ln 2 = 0.69$, whatever the pairs
+are: model and reference are still the same, and each pair is a coin toss. And here are
+the mean log-probabilities of the chosen answers and of the rejected ones, at three
+steps:
 
 >>> for r in runs("pairs"):
 ...     steps = {row[0]: row for row in r["curve"]}
@@ -313,7 +316,7 @@ Each takes a few minutes, and begins with a guess.
 
 A value network (PPO's
 own baseline); rewards for steps on the way; tools. The models are small and the tasks
-are made up; what carries over to large ones is a question of chapter 10's kind.
+are made up; whether it carries over to large ones is the question of chapter 10.
 
 # References
 

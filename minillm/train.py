@@ -14,8 +14,9 @@ has been learned.
 
 The text itself is the teacher. At every position the model assigns a probability to
 every token, then sees which one occurred. This is *next-token prediction*. If that
-token had the probability $p$, the model pays its *surprise*, $-\ln p$: nothing if it
-was certain, and without bound if it had called the token impossible.
+token had the probability $p$, the model pays its *surprise*, $-\ln p$ (the *negative
+log-likelihood*): nothing if it was certain, and without bound if it had called the
+token impossible.
 
 >>> import math
 >>> [round(math.log(1 / p), 2) for p in (1.0, 0.5, 0.01)]
@@ -63,8 +64,9 @@ than it corrects:
 >>> round(descend(lr=0.001), 2), round(descend(lr=1.1), -3)
 (4.71, 27000.0)
 
-A model has a million weights, and no single learning rate suits them all. So a step of
-training has four parts, each the answer to something that goes wrong without it:
+A model has a million weights and a million tokens to learn from, and more can go wrong.
+So a step of training has four parts, each the answer to something that goes wrong
+without it ([`minillm.training.curves`][] shows how that looks):
 
 - a *batch* of sequences from anywhere in the text, since neighbours are alike
   ([`get_batch`][minillm.training.batches.get_batch]);
@@ -72,7 +74,7 @@ training has four parts, each the answer to something that goes wrong without it
   ([`minillm.training.descent`][] builds it in four steps from the lines above);
 - a *learning-rate schedule*: a warm-up, then a decay
   ([`cosine_schedule`][minillm.training.optimizer.cosine_schedule]);
-- *gradient clipping*, so that one odd batch cannot throw the weights far off
+- *gradient clipping*, so that one odd batch cannot spoil the steps after it
   ([`clip_gradients`][minillm.training.optimizer.clip_gradients]).
 
 [`train_naive`][minillm.train.train_naive], below, puts them together in a dozen lines.
@@ -96,14 +98,15 @@ The model has memorized the 400 tokens. On other noise of the same kind it is no
 
 This is *overfitting*, and it is why a loss on the training text proves nothing. Keep a
 part of the text out of training, the *held-out* or *validation split*, and *evaluate*
-on that ([`evaluate`][minillm.training.loss.evaluate]). How much a model can memorize
-depends on the number of *epochs*, passes over the text. Here there were many:
+on that ([`evaluate`][minillm.training.loss.evaluate]). How much a model memorizes
+depends on its size and on the number of *epochs*, passes over the text. Here there were
+many:
 
 >>> tokens_read = config.steps * config.batch_size * shape.context_length
 >>> tokens_read / len(text)
 96.0
 
-The demo makes about five passes, and large models barely one. *Weight decay*, which
+The demo makes about five passes; large models often make one. *Weight decay*, which
 makes AdamW shrink every matrix a little at each step, helps against memorizing over
 many epochs. In a single epoch there is little to memorize; there, weight decay acts on
 the optimization instead: it keeps the weights small, and so the steps large in
@@ -111,10 +114,11 @@ proportion (D'Angelo et al. 2024, arXiv:2310.04415).
 
 # Which losses can be compared
 
-Nats per token compare two models only if both have the same tokenizer: longer tokens
-are fewer, and each is harder to predict. *Bits per byte* divides the loss of the whole
-text, in bits, by its bytes, which are the same whatever the tokens are. *Perplexity* is
-the number of equally likely tokens with the same loss:
+With the natural logarithm the loss is in *nats* per token. Such losses compare two
+models only if both have the same tokenizer: longer tokens are fewer, and each is harder
+to predict. *Bits per byte* divides the loss of the whole text, in bits, by its number
+of bytes, which no tokenizer changes. *Perplexity*, $e$ to the loss, is the number of
+equally likely tokens with the same loss:
 
 >>> round(bits_per_byte(2.0, n_tokens=250, n_bytes=1000), 2)  # 4 bytes a token
 0.72
@@ -128,15 +132,15 @@ the number of equally likely tokens with the same loss:
 Two things are random. The initial weights come from PyTorch's global random number
 generator, which `torch.manual_seed` seeds. The batches come from a private one, seeded
 with `TrainConfig.seed`, so they stay the same whatever else your program samples.
-`minillm train --seed` and `minillm demo --seed` fix both. On one machine the same seeds
-give the same weights, to the last bit on a CPU; across machines they need not, since
-the order of additions differs.
+`minillm train --seed` and `minillm demo --seed` fix both. On one machine, with the same
+number of threads, the same seeds give the same weights, to the last bit on a CPU.
+Elsewhere they need not, since the order of additions differs.
 
 # From here on
 
-A real training has to survive larger batches, several machines and a power cut. The
-loop for that is [`Trainer`][minillm.training.loop.Trainer]; it takes the same steps as
-the naive one, and a test holds the two equal. [`TrainConfig`][
+A real training run has to cope with large batches and several machines, and to survive
+a power cut. The loop for that is [`Trainer`][minillm.training.loop.Trainer]; it takes
+the same steps as the naive one, and a test holds the two equal. [`TrainConfig`][
 minillm.training.settings.TrainConfig] lists the hyperparameters, and
 [`minillm.training.baselines`][] says what a loss has to beat.
 """

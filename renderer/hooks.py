@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mkdocs.structure.files import File
 
-from minillm.cli.lecture_script import chapters
+from minillm.cli.chapter_parts import chapters
 from minillm.cli.notebook_cells import notebook
 
 if TYPE_CHECKING:

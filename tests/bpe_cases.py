@@ -26,7 +26,7 @@ END = "<|endoftext|>"
 
 
 # Characters at which the patterns turn: letters of all cases, marks, digits of several
-# scripts, punctuation, every kind of blank, and what only looks like one.
+# scripts, punctuation, every kind of space, and what only looks like one.
 TURNS = (
     " \n\r\t\0\u00a0\u2028\u3000\x85\x1c'’sStTlLdDvVeErRmM.,/-_<|>0123٣½Ⅷ²"
     "aAéßſKǅʰªкК中日あ한हिा\u0301\u200d😀🌍"

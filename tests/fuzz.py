@@ -790,7 +790,7 @@ def log_seeds() -> list[tuple[bytes, ...]]:
         {"event": "step", "step": 2, "loss": 1.5, "validation_loss": 1.75},
         {"event": "result", "loss": 1.75, "tokens_per_byte": 0.5, "baselines": {}}
         | {"corpus": "tales", "documents": 3, "machine": "x86", "threads": 2}
-        | {"device": "cpu", "construction": "a tenth put aside"}
+        | {"device": "cpu", "construction": "a tenth held out"}
         | {"parameters": 9, "tokens": 5, "flops": 10**9, "seconds": 2.5}
         | {"peak_flops": 1e9},
     ]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from minillm.cli.app import main
 
-# Names with a blank, with letters beyond ASCII, and with some beyond code page 1252. A
+# Names with a space, with letters beyond ASCII, and with some beyond code page 1252. A
 # system that knows no such letters hands a program their bytes, in this way:
 TEXT, DATA, RUN, WORK, WORDS, IDS, NONE = (
     os.fsdecode(name.encode())

@@ -92,7 +92,7 @@ def test_rules_for_ties_are_not_the_order_of_ids():
     a, b, space = b"ab "
     tied = Counter({(a, b): 2, (256, a): 2, (b, a): 2, (space, a): 2, (b, b): 1})
     assert choose_pair(tied, vocab, "first") == (a, b)
-    # b"b" is greater than b"ab", and in GPT-2's order the blank comes after letters.
+    # b"b" is greater than b"ab", and in GPT-2's order the space comes after letters.
     assert choose_pair(tied, vocab, "bytes") == (b, a)
     assert choose_pair(tied, vocab, "huggingface") == (a, b)
 

@@ -1,4 +1,4 @@
-"""Text: the embedded corpus, files good and bad, the cut, and the row of ids."""
+"""Text: the embedded corpus, files good and bad, the cut, and the sequence of ids."""
 
 import hashlib
 import itertools
@@ -151,7 +151,7 @@ def test_what_cannot_be_split() -> None:
             split(["a", "b"], fraction)
 
 
-# The row of ids
+# The sequence of ids
 
 
 @settings(deadline=None)

@@ -1,6 +1,6 @@
 """Everywhere alike: strange surroundings, and the same bytes in all of them.
 
-`journey.py` takes every command that has a path through paths with blanks and with
+`journey.py` takes every command that has a path through paths with spaces and with
 letters of four scripts. Here it is run where text is not UTF-8, where there is no home,
 where the package cannot be written to, in other time zones, and by other Pythons.
 """
@@ -107,7 +107,7 @@ def test_without_a_home_in_a_package_that_cannot_be_written_to(
                    "XDG_DATA_HOME", "MPLCONFIGDIR", "USERPROFILE"),
     )  # fmt: skip
     assert written(said) == at_home
-    # Whoever runs this as root may write anywhere, so look.
+    # As root one may write anywhere, so look.
     assert sorted(install.rglob("*")) == before
 
 

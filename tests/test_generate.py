@@ -315,7 +315,7 @@ def test_the_seed_is_the_only_chance(lm):
     assert draw(7) == draw(7)
     assert len({tuple(draw(seed)) for seed in range(5)}) == 5
     assert draw(None) != draw(None)
-    # Whoever draws elsewhere in the program is not disturbed.
+    # Sampling elsewhere in the program is not disturbed.
     assert torch.equal(torch.get_rng_state(), before)
 
 

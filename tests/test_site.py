@@ -570,7 +570,7 @@ def load(path: Path) -> ModuleType:
 
 def test_each_chapter_offers_its_notebook(pages: dict[str, Page]) -> None:
     need("nbformat")
-    from minillm.cli.lecture_script import chapters
+    from minillm.cli.chapter_parts import chapters
     from minillm.cli.notebook_cells import notebook
 
     for name in chapters().values():

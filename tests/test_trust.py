@@ -101,7 +101,7 @@ def test_the_look_would_find_it(source: str) -> None:
 
 
 class Trap:
-    """Whoever unpickles it is caught."""
+    """Unpickling it fails the test."""
 
     def __reduce__(self) -> Any:
         return pytest.fail, ("a file ran its code",)

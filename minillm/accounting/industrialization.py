@@ -436,12 +436,12 @@ def _disclosed(
         ),
         "dataset construction": (
             f"{result['construction']}, {shape['vocab_size']:,} tokens; "
-            f"{result['tokens']:,} read, in pieces drawn at random"
+            f"{result['tokens']:,} read, in sequences sampled at random"
         ),
         "training method": (
-            f"AdamW, {how['steps']:,} steps of {how['batch_size']} pieces, rate up to "
-            f"{how['max_lr']} in {how['warmup_steps']} steps, then half a cosine, "
-            f"seed {how['seed']}"
+            f"AdamW, {how['steps']:,} steps of {how['batch_size']} sequences, learning "
+            f"rate {how['max_lr']} after {how['warmup_steps']} steps of warm-up, then "
+            f"cosine decay, seed {how['seed']}"
         ),
     }
 

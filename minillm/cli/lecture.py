@@ -25,7 +25,7 @@ def lecture(
     """Give a chapter as a lecture. Enter runs the next example."""
     from rich.console import Console
 
-    from minillm.cli.lecture_script import chapters
+    from minillm.cli.chapter_parts import Run, chapters
     from minillm.cli.lecture_show import Lecture
 
     console = Console()
@@ -38,3 +38,6 @@ def lecture(
         given.speak()
     elif wrong := given.all():
         raise ValueError(f"{wrong} examples printed something else than they should")
+    else:
+        count = sum(isinstance(s, Run) for p in given.slides for s in p.steps)
+        console.print(f"{len(given.slides)} slides, {count} examples, each as expected")

@@ -1,25 +1,22 @@
-r"""A chapter as a lecture: its prose on the screen, its examples run while you watch.
+r"""A chapter as a lecture: a slide on the screen, its examples run while you watch.
 
-The steps come from [`minillm.cli.lecture_script`][]. The prose of a step is rendered,
-an example is shown, and when the speaker presses Enter it runs, and its output appears
-beside the expected one. The standard library's `doctest` runs the examples, the library
-`rich` draws.
+The steps come from [`minillm.cli.lecture_script`][], the slides from
+[`minillm.cli.lecture_slides`][]. An example is shown, and when the speaker presses
+Enter it runs, and what it printed appears below. What it should have printed is shown
+only where that is something else. The standard library's `doctest` runs the examples,
+the library `rich` draws.
 """
 
 import doctest
 import sys
+import webbrowser
 from types import TracebackType
 from typing import Any
 
-from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.control import Control
-from rich.markdown import Markdown
 from rich.padding import Padding
-from rich.rule import Rule
 from rich.segment import ControlType
-from rich.syntax import Syntax
-from rich.table import Table
 from rich.text import Text
 
 try:
@@ -27,7 +24,10 @@ try:
 except ImportError:  # on Windows: the status lines stay
     termios = None  # type: ignore[assignment]
 
-from minillm.cli.lecture_script import Code, Prose, Run, Section, find, lecture_steps
+from minillm.cli.chapter_parts import Run, find
+from minillm.cli.lecture_script import Answer, Figure, Prose, Section, lecture_steps
+from minillm.cli.lecture_slides import Slide, code, draw, expected, folded, slides
+from minillm.files.reading import IMAGES
 
 __all__ = ["Lecture"]
 
@@ -61,7 +61,7 @@ class _Recorder(doctest.DocTestRunner):
 
 
 class Lecture:
-    """The steps of a chapter, where the speaker is, and the state of the examples.
+    """The slides of a chapter, where the speaker is, and the state of the examples.
 
     Args:
         chapter: the name of a module, or the number of a chapter.
@@ -74,16 +74,16 @@ class Lecture:
     """
 
     def __init__(self, chapter: str, console: Console) -> None:
-        self.steps = lecture_steps(chapter)
         self.module = find(chapter)
         self.console = console
+        self.slides = slides(lecture_steps(chapter), console)
+        # The first slide says what is to come.
+        subjects = dict.fromkeys(s.title for s in self.slides if "." not in s.title[2:])
+        names = [f"`{t}`" if t.isidentifier() else t for t in subjects]
+        contents = " · ".join([f"`{self.module.__name__}`", *names[1:]])
+        self.slides.insert(0, Slide(self.slides[0].title, [Prose(contents)]))
         self.ran: list[doctest.Example] = []
         self.names: dict[str, Any] = {}
-
-    @property
-    def sections(self) -> list[int]:
-        """The steps at which a section begins."""
-        return [i for i, step in enumerate(self.steps) if isinstance(step, Section)]
 
     def run(self, step: Run) -> tuple[str, bool]:
         """Run an example in the state that its docstring has reached.
@@ -113,77 +113,41 @@ class Lecture:
         self.ran = [*self.ran, example]
         return recorder.got, recorder.right
 
-    def show(self, at: int) -> None:
-        """Write a step on the screen; an example without its output.
-
-        Args:
-            at: the number of the step.
-        """
-        match self.steps[at]:
-            case Section(title):
-                number = self.sections.index(at) + 1
-                self.console.print(Rule(f"{number}. {title}", align="left"))
-            case Prose(text):
-                self.console.print(Padding(Markdown(text), (0, 0, 1, 0)))
-            case Code(text):
-                self.console.print(self._code(text), "")
-            case Run(example):
-                first, *rest = example.source.rstrip("\n").split("\n")
-                shown = "\n".join([f">>> {first}", *(f"... {line}" for line in rest)])
-                self.console.print(self._code(shown, "pycon"))
-
-    def show_output(self, step: Run, got: str, right: bool) -> None:
-        """Write what an example printed beside what it should print.
+    def output(self, step: Run) -> bool:
+        """Run an example and write what it printed, and if that is wrong, what not.
 
         Args:
             step: the example.
-            got: what it printed.
-            right: whether that is right.
+
+        Returns:
+            Whether it is right.
         """
-        want = step.example.want
-        if step.example.exc_msg is not None:
-            want = step.example.exc_msg
-        if want or got:
-            mark = Text("✓", "bold green") if right else Text("✗", "bold red")
-            self.console.print(self._side_by_side(got.rstrip(), want.rstrip(), mark))
-        self.console.print()
+        got, right = self.run(step)
+        if not right:
+            self._indented("✗ printed", "bold red")
+        if got:
+            self._indented(folded(got.rstrip(), self.console.width - 4), "bold")
+        if not right:
+            self._indented("✗ expected", "bold red")
+            self._indented(folded(expected(step), self.console.width - 4), "bold")
+        if got or not right:
+            self.console.print()
+        return right
 
-    def _side_by_side(self, got: str, want: str, mark: Text) -> RenderableType:
-        half = (self.console.width - 8) // 2
-        widest = max(map(cell_len, [*got.splitlines(), *want.splitlines()]), default=0)
-        parts = [Text(self._folded(t, self.console.width - 4)) for t in (got, want)]
-        if widest > half:
-            heads = [Text("printed", "dim"), Text("expected", "dim")]
-            return Group(mark, heads[0], parts[0], heads[1], parts[1])
-        table = Table(
-            box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim"
-        )
-        table.add_column("", width=1)
-        table.add_column("printed", width=half)
-        table.add_column("expected", width=half)
-        table.add_row(mark, *parts)
-        return table
+    def _indented(self, text: str, style: str) -> None:
+        self.console.print(Padding(Text(text, style), (0, 0, 0, 2)))
 
-    def _code(self, text: str, language: str = "python") -> Syntax:
-        folded = self._folded(text, self.console.width)
-        return Syntax(folded, language, theme="ansi_dark", background_color="default")
+    def begin(self, at: int, *, clear: bool = True) -> None:
+        """Write the title of a slide.
 
-    @staticmethod
-    def _folded(text: str, width: int) -> str:
-        """Break lines that are too long, at a space if there is one, with a sign."""
-        lines = []
-        for line in text.expandtabs(4).splitlines():
-            indent = " " * (len(line) - len(line.lstrip()) + 2)
-            while cell_len(line) > width:
-                end = len(line)
-                while cell_len(line[:end]) > width:
-                    end -= 1
-                blank = line.rfind(" ", len(indent) + 3, end + 1)
-                end = blank if blank > 0 else end
-                lines.append(line[:end])
-                line = f"{indent}↪ {line[end:].lstrip()}"
-            lines.append(line)
-        return "\n".join(lines)
+        Args:
+            at: its number, from 0.
+            clear: whether on an empty screen, if there is one.
+        """
+        if clear and self.console.is_terminal:
+            self.console.clear()
+        title = Section(self.slides[at].title)
+        self.console.print(draw(title, self.console), "")
 
     def all(self) -> int:
         """Give the whole lecture without stopping.
@@ -192,58 +156,94 @@ class Lecture:
             How many examples printed something else than they should.
         """
         wrong = 0
-        for at, step in enumerate(self.steps):
-            self.show(at)
-            if isinstance(step, Run):
-                got, right = self.run(step)
-                self.show_output(step, got, right)
-                wrong += not right
+        for at, slide in enumerate(self.slides):
+            self.begin(at, clear=False)
+            for step in slide.steps:
+                self.console.print(draw(step, self.console))
+                if isinstance(step, Run):
+                    wrong += not self.output(step)
+                elif isinstance(step, Answer):
+                    self.console.print(draw(Prose(step.text), self.console))
         return wrong
 
     def speak(self) -> None:
         """Give the lecture at the speed of the speaker."""
         at = 0
-        while at < len(self.steps):
-            step = self.steps[at]
-            self.show(at)
-            following = self.steps[at + 1] if at + 1 < len(self.steps) else None
-            if isinstance(step, Run):
-                target = self.ask(at, "run")
-                if target != at + 1:
-                    at = target
-                    continue
-                self.show_output(step, *self.run(step))
-            if isinstance(following, Section | Code) and not isinstance(step, Section):
-                at = self.ask(at, "go on")
-            else:
-                at += 1
+        while at < len(self.slides):
+            at = self.present(at)
 
-    def ask(self, at: int, what: str) -> int:
+    def present(self, at: int) -> int:
+        """Show a slide, and wait before each thing that the audience may guess.
+
+        Args:
+            at: its number, from 0.
+
+        Returns:
+            The slide to go to.
+        """
+        self.begin(at)
+        for step in self.slides[at].steps:
+            self.console.print(draw(step, self.console))
+            if isinstance(step, Answer):
+                if (to := self.ask(at, "answers")) is not None:
+                    return to
+                self.console.print(draw(Prose(step.text), self.console))
+            elif isinstance(step, Run):
+                if step.example.want and (to := self.ask(at, "runs it")) is not None:
+                    return to
+                self.output(step)
+        to = self.ask(at, "goes on")
+        return at + 1 if to is None else to
+
+    def ask(self, at: int, what: str) -> int | None:
         """Wait for the speaker.
 
         Args:
-            at: where the lecture is.
+            at: the slide that is shown.
             what: what Enter will do.
 
         Returns:
-            The step to go to.
+            The slide to go to; `None` to go on with this one.
         """
+        slide = self.slides[at]
+        figures = [step.path for step in slide.steps if isinstance(step, Figure)]
+        keys = ["b back", *["c code"][: bool(slide.code)]]
+        keys += [*["f figure"][: len(figures)], "s sections", "q quit"]
         while True:
-            place = f"{at + 1}/{len(self.steps)}"
-            answer = self._read(f"{place}  Enter {what}, b back, s sections, q quit ")
-            if answer == "q":
-                return len(self.steps)
-            if answer == "":
-                return at + 1
-            if answer == "b":
-                return self.stop_before(at)
-            if answer.isdecimal() and 0 < int(answer) <= len(self.sections):
-                return self.sections[int(answer) - 1]
-            for n, i in enumerate(self.sections if answer == "s" else (), 1):
-                section = self.steps[i]
-                assert isinstance(section, Section)
-                self.console.print(f"{n:3}  {section.title}", highlight=False)
-            self.console.print("[dim]the number of a section leads there[/dim]")
+            place = f"{at + 1}/{len(self.slides)}"
+            match self._read(f"{place}  Enter {what}, {', '.join(keys)} "):
+                case "":
+                    return None
+                case "q":
+                    return len(self.slides)
+                case "b":
+                    return max(0, at - 1)
+                case "c" if slide.code:
+                    self.console.print(code(slide.code, self.console.width - 2), "")
+                case "f" if figures:
+                    for path in figures:
+                        self._open(path)
+                case answer if answer.isdecimal():
+                    if 0 < int(answer) <= len(self.slides):
+                        return int(answer) - 1
+                    self._list(answer)
+                case answer:
+                    self._list(answer)
+
+    def _open(self, path: str) -> None:
+        """Open a figure beside the terminal; where there is no window, say where."""
+        place = (IMAGES.parent / path).resolve()
+        if not webbrowser.open(place.as_uri()):
+            self.console.print(Text(f"no browser here: open {place}", "dim"))
+
+    def _list(self, answer: str) -> None:
+        """The sections, if they were asked for, and what can be typed."""
+        last = ""
+        for number, slide in enumerate(self.slides if answer == "s" else (), 1):
+            if slide.title != last:
+                self.console.print(f"{number:3}  {slide.title}", highlight=False)
+            last = slide.title
+        self.console.print("[dim]the number of a slide leads there[/dim]")
 
     def _read(self, hint: str) -> str:
         """Show the status line until the speaker has typed something, then clear it."""
@@ -265,20 +265,3 @@ class Lecture:
             up = (ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)
             self.console.control(Control(*up))
         return line.strip().lower()
-
-    def stop_before(self, at: int) -> int:
-        """Find what was on the screen before.
-
-        Args:
-            at: where the lecture is.
-
-        Returns:
-            The step with which that began: a section, code, or what follows an example.
-        """
-        begin = [
-            i
-            for i in range(at + 1)
-            if isinstance(self.steps[i], Section | Code)
-            or (i and isinstance(self.steps[i - 1], Run))
-        ]
-        return begin[-2] if len(begin) > 1 else 0

@@ -22,7 +22,7 @@ def notebook(
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path(),
 ) -> None:
     """Write a chapter as a notebook, for Jupyter, VS Code or Colab."""
-    from minillm.cli.lecture_script import chapters, find
+    from minillm.cli.chapter_parts import chapters, find
     from minillm.cli.notebook_cells import notebook as write
     from minillm.files.writing import atomic_write
 

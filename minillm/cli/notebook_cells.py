@@ -1,7 +1,7 @@
 r"""A chapter as a notebook: prose, examples and exercises as cells.
 
-A notebook has no text of its own. [`minillm.cli.lecture_script`][] cuts the chapter
-into steps, as for a lecture, and each step becomes a cell:
+A notebook has no text of its own. [`minillm.cli.chapter_parts`][] cuts the chapter, as
+for a lecture, and each piece becomes a cell:
 
 - prose is Markdown, with formulas and figures;
 - an example is code, and below it stands what it prints, until you run it;
@@ -22,7 +22,6 @@ from minillm.rope import RotaryEmbedding
 """
 
 import ast
-import base64
 import builtins
 import doctest
 import inspect
@@ -33,18 +32,16 @@ from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from minillm.cli.lecture_script import (
-    Code,
-    Prose,
+from minillm.cli.chapter_parts import (
+    Part,
     Run,
-    Section,
     chapters,
     code,
     find,
-    lecture_steps,
-    sections,
+    parts,
+    pieces,
 )
-from minillm.files.reading import IMAGES
+from minillm.cli.notebook_prose import markdown
 
 if TYPE_CHECKING:
     from minillm.exercises.exercise import Exercise
@@ -57,11 +54,6 @@ from minillm.cli.notebook_cells import like_a_prompt, show
 
 like_a_prompt()  # cells print what the same lines print at Python's prompt"""
 RULE = "---\n\n# Exercises\n\nWrite the functions, and run their cells: each is graded."
-# A figure, or a table that was written by a program.
-SNIPPET = re.compile(
-    r'^ *(?:<div class="figure" markdown>\s+)?--8<-- "images/(.+?)"(?:\s+</div>)?$',
-    re.MULTILINE,
-)
 
 
 @dataclass
@@ -94,51 +86,47 @@ def chapter_cells(chapter: str) -> list[Cell]:
     module = find(chapter)
     whole = module.__name__
     cells: list[Cell] = []
-    for step in lecture_steps(chapter, write=markdown):
-        match step:
-            case Section(title):
-                section, begun = title, False
-                level = "##" if "." in title else "#"
-                if title != whole:
-                    cells.append(Cell("markdown", f"{level}# `{title}`"))
-                imports = import_lines(module, title)
-            case Prose(text) if not cells:
-                title, _, rest = text.partition("\n\n")
-                cells.append(Cell("markdown", f"# {title.removesuffix('.')}"))
-                cells += [Cell("code", FIRST), Cell("markdown", rest)]
-            case Prose(text):
-                cells.append(Cell("markdown", text))
-            case Run(example):
+    for part in parts(module):
+        imports = import_lines(module, part)
+        begun = False
+        if part.node:
+            level = "##" if "." in part.name else "#"
+            cells.append(Cell("markdown", f"{level}# `{part.name}`"))
+        # Of a class the arguments are what it is; of a function they are looked up.
+        tables = not part.node or isinstance(part.node, ast.ClassDef)
+        for piece in pieces(part.docstring, tables=tables):
+            if isinstance(piece, Run):
                 if not begun and imports:
                     cells.append(Cell("code", "\n".join(imports)))
                 begun = True
-                source = re.sub(r" *# doctest:.*", "", example.source).rstrip()
-                cells.append(Cell("code", source, example))
-            case Code():
-                root = section.partition(".")[0]
-                line = "" if begun else f"from {whole} import {root}\n"
-                cells.append(Cell("code", f"{line}show({section})"))
+                source = re.sub(r" *# doctest:.*", "", piece.example.source).rstrip()
+                cells.append(Cell("code", source, piece.example))
+            elif cells:
+                cells.append(Cell("markdown", markdown(piece)))
+            else:
+                title, _, rest = piece.partition("\n\n")
+                cells.append(Cell("markdown", f"# {title.removesuffix('.')}"))
+                cells += [Cell("code", FIRST), Cell("markdown", markdown(rest))]
+        if part.node and "\n" in code(part.node, part.lines, methods=False):
+            root = part.name.partition(".")[0]
+            line = "" if begun else f"from {whole} import {root}\n"
+            cells.append(Cell("code", f"{line}show({part.name})"))
     return [cell for cell in cells if cell.text]
 
 
-def import_lines(module: ModuleType, section: str) -> list[str]:
+def import_lines(module: ModuleType, part: Part) -> list[str]:
     """Find what the examples of a docstring need to be imported.
 
     Args:
         module: the chapter.
-        section: the name of what has the docstring; the module's own for the module.
+        part: what has the docstring.
 
     Returns:
         Lines of Python. The object itself is always among what they import.
     """
-    names: list[str] = []
-    owner: Any = module
-    if section != module.__name__:
-        names.append(section.partition(".")[0])
-        for part in section.split("."):
-            owner = inspect.getattr_static(owner, part)
+    names = [part.name.partition(".")[0]] if part.name else []
     bound = set(dir(builtins))
-    for example in doctest.DocTestParser().get_examples(inspect.getdoc(owner) or ""):
+    for example in doctest.DocTestParser().get_examples(part.docstring):
         tree = ast.parse(example.source)
         names += [name for name in _loaded(tree) if name not in bound]
         bound |= _bound(tree)
@@ -192,43 +180,6 @@ def _imported(module: ModuleType) -> dict[str, tuple[str, str]]:
             for alias in node.names:
                 found[alias.asname or alias.name] = source, ast.unparse(alias)
     return found
-
-
-def markdown(text: str) -> str:
-    r"""Write the prose of a docstring as Markdown for a notebook.
-
-    Args:
-        text: prose as it stands in a docstring.
-
-    Returns:
-        Markdown: formulas stay as they are, figures are inside the text, links are
-        words, and headings are one level deeper, since the title is the first.
-
-    Examples:
-        >>> print(markdown("# Ends\n\nSee [`merge`][minillm.bpe.merge], $a \\to b$."))
-        ## Ends
-        <BLANKLINE>
-        See `merge`, $a \to b$.
-    """
-    text = SNIPPET.sub(_snippet, sections(text))
-    text = re.sub(r"^ *</?div.*>$", "", text, flags=re.MULTILINE)
-    text = re.sub(r"\[([^\]]+)\]\[[^\]]*\]", r"\1", text)
-    fenced, lines = False, []
-    for line in text.splitlines():
-        fenced ^= line.startswith("```")
-        lines.append(f"#{line}" if line.startswith("#") and not fenced else line)
-    return "\n".join(lines).strip()
-
-
-def _snippet(match: re.Match[str]) -> str:
-    path = IMAGES / match[1]
-    if path.suffix == ".md":
-        return path.read_text(encoding="utf-8").strip()
-    svg = path.read_bytes()
-    label = re.search(rb'aria-label="(.*?)"', svg)
-    said = label[1].decode() if label else path.stem
-    data = base64.b64encode(svg).decode()
-    return f'<img alt="{said}" src="data:image/svg+xml;base64,{data}">'
 
 
 def exercise_cells(chapter: str) -> list[Cell]:
@@ -385,4 +336,4 @@ def source(thing: Any) -> str:
     text = textwrap.dedent(inspect.getsource(inspect.unwrap(thing)))
     node = ast.parse(text).body[0]
     assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-    return code(node, text.splitlines())
+    return code(node, text.splitlines(), methods=False)

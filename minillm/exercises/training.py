@@ -522,8 +522,8 @@ EXERCISES = (
         name="train.clip_gradients",
         title="Clip a gradient",
         minutes=15,
-        why="One odd piece of text can give a gradient a hundred times the usual "
-        "length, and undo an hour of training.",
+        why="One odd sequence can give a gradient a hundred times the usual norm, and "
+        "undo an hour of training.",
         answer=(optimizer.clip_gradients,),
         reference=_reference_clip,
         forbidden=frozenset({"_foreach_norm"}),
@@ -606,7 +606,7 @@ EXERCISES = (
             ),
             Mistake(
                 "one token short",
-                "A piece of context_length + 1 tokens gives context_length inputs.",
+                "A sequence of context_length + 1 tokens gives context_length inputs.",
                 lambda tokens, starts, n: _batch(tokens, starts, n - 1, ahead=1),
             ),
             Mistake(
@@ -627,7 +627,7 @@ EXERCISES = (
             ),
         ),
         hints=(
-            "Cut one piece of context_length + 1 tokens for each start.",
+            "Cut one sequence of context_length + 1 tokens for each start.",
             "All but the last of a piece are inputs, all but the first are targets.",
             "torch.from_numpy(np.stack(pieces).astype(np.int64)) before you cut.",
         ),

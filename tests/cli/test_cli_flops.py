@@ -313,7 +313,7 @@ def run(tmp_path: Path, folder: Path) -> Path:
         {"event": "result", "parameters": 1234, "tokens": 5678, "flops": 3e10}
         | {"seconds": 2.0, "peak_flops": 6e10, "corpus": "tales", "documents": 9}
         | {"machine": "abacus", "threads": 2, "device": "cuda"}
-        | {"construction": "every second tale put aside; byte-pair encoding"},
+        | {"construction": "every second tale held out; byte-pair encoding"},
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (tmp_path / "log.jsonl").write_text(text, encoding="utf-8")
@@ -328,9 +328,9 @@ def test_disclose_reads_the_run(call: Call, run: Path) -> None:
     assert ours["training compute"] == "3.00e+10 FLOPs in 2 seconds, MFU 25%"
     assert ours["data"] == "tales, 9 documents to learn from"
     assert "2 layers of width 16, 4 heads" in ours["architecture"]
-    assert "1,400 steps of 8 pieces" in ours["training method"]
+    assert "1,400 steps of 8 sequences" in ours["training method"]
     assert ours["dataset construction"].startswith(
-        "every second tale put aside; byte-pair encoding, 50 tokens; 5,678 read"
+        "every second tale held out; byte-pair encoding, 50 tokens; 5,678 read"
     )
     code, out, _ = call("disclose", run)
     assert code == 0
@@ -382,4 +382,4 @@ def test_the_committed_disclosure_is_that_of_the_demo() -> None:
     assert ours["training compute"].startswith(f"{flops:.2e} FLOPs in ")
     assert f"{tokens:,} read" in ours["dataset construction"]
     assert f"AdamW, {c.steps:,} steps of {c.batch_size}" in ours["training method"]
-    assert f"rate up to {c.max_lr} in {c.warmup_steps}" in ours["training method"]
+    assert f"rate {c.max_lr} after {c.warmup_steps}" in ours["training method"]

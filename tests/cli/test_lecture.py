@@ -1,5 +1,6 @@
 """Every chapter can be given as a lecture, and each of its examples comes out right."""
 
+import ast
 import io
 import os
 import re
@@ -13,17 +14,20 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import minillm
+from minillm.cli.chapter_parts import Run, chapters, find, pieces
+from minillm.cli.lecture_formulas import readable
+from minillm.cli.lecture_prose import plain, sentences
 from minillm.cli.lecture_script import (
-    Code,
+    Answer,
+    Figure,
     Prose,
-    Run,
     Section,
-    chapters,
-    find,
     lecture_steps,
-    plain,
+    told,
 )
 from minillm.cli.lecture_show import Lecture
+from minillm.cli.lecture_slides import folded, slides
+from minillm.files.reading import IMAGES
 
 PACKAGE = Path(minillm.__file__).parent
 MODULES = sorted(
@@ -33,9 +37,9 @@ MODULES = sorted(
 )
 
 
-def given(chapter, monkeypatch=None, answers=()):
+def given(chapter, monkeypatch=None, answers=(), height=None):
     """A lecture, and what it wrote; with answers, what the speaker types."""
-    console = Console(file=io.StringIO(), width=80, force_terminal=False)
+    console = Console(file=io.StringIO(), width=80, height=height, force_terminal=False)
     lecture = Lecture(chapter, console)
     if monkeypatch:
         line = iter(answers)
@@ -64,11 +68,40 @@ def test_the_lecture_of_every_module_runs_through(module):
     assert lecture.all() == 0
     text = output.getvalue()
     assert max(map(cell_len, text.splitlines())) <= 80
-    runs = [step for step in lecture.steps if isinstance(step, Run)]
-    silent = [step for step in runs if not step.example.want]
-    assert len(re.findall(r"^✓", text, re.M)) == len(runs) - len(silent)
-    prose = [step.text for step in lecture.steps if isinstance(step, Prose)]
-    assert not re.search(r"\]\[|--8<--|<div", "".join(prose))
+    assert "✗" not in text
+    steps = [step for slide in lecture.slides for step in slide.steps]
+    prose = "".join(step.text for step in steps if isinstance(step, Prose | Answer))
+    assert not re.search(r"\]\[|--8<--|<div|\?\?\?", prose)
+    assert not re.search(r"^(Args|Returns|Raises|Yields|Attributes):", prose, re.M)
+    figures = [step.path for step in steps if isinstance(step, Figure)]
+    assert all((IMAGES.parent / path).is_file() for path in figures)
+
+
+def a_projector():
+    return Console(file=io.StringIO(), width=100, height=30)
+
+
+@pytest.mark.parametrize("chapter", chapters().values())
+def test_a_chapter_is_as_many_slides_as_an_hour_holds_and_each_fits(chapter):
+    console = a_projector()
+    shown = Lecture(chapter, console).slides
+    assert 25 <= len(shown) <= 60
+    for slide in shown:
+        before = len(console.file.getvalue().splitlines())
+        for step in slide.steps:
+            console.print(draw_whole(step, console))
+        height = len(console.file.getvalue().splitlines()) - before
+        # Title, space and the line for the keys come on top. One long example is alone.
+        assert height <= 25 or len(slide.steps) <= 6, (slide.title, height)
+
+
+def draw_whole(step, console):
+    from rich.console import Group
+
+    from minillm.cli.lecture_slides import draw, expected
+
+    behind = expected(step) + "\n" if isinstance(step, Run) else ""
+    return Group(draw(step, console), behind) if behind else draw(step, console)
 
 
 def test_the_syllabus_is_that_of_the_package():
@@ -91,15 +124,33 @@ def test_every_example_of_the_module_is_in_its_lecture():
 SAMPLE = '''\
 r"""A sample with a figure.
 
+**Before this:** nothing.
+
 <div class="figure" markdown>
 
 --8<-- "images/x.svg"
 
 </div>
 
+One is less than two, and we can count on that. What is one and one? Guess:
+
 >>> one = 1
 >>> one + 1
 3
+
+??? note "Answer"
+
+    Two, and $\\frac12$ is a half.
+
+    It is.
+
+# The end
+
+Another.
+
+# References
+
+Nobody 2020.
 """
 
 
@@ -131,6 +182,9 @@ class Box:
         # The comment stays.
         return 2 * self.width
 
+    def silent(self):
+        """One sentence and no example."""
+
 
 def hidden():
     return 1
@@ -155,67 +209,106 @@ def test_a_module_is_cut_into_steps(sample):
     steps = lecture_steps("sample")
     kinds = " ".join(type(step).__name__ for step in steps)
     assert kinds == (
-        "Section Prose Run Run Section Prose Run Code Section Prose Run Code"
+        "Section Figure Prose Prose Run Run Answer Section Prose "
+        "Section Prose Prose Run Section Prose Run"
     )
-    assert [s.title for s in steps if isinstance(s, Section)] == [
-        "sample", "Box", "Box.twice",
+    sections = [s for s in steps if isinstance(s, Section)]
+    assert [s.title for s in sections] == [
+        "A sample with a figure", "The end", "Box", "Box.twice",
     ]  # fmt: skip
-    prose = [step.text for step in steps if isinstance(step, Prose)]
-    assert "`images/x.svg`" in prose[0]
-    assert "- `width`: how\n        wide." in prose[1] and prose[1].endswith(
-        "Of three:"
-    )
-    code = [step.text for step in steps if isinstance(step, Code)]
-    assert "twice" not in code[0] and "A box" not in code[0]
-    assert code[1].startswith("@property") and "The comment stays." in code[1]
+    assert steps[1] == Figure("images/x.svg")
+    assert steps[6] == Answer("Answer", "Two, and `1/2` is a half.\n\nIt is.")
+    assert sections[0].code == ""
+    assert "A box" not in sections[2].code and "self.width = width" in sections[2].code
+    assert sections[3].code.startswith("@property")
+    assert "The comment stays." in sections[3].code
 
 
 def test_what_is_looked_up_is_no_part_of_a_lecture():
-    from minillm.cli.lecture_script import told
-
     docstring = (
         "Halve it.\n\nArgs:\n    x: a number.\n\nReturns:\n    Half of it.\n\n"
         "Raises:\n    ValueError: never.\n\nExamples:\n    Of one:\n\n    >>> 1 / 2\n"
-        "    0.5\n"
+        "    0.5\n\nAttributes:\n    y: a number."
     )
-    manual = [step for step in told(docstring) if isinstance(step, Prose)]
-    lecture = list(told(docstring, reference=False))
-    assert "**Arguments**" in manual[0].text and "never" in manual[0].text
-    assert lecture[0] == Prose("Halve it.\n\nOf one:") and isinstance(lecture[1], Run)
-    # A chapter of functions alone.
-    steps = lecture_steps("data")
-    prose = "\n".join(step.text for step in steps if isinstance(step, Prose))
-    assert "**Raises**" not in prose and "**Returns**" not in prose
+    halve, of_one, example = told(docstring)
+    assert (halve, of_one) == (Prose("Halve it."), Prose("Of one:"))
+    assert isinstance(example, Run)
+
+
+def test_both_readers_get_the_same_pieces_with_or_without_tables():
+    docstring = (
+        "See [it][a.b].\n\nArgs:\n    x: a size.\n\nExamples:\n    Of one:\n\n"
+        "    >>> x[0][1]\n    2\n\n    The end.\n\nAttributes:\n    y: one.\n"
+    )
+    seen, example, end = pieces(docstring)
+    assert seen == "See it.\n\nOf one:\n\n" and end.strip("\n") == "The end."
+    assert example.example.source == "x[0][1]\n"
+    with_tables = "".join(p for p in pieces(docstring, tables=True) if p != example)
+    assert "Args:\n    x: a size." in with_tables
+    assert "Attributes:\n    y: one." in with_tables
+
+
+def test_what_belongs_together_is_on_one_slide():
+    words = "which takes most of a line, and here is the rest of it"
+    long = " ".join(f"Sentence {n}, {words}." for n in range(12))
+    text = f"{long}\n\nA short one.\n\nSo:\n\n>>> n = 2\n>>> n + 1\n3\n"
+    steps = [Section("One"), *told(text), Section("Two"), Prose("It is.")]
+    shown = slides(steps, a_projector())
+    assert [slide.title for slide in shown] == ["One"] * (len(shown) - 1) + ["Two"]
+    # The long paragraph is cut into equal parts; the rest is one slide.
+    counts = [len(slide.steps) for slide in shown]
+    assert counts[-2:] == [4, 1] and sum(counts[:-2]) == 12
+    assert max(counts[:-2]) - min(counts[:-2]) <= 1 < len(counts[:-2])
+    assert [type(step).__name__ for step in shown[-2].steps] == [
+        "Prose", "Prose", "Run", "Run",
+    ]  # fmt: skip
+    lower = slides(steps, Console(file=io.StringIO(), width=100, height=12))
+    assert len(lower) > len(shown)
 
 
 def test_a_wrong_example_is_counted_and_shown(sample):
     lecture, output = given("sample")
     assert lecture.all() == 1
-    assert re.search(r"✗ +2 +3 *\n", output.getvalue())
-    assert "✓" in output.getvalue()
+    assert re.search(r"✗ printed\s+2\s+✗ expected\s+3\s", output.getvalue())
+    assert output.getvalue().count("✗") == 2
 
 
-def test_enter_runs_the_next_example(sample, monkeypatch):
-    lecture, output = given("sample", monkeypatch, ["", ""])
+def test_enter_runs_the_next_example_and_shows_the_answer(sample, monkeypatch):
+    lecture, output = given("sample", monkeypatch, ["", "", "", ""])
     lecture.speak()
     text = output.getvalue()
-    assert text.index(">>> one + 1") < text.index("✗")
-    assert "Box" not in text.replace("sample", "")  # it waits before the next section
+    assert text.index(">>> one + 1") < text.index("runs it") < text.index("✗ printed")
+    assert text.index("Answer?") < text.index("answers") < text.index("is a half")
+    assert "Another" not in text  # it waits before the next slide
 
 
 def test_back_and_jump_start_from_a_clean_state(sample, monkeypatch):
-    # To the second example, one back (before it), forward, then to section 3 and out.
-    lecture, output = given("sample", monkeypatch, ["", "b", "", "", "3", "", "q"])
+    # Past the second example, back to before it, past it again, to slide 6 and out.
+    answers = ["", "", "", "b", "", "", "6", "", "q"]
+    lecture, output = given("sample", monkeypatch, answers)
+    assert [slide.title for slide in lecture.slides][5] == "Box.twice"
     lecture.speak()
     text = output.getvalue()
     assert text.count(">>> one = 1") == 2
-    assert text.count("✗") == 1  # one is still known after the step back
+    assert text.count("✗ printed") == 2  # one is still known after the step back
     assert "TypeError" in text and "Box(3)" not in text
 
 
-def test_an_example_starts_from_what_came_before_it_and_nothing_else(sample):
-    from minillm.cli.lecture_script import told
+def test_code_and_figures_come_on_demand(sample, monkeypatch):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda uri: opened.append(uri) or False)
+    answers = ["", "f", "c", "5", "c", "f", "q"]
+    lecture, output = given("sample", monkeypatch, answers)
+    lecture.speak()
+    text = output.getvalue()
+    assert [uri.rpartition("/images/")[2] for uri in opened] == ["x.svg"]
+    assert "no browser here" in text
+    assert text.count("self.width = width") == 1
+    # Keys that do nothing here are explained.
+    assert text.count("the number of a slide leads there") == 2
 
+
+def test_an_example_starts_from_what_came_before_it_and_nothing_else(sample):
     lecture, _ = given("sample")
     _, count = told(">>> n = 0\n>>> n = n + 1; n\n1\n")
     for _ in range(2):  # the second time, from the beginning
@@ -225,28 +318,73 @@ def test_an_example_starts_from_what_came_before_it_and_nothing_else(sample):
 def test_sections_are_listed_and_nonsense_is_answered(sample, monkeypatch):
     lecture, output = given("sample", monkeypatch, ["s", "xyz", "99"])
     lecture.speak()
-    assert "  3  Box.twice" in output.getvalue()
-    assert output.getvalue().count("the number of a section leads there") == 3
+    assert "  6  Box.twice" in output.getvalue()
+    assert output.getvalue().count("the number of a slide leads there") == 3
 
 
 def test_long_lines_continue_behind_a_sign():
-    folded = Lecture._folded("    x = " + "abc, " * 30, 40).splitlines()
-    assert all(len(line) <= 40 for line in folded)
-    assert all(line.startswith("      ↪ abc,") for line in folded[1:])
-    assert "".join(folded).count("abc,") == 30
-    wide = Lecture._folded("你" * 50, 21).splitlines()
+    lines = folded("    x = " + "abc, " * 30, 40).splitlines()
+    assert all(len(line) <= 40 for line in lines)
+    assert all(line.startswith("      ↪ abc,") for line in lines[1:])
+    assert "".join(lines).count("abc,") == 30
+    wide = folded("你" * 50, 21).splitlines()
     assert max(map(cell_len, wide)) <= 21 and "".join(wide).count("你") == 50
-    assert Lecture._folded("é" * 100, 30).replace("  ↪ ", "").replace("\n", "") == (
-        "é" * 100
-    )
+    assert folded("é" * 100, 30).replace("  ↪ ", "").replace("\n", "") == ("é" * 100)
 
 
 def test_formulas_and_links_are_readable():
-    assert plain(r"[the loss][minillm.train.x] of $\frac{a}{b} \le 2$") == (
-        r"the loss of `\frac{a}{b} ≤ 2`"
-    )
+    (prose,) = told(r"[the loss][minillm.train.x] of $\frac{a}{b} \le 2$")
+    assert prose.text == "the loss of `a/b ≤ 2`"
     assert "```text\na · b\n```" in plain("$$a \\cdot b$$")
     assert plain("costs $5 and no more") == "costs $5 and no more"
+    assert plain("`^` and `$` are `$x$`") == "`^` and `$` are `$x$`"
+    two = plain("$$m = 1 \\qquad w = 2$$")
+    assert "```text\nm = 1\nw = 2\n```" in two
+
+
+def test_no_formula_of_the_course_keeps_its_tex():
+    formulas = set()
+    for path in PACKAGE.rglob("*.py"):
+        if "lecture" in path.stem:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
+                text = re.sub(r"`[^`]*`", "", ast.get_docstring(node) or "")
+                formulas |= {
+                    m[1] for m in re.findall(r"(\$\$?)(?!\s)(.+?)\1", text, re.S)
+                }
+    assert len(formulas) > 300
+    left = {tex: readable(tex) for tex in formulas}
+    assert {tex: text for tex, text in left.items() if re.search(r"[\\{}$]", text)} == {
+        tex: left[tex]
+        for tex in formulas
+        if r"\{" in tex  # a set has braces
+    }
+
+
+@pytest.mark.parametrize(
+    ("tex", "text"),
+    [
+        (r"\frac{f(w + \epsilon) - f(w)}{2\epsilon}", "(f(w + ε) - f(w)) / 2ε"),
+        (r"\frac{a}{bcd \cdot e} x", "(a / (bcd · e)) x"),
+        (r"\ln \frac{\pi(y)}{\pi_\text{ref}(y)}.", "ln (π(y) / π_ref(y))."),
+        (r"e^{i\theta} x_{2j+1}^2", "e^(iθ) x₂ⱼ₊₁²"),
+        (r"\binom{n - c}{k} \Big/ \binom{n}{k}", "C(n - c, k) / C(n, k)"),
+        (r"\begin{pmatrix} a & b \\ c & d \end{pmatrix}", "[a, b; c, d]"),
+        (r"-\bar y^\top \sqrt 2 \ne -1", "-ȳᵀ √2 ≠ -1"),
+    ],
+)
+def test_a_formula_means_what_its_tex_means(tex, text):
+    assert readable(tex) == text
+
+
+def test_sentences():
+    assert sentences("It holds (see Xu et al. 2020. Not all). Then what? So:") == [
+        "It holds (see Xu et al. 2020. Not all).", "Then what? So:",
+    ]  # fmt: skip
+    assert sentences("`a.b` is a name of two parts. *Bytes* are 8 bits each.") == [
+        "`a.b` is a name of two parts.", "*Bytes* are 8 bits each.",
+    ]  # fmt: skip
 
 
 # The command
@@ -284,7 +422,7 @@ def test_nothing_is_drawn_over_the_status_line(width):
                 shown += more
     os.close(ours)
     lines = re.sub(rb"\x1b\[[\d;]*m", b"", shown)
-    assert b"expected" in lines
+    assert b">>> " in lines and b"expected" not in lines
     # After each answer the cursor is on a new line, goes up and clears the status.
     assert len(re.findall(rb"q quit (q?\r\n\x1b\[1A\x1b\[2K)", lines)) == 6
     assert lines.count(b"q quit ") == 6
@@ -299,12 +437,13 @@ def test_the_command_lists_and_gives(monkeypatch, capsys):
         [str(number), name] for number, name in chapters().items()
     ]
     lecture("config", everything=True)
-    assert capsys.readouterr().out.count("✓") >= 3
-    # Whoever types nothing at the first stop has seen the beginning alone.
+    said = capsys.readouterr().out
+    assert "examples, each as expected" in said and said.count(">>> ") >= 3
+    # With "q" at the first stop the beginning is all that is shown.
     monkeypatch.setattr(Console, "input", lambda self, prompt="", stream=None: "q\n")
     lecture("1")
     said = capsys.readouterr().out
-    assert said and "✓" not in said
+    assert "count_pairs" in said and ">>> " not in said
 
 
 def test_the_command_says_how_many_are_wrong(monkeypatch):

@@ -8,17 +8,18 @@ import sys
 
 import pytest
 
-from minillm.cli.lecture_script import Run, chapters, find, lecture_steps
+from minillm.cli.chapter_parts import Part, Run, chapters, find, parts
+from minillm.cli.lecture_script import lecture_steps
 from minillm.cli.notebook import notebook as command
 from minillm.cli.notebook_cells import (
     chapter_cells,
     exercise_cells,
     import_lines,
     like_a_prompt,
-    markdown,
     notebook,
     source,
 )
+from minillm.cli.notebook_prose import markdown
 from minillm.exercises import EXERCISES
 
 NAMES = list(chapters().values())
@@ -154,15 +155,19 @@ def test_errors_that_are_meant_do_not_stop_a_notebook():
 
 
 def test_what_examples_need_is_imported():
-    module = find("rope")
-    (line,) = import_lines(find("bpe"), "merge")
-    assert line.startswith("from minillm.bpe import ") and "merge" in line.split(", ")
-    assert "import torch" in import_lines(module, "RotaryEmbedding")
+    named = {part.name: part for part in parts(find("bpe"))}
+    (line,) = import_lines(find("bpe"), named["merge"])
+    assert line.startswith("from minillm.bpe import ") and "merge, " in line
+    uses = Part("", ">>> torch.arange(3)\n>>> RotaryEmbedding\n")
+    assert import_lines(find("rope"), uses) == [
+        "import torch",
+        "from minillm.rope import RotaryEmbedding",
+    ]
 
 
 def test_markdown_keeps_code_and_formulas():
-    text = markdown("# A\n\n```\n# no heading\n```\n\n$x_1 \\to x_2$, [a][b].")
-    assert text == "## A\n\n```\n# no heading\n```\n\n$x_1 \\to x_2$, a."
+    text = markdown("# A\n\n```\n# no heading\n```\n\n$x_1 \\to x_2$.")
+    assert text == "## A\n\n```\n# no heading\n```\n\n$x_1 \\to x_2$."
 
 
 def test_code_is_that_of_the_package():

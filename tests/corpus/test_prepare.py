@@ -33,7 +33,7 @@ def written(folder: Path, name: str, documents: list[str]) -> Path:
 
 
 def decoded(row: Any) -> list[str]:
-    """The documents in a row of bytes and ends."""
+    """The documents in a sequence of bytes and ends."""
     assert row[0] == row[-1] == 256
     (ends,) = np.nonzero(np.asarray(row) == 256)
     return [
@@ -66,7 +66,7 @@ def test_every_document_is_on_one_side_and_in_order(
 
 
 def test_the_vocabulary_is_learned_from_the_training_part_alone(tmp_path: Path) -> None:
-    # Every document put aside is full of a word that no other has.
+    # Every held-out document is full of a word that no other has.
     tales = [t + " zyzzy" * 50 * (hash_of(t + " zyzzy" * 50) < 0.5) for t in TALES]
     tales = [t for t in tales if (hash_of(t) < 0.5) == ("zyzzy" in t)]
     path = written(tmp_path, "a.txt", tales)

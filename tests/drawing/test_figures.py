@@ -65,7 +65,7 @@ def test_heads_look_where_the_chapter_says():
 def test_heads_learn_where_to_look():
     before = torch.get_rng_state()
     model, loss = learn_to_repeat()
-    # Whoever draws elsewhere in the program is not disturbed.
+    # Sampling elsewhere in the program is not disturbed.
     assert torch.equal(torch.get_rng_state(), before)
     assert loss < 0.02
     check_crests(measure(model))

@@ -304,7 +304,7 @@ def check(folder: Path, old: dict[str, bytes], new: dict[str, bytes]) -> None:
 
 
 def finish(name: str, folder: Path, new: dict[str, bytes]) -> None:
-    """Whoever starts the same again gets what he wanted, if it is not there already."""
+    """Starting the same again gives what was wanted, if it is not there already."""
     if contents(folder) != new or unfinished(folder):
         WRITERS[name](folder, 1)
     assert contents(folder) == new

@@ -542,7 +542,7 @@ def test_the_tokenizer_of_a_real_model_is_that_of_transformers(smollm2, their_sm
         assert tokenizer.encode(text, allowed_special="all") == expected
         assert theirs.decode(expected) == tokenizer.decode(expected) == text
     # From this file transformers does not take the rule that sets digits apart. That
-    # shows where several blanks stand before one; with the rule, we agree again.
+    # shows where several spaces stand before one; with the rule, we agree again.
     text = "a  1\n\n2   345"
     assert tokenizer.encode(text) != theirs(text)["input_ids"]
     tokenizers = pytest.importorskip("tokenizers", reason="the peer of this chapter")

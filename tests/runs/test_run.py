@@ -476,7 +476,7 @@ def test_tokens_that_are_not_the_models(call: Any, data: Path, tmp_path: Path) -
         code, _, err = call(words(folder, tmp_path / "a"))
         assert (code, message in err) == (2, True)
         assert not (tmp_path / "a").exists()
-    # Those put aside are looked at later, and checked as early.
+    # The held-out ids are used later, and checked as early.
     np.save(folder / "train.npy", tokens)
     aside = np.load(folder / "validation.npy").astype(np.uint32)
     np.save(folder / "validation.npy", aside + 300)

@@ -180,7 +180,7 @@ def test_added_tokens_are_found_in_any_text(path):
             assert ours.encode_batch([text], 1, allowed_special="all") == [ids]
             assert ours.decode(ids) == text
             assert "".join(piece for piece, _ in ours.pre_tokens(text)) == text
-        # Whoever drops special tokens keeps these, and that is saved, too.
+        # A reader that drops special tokens keeps these, and that is saved, too.
         reader = tokenizers.Tokenizer.from_file(str(path))
         assert reader.decode([259, 258, 97]) == "<think>a"
         ours.save(path)

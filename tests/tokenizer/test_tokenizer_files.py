@@ -274,7 +274,7 @@ def test_a_tokenizer_json_that_is_cut_anywhere(document, tmp_path):
 
 def test_a_file_of_a_billion_merges(tmp_path):
     path, small = tmp_path / "huge", tmp_path / "small"
-    # A file with a hole: it takes no space, and whoever reads it all takes ten billion
+    # A file with a hole: it takes no space, and reading all of it takes ten billion
     # bytes of memory.
     with path.open("wb") as file:
         file.truncate(10**10)

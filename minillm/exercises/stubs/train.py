@@ -100,7 +100,7 @@ def clip_gradients(
 def batch(
     tokens: NDArray[np.uint16], starts: list[int], context_length: int
 ) -> tuple[Tensor, Tensor]:
-    r"""Cut one piece of text for each start: inputs and targets, both (batch, seq).
+    r"""Cut one sequence of text for each start: inputs and targets, both (batch, seq).
 
     The target at each position is the token that comes next. Both are int64, the type
     of an index in PyTorch.
