@@ -25,7 +25,7 @@ from minillm.drawing.gradients import depth_curve, error_curve
 from minillm.drawing.kit import loss_curve, summarize
 from minillm.drawing.labs import LAB_FIGURES
 from minillm.drawing.posttraining import POSTTRAINING_FIGURES
-from minillm.drawing.training import descent_curve, schedule_curve
+from minillm.drawing.training import CURVE_FIGURES, descent_curve, schedule_curve
 from minillm.drawing.widgets import write_all
 from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
@@ -65,6 +65,7 @@ def draw_all(folder: Path) -> list[Path]:
         "flop-shares.svg": shares_curve,
         "flop-context.svg": context_curve,
         "roofline.svg": roofline_curve,
+        **CURVE_FIGURES,
         **CURATION_FIGURES,
         **LAB_FIGURES,
         **POSTTRAINING_FIGURES,
