@@ -69,7 +69,8 @@ UNSHOWN = {
         "labs.repairs.seconds_per_megabyte runs.demo.run_demo "
         "runs.milestones.Milestones runs.run.Run runs.tune.TuneRun runs.tune.begin "
         "runs.material.gather runs.tune.go_on runs.two_models.compare_models "
-        "runs.two_models.measure"
+        "runs.two_models.measure "
+        "training.mistakes.baselines"
     ),
     "writes pages of the site, which are compared, or starts processes": (
         "drawing.first_page.first_page_data drawing.first_page.write_first_page "

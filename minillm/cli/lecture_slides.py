@@ -75,7 +75,7 @@ def draw(step: Step, console: Console) -> RenderableType:
         case Figure(path):
             return Padding(Text(f"▒ {path}   (f opens it)", "cyan"), (0, 0, 1, 2))
         case Answer(title):
-            return Padding(Text(f"{title}?", "bold cyan"), (0, 0, 1, 2))
+            return Padding(Text(f"{title.rstrip('?')}?", "bold cyan"), (0, 0, 1, 2))
         case Run(example):
             first, *rest = example.source.rstrip("\n").split("\n")
             shown = "\n".join([f">>> {first}", *(f"... {line}" for line in rest)])

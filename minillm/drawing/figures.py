@@ -26,7 +26,7 @@ from minillm.drawing.kit import loss_curve, summarize
 from minillm.drawing.labs import LAB_FIGURES
 from minillm.drawing.posttraining import POSTTRAINING_FIGURES
 from minillm.drawing.systems import SYSTEMS_FIGURES
-from minillm.drawing.training import descent_curve, schedule_curve
+from minillm.drawing.training import CURVE_FIGURES, descent_curve, schedule_curve
 from minillm.drawing.widgets import write_all
 from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
@@ -67,6 +67,7 @@ def draw_all(folder: Path) -> list[Path]:
         "flop-context.svg": context_curve,
         "roofline.svg": roofline_curve,
         **SYSTEMS_FIGURES,
+        **CURVE_FIGURES,
         **CURATION_FIGURES,
         **LAB_FIGURES,
         **POSTTRAINING_FIGURES,

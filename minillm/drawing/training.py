@@ -1,21 +1,35 @@
 r"""The figures of the chapters on learning.
 
-They need no training: every point is computed by the chapters' own functions when the
-picture is drawn. The loss curve of the demo is in [`minillm.drawing.kit`][].
+The points of the first two are computed by the chapters' own functions when the picture
+is drawn. The curves of [`minillm.training.curves`][] come from committed numbers, and
+that of the demo is in [`minillm.drawing.kit`][].
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from minillm.drawing.kit import BLUE, GREEN, INK, ORANGE, new_figure, save_figure
+from minillm.drawing.kit import (
+    BLUE,
+    DASHED,
+    GREEN,
+    INK,
+    ORANGE,
+    PURPLE,
+    new_figure,
+    save_figure,
+)
+from minillm.files.reading import IMAGES, read_json
 from minillm.runs.demo import CONFIG
+from minillm.training.curves import committed
 from minillm.training.descent import adam, descend, gradient_descent, momentum, valley
+from minillm.training.mistakes import CASES, STEPS
 from minillm.training.optimizer import cosine_schedule
 
-__all__ = ["descent_curve", "schedule_curve"]
+__all__ = ["CURVE_FIGURES", "descent_curve", "schedule_curve"]
 
 
 def descent_curve(path: Path) -> None:
@@ -109,3 +123,60 @@ def schedule_curve(path: Path) -> None:
     axes.set_xlim(-c.steps / 100, c.steps * 1.01)
     axes.grid(axis="y")
     save_figure(figure, path, "Learning rate: a line up, then half a cosine down")
+
+
+def loss_of(case: str, path: Path) -> None:
+    """Draw the loss of a run beside the sound one, without saying what is wrong.
+
+    Args:
+        case: the run, a name in [`CASES`][minillm.training.mistakes.CASES].
+        path: the SVG file to write.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+    """
+    curves = committed()
+    figure, axes = new_figure(height=2.5)
+    # The sound run is in the text's own colour, where another is compared with it.
+    others = [] if case == "sound" else [("sound", INK, INK, 0.35, "the sound run")]
+    for name, thin, dots, alpha, label in [*others, (case, BLUE, ORANGE, 1.0, "")]:
+        run = curves[name][0]
+        axes.plot(*zip(*run["training"], strict=True), color=thin, lw=1.2, alpha=alpha)
+        axes.plot(
+            *zip(*run["validation"], strict=True),
+            color=dots,
+            alpha=alpha,
+            marker="o",
+            ms=3 if label else 4,
+            lw=0 if not label else 0.8,
+        )
+    baselines = read_json(IMAGES / "data" / "curves.json")["baselines"]
+    for name, bits in baselines.items():
+        axes.axhline(bits, color=PURPLE, lw=1, ls=DASHED)
+        axes.annotate(
+            name,
+            (1, bits),
+            (4, 0),
+            xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points",
+            va="center",
+            color=PURPLE,
+        )
+    axes.set(xlabel="training step", ylabel="bits per byte", xlim=(0, STEPS + 1))
+    highest = max(bits for part in run.values() for _, bits in part)
+    axes.set_ylim(-0.2, max(8.6, highest + 0.4))
+    axes.grid(axis="y")
+    save_figure(
+        figure,
+        path,
+        "Bits per byte against training step: a line for the training batches, dots "
+        "for the validation text",
+    )
+
+
+CURVE_FIGURES = {
+    f"curve-{letter}.svg": partial(loss_of, name)
+    for letter, name in zip(
+        "0abcdefg", (name for name, case in CASES.items() if case.shown), strict=True
+    )
+}
