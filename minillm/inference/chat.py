@@ -27,8 +27,10 @@ training: the model of the demo has read fairy tales, and would tell one.
 A model of another family has learned another form. Its folder then holds a *chat
 template* ([`minillm.inference.templates`][]), which is followed in place of ChatML.
 
-**It remembers nothing.** With your next line the whole play is read again, all earlier
-lines included. When it outgrows the context, its beginning has to go.
+**It remembers nothing.** With your next line the model is given the whole play again,
+all earlier lines included. Their keys and values do not change, though, so they are
+kept, and only what is new is read ([`Memory`][minillm.inference.decoder.Memory]). When
+the play outgrows the context, its beginning has to go.
 
 **Nobody can forge a mark.** If you type one, you mean the letters, and that is what the
 model gets: the ids of the marks come from
