@@ -35,7 +35,7 @@ One rule for all problems, and up to 36 right answers to each:
 number once and for all. One right answer, and no rule: a thousand separate facts.
 
 >>> [TASKS["table"].solve(f"{n:03d}:", torch.Generator()) for n in range(4)]
-['5.', '6.', '9.', '2.']
+['5.', '2.', '1.', '6.']
 
 **A verifier is a program, and has the mistakes of programs.** The two below check less
 than they should. What a model makes of that is told in [`minillm.posttraining`][].

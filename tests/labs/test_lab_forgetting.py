@@ -6,6 +6,7 @@ from minillm.flops import training_flops
 from minillm.labs import forgetting
 from minillm.labs.bench import committed, run_lab
 from minillm.labs.forgetting import BASE, LAB, SHAPE, VARIANTS, compute, runs
+from minillm.model import TransformerLM
 
 TINY = BASE | {"tales": 2, "steps": 2, "demonstrations": 40}
 
@@ -60,7 +61,9 @@ def test_an_answer_without_the_word_or_without_an_end_is_no_answer(monkeypatch):
             return written
 
     monkeypatch.setattr(forgetting, "sample_batch", lambda *a, **k: Said())
-    assert forgetting._obeys(None, ["cat"], 0) == pytest.approx(0.25)
+    assert forgetting._obeys(TransformerLM(SHAPE), ["cat", "cat"], 0) == pytest.approx(
+        0.25
+    )
 
 
 def test_what_is_committed_has_three_seeds_each():
