@@ -215,7 +215,7 @@ def plain_template(tokenizer: BPETokenizer) -> ChatTemplate:
     r"""Make a form for a model that was never trained to chat, out of what it knows.
 
     Its tokenizer has no marks. Names stand on lines of their own, and an answer ends
-    with the token that ends a text. Whoever speaks can forge a name.
+    with the token that ends a text. Anyone who speaks can forge a name.
 
     Args:
         tokenizer: that of the model.

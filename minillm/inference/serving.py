@@ -3,7 +3,7 @@ r"""Many users: the same weights for all of them at once.
 **The question.** A decoder takes all weights out of memory for one token
 ([`minillm.inference.decoder`][]). For eight users it could take them out once, and
 compute eight tokens: nearly the same time, and eight times the throughput. But users
-come when they like, and one wants a word, another a page. Who waits for whom?
+come when they like, and one wants a word, another a page. Who must wait for whom?
 
 Nothing is served here. The time and the memory of a server are *counted*, on a trace of
 requests, so that the same trace can be served in two ways.
