@@ -382,14 +382,14 @@ def test_a_formula_means_what_its_tex_means(tex, text):
 
 
 def test_sentences():
-    assert sentences("It holds (see Xu et al. 2020. Not all). Then what can we take from it? So:") == [
-        "It holds (see Xu et al. 2020. Not all).", "Then what can we take from it? So:",
-    ]  # fmt: skip
+    held = "It holds (see Xu et al. 2020. Not all)."
+    asked = "Then what follows from it? So:"
+    assert sentences(f"{held} {asked}") == [held, asked]
     assert sentences("All of it holds for all of us. Then what?") == [
         "All of it holds for all of us. Then what?"
     ]
-    assert sentences("`a.b` is a name of two parts. *Bytes* are 8 bits each.") == [
-        "`a.b` is a name of two parts.", "*Bytes* are 8 bits each.",
+    assert sentences("`a.b` is a name of two parts. *Bytes* have 8 bits each.") == [
+        "`a.b` is a name of two parts.", "*Bytes* have 8 bits each.",
     ]  # fmt: skip
 
 
