@@ -39,7 +39,10 @@ SIGNS = {
     "right": "", "{": "{", "}": "}", "|": "‖", "%": "%", "_": "_", "$": "$", "\\": "; ",
 }  # fmt: skip
 FUNCTIONS = {"ln", "log", "exp", "max", "min", "sin", "cos", "tanh", "det", "arg"}
-PLAIN = {"operatorname", "text", "mathrm", "mathbf", "mathbb", "mathcal", "textstyle"}
+PLAIN = {
+    "operatorname", "text", "mathrm", "mathbf", "mathbb", "mathcal", "mathit",
+    "textstyle",
+}  # fmt: skip
 MARKS = {"bar": "\u0304", "hat": "\u0302", "tilde": "\u0303", "dot": "\u0307"}
 RAISED = dict(
     zip("0123456789+-=()nixkrbTdmj", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱˣᵏʳᵇᵀᵈᵐʲ", strict=True)

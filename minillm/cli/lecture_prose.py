@@ -11,6 +11,7 @@ __all__ = ["plain", "sentences"]
 
 # Characters of a sentence that does not stand alone.
 FEW = 25
+ALIGNED = r"\begin{aligned}"
 
 
 def formula(match: re.Match[str]) -> str:
@@ -26,7 +27,11 @@ def formula(match: re.Match[str]) -> str:
         return match[0]
     if match[1] == "$":
         return f"`{readable(match[2])}`"
-    lines = re.split(r"\\q?quad(?=\\Long| *\(?[^ (]* ?[=\\])|\\qquad", match[2])
+    if match[2].startswith(ALIGNED):
+        text = match[2].removeprefix(ALIGNED).partition(r"\end")[0]
+        lines = text.replace("&", "").split("\\\\")
+    else:
+        lines = re.split(r"\\q?quad(?=\\Long| *\(?[^ (]* ?[=\\])|\\qquad", match[2])
     shown = "\n".join(filter(None, map(readable, lines)))
     return f"\n\n```text\n{shown}\n```\n\n"
 

@@ -16,6 +16,7 @@ The course does not explain this module: it is [`minillm.cli.lecture_script`][],
 pages for [`minillm.cli.lecture_show`][].
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -188,7 +189,8 @@ def _sections(steps: Iterable[Step]) -> list[tuple[Section, list[Unit]]]:
             units[-1].append(step)
         else:
             units.append([step])
-        leads = isinstance(step, Prose) and step.text.endswith(":")
+        # It ends with a colon, or with no stop at all and a formula behind it.
+        leads = isinstance(step, Prose) and bool(re.search(r"[:,\w]$", step.text))
         joined = leads or (isinstance(step, Run) and not step.example.want)
     return found
 

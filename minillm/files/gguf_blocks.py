@@ -60,7 +60,7 @@ def unpack(data: Bytes, kind: str) -> Floats:
     r"""Turn the bytes of a matrix into its weights.
 
     Args:
-        data: the bytes of each row of the matrix.
+        data: the bytes of the matrix, one row for each of its rows.
         kind: one of `BLOCKS`.
 
     Returns:

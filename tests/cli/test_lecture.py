@@ -243,7 +243,8 @@ def test_both_readers_get_the_same_pieces_with_or_without_tables():
     seen, example, end = pieces(docstring)
     assert seen == "See it.\n\nOf one:\n\n" and end.strip("\n") == "The end."
     assert example.example.source == "x[0][1]\n"
-    with_tables = "".join(p for p in pieces(docstring, tables=True) if p != example)
+    found = pieces(docstring, tables=True)
+    with_tables = "".join(piece for piece in found if isinstance(piece, str))
     assert "Args:\n    x: a size." in with_tables
     assert "Attributes:\n    y: one." in with_tables
 
@@ -338,6 +339,8 @@ def test_formulas_and_links_are_readable():
     assert "```text\na · b\n```" in plain("$$a \\cdot b$$")
     assert plain("costs $5 and no more") == "costs $5 and no more"
     assert plain("`^` and `$` are `$x$`") == "`^` and `$` are `$x$`"
+    below = plain("$$\\begin{aligned} a &= 1 \\\\ b' &= 2 \\end{aligned}$$")
+    assert "```text\na = 1\nb′ = 2\n```" in below
     two = plain("$$m = 1 \\qquad w = 2$$")
     assert "```text\nm = 1\nw = 2\n```" in two
 
@@ -379,11 +382,14 @@ def test_a_formula_means_what_its_tex_means(tex, text):
 
 
 def test_sentences():
-    assert sentences("It holds (see Xu et al. 2020. Not all). Then what? So:") == [
-        "It holds (see Xu et al. 2020. Not all).", "Then what? So:",
-    ]  # fmt: skip
-    assert sentences("`a.b` is a name of two parts. *Bytes* are 8 bits each.") == [
-        "`a.b` is a name of two parts.", "*Bytes* are 8 bits each.",
+    held = "It holds (see Xu et al. 2020. Not all)."
+    asked = "Then what follows from it? So:"
+    assert sentences(f"{held} {asked}") == [held, asked]
+    assert sentences("All of it holds for all of us. Then what?") == [
+        "All of it holds for all of us. Then what?"
+    ]
+    assert sentences("`a.b` is a name of two parts. *Bytes* have 8 bits each.") == [
+        "`a.b` is a name of two parts.", "*Bytes* have 8 bits each.",
     ]  # fmt: skip
 
 
