@@ -160,7 +160,7 @@ that is read (`minillm.inference.serving`).
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -277,7 +277,7 @@ def blockwise_attention(
             f"{q.shape[-2]} queries cannot be the last of {k.shape[-2]} positions: "
             "pass keys for all queries, or causal=False"
         )
-    result: Tensor = _Blockwise.apply(q, k, v, block, causal)
+    result: Tensor = cast("Any", _Blockwise).apply(q, k, v, block, causal)
     return result
 
 
@@ -367,7 +367,7 @@ def largest(run: Callable[[], Any]) -> int:
             sizes.extend(x.numel() for x in found)
             return result
 
-    with Watch():
+    with cast("Any", Watch)():
         run()
     return max(sizes)
 
