@@ -123,10 +123,11 @@ So much for the arithmetic. Measured between processes on one machine, a busy on
 
 --8<-- "images/data/messages.md"
 
-One bucket instead of a message for each weight saves nearly half of what averaging adds
-to the step. For two ranks, the line is right to within about 40%. Four ranks share two
-cores with each other and with other programs, and a ring is as slow as the rank that is
-waiting for its turn: they take more than twice the predicted time.
+Averaging adds a quarter to a third to the step. The order of the three ways is not to
+be trusted: on a busy machine they differ by less than two runs of one way do. Nor is
+the prediction good here. With two ranks an all-reduce takes up to four times as long,
+with four ranks, which share two cores, three to five times: a ring is as slow as the
+rank that is waiting for its turn, and the line knows only messages.
 
 # Everybody holds everything
 
