@@ -59,6 +59,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -158,7 +159,7 @@ class Clock(TorchDispatchMode):
     """
 
     def __init__(self, tracker: ModuleTracker) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tracker, self.phase = tracker, ""
         self.operations: list[Operation] = []
 
@@ -364,9 +365,7 @@ def measure_machine(at_least: float = 0.1) -> Machine:
         numbers = 2**power // 12
         a, b, c = torch.ones(3, numbers)  # two arrays are read, one is written
         calls = max(1, 2**20 // numbers) if at_least else 1
-        seconds = _fastest(
-            lambda a=a, b=b, c=c: torch.add(a, b, out=c), at_least, calls
-        )
+        seconds = _fastest(partial(torch.add, a, b, out=c), at_least, calls)
         bandwidth.append((float(12 * numbers), seconds))
     one = torch.ones(1)
     call = _fastest(lambda: torch.add(one, one, out=one), at_least, 1000)

@@ -34,6 +34,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,7 @@ def measure_all_reduce(turns: int) -> list[float]:
         Seconds for each size.
     """
     arrays = [torch.zeros(size // 4) for size in SIZES]
-    return [_least_time(lambda x=x: dist.all_reduce(x), turns) for x in arrays]
+    return [_least_time(partial(dist.all_reduce, x), turns) for x in arrays]
 
 
 def measure_steps(config: ModelConfig, turns: int) -> dict[str, list[float]]:

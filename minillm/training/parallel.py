@@ -69,7 +69,7 @@ section 2.2.1):
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.distributed as dist
@@ -128,7 +128,9 @@ class _Shared(nn.Module):
         self.part = part
 
     def forward(self, x: Tensor, *more: Any) -> Tensor:
-        shared: Tensor = _Summed.apply(self.part(_Copied.apply(x), *more))
+        # PyTorch's `apply` has no types.
+        copied, summed = cast("Any", _Copied).apply, cast("Any", _Summed).apply
+        shared: Tensor = summed(self.part(copied(x), *more))
         return shared
 
 
@@ -163,6 +165,7 @@ def tensor_parallel(model: TransformerLM) -> TransformerLM:
             )
     if n == 1:
         return model
+    block: Any
     for block in model.blocks:
         columns = block.attn.q_proj, block.attn.k_proj, block.attn.v_proj
         for layer in (*columns, block.ffn.w1, block.ffn.w3):
