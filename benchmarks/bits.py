@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.command import ROOT
 from minillm.bpe import BPETokenizer
-from minillm.data import andersen, split, tokenize
+from minillm.config import VOCAB_SIZE
+from minillm.data import END_OF_TEXT, andersen, split, tokenize
 from minillm.files.writing import atomic_write
 from minillm.hub import load_gguf
 from minillm.inference.chat import encode_chat
@@ -35,7 +36,7 @@ from minillm.inference.speculative import (
     speculate,
 )
 from minillm.model import KVCache, TransformerLM
-from minillm.runs.demo import END_OF_TEXT, SHAPE, VOCAB_SIZE
+from minillm.runs.demo import SHAPE
 from minillm.train import TrainConfig, bits_per_byte, evaluate, train
 from minillm.training.baselines import KneserNey
 
@@ -193,7 +194,7 @@ def bits_table(found: dict[str, Any]) -> str:
         bits, _, group = name.partition(" ")
         label, takes = "float32", "32"
         if group:
-            who: Group = int(group) if group.isdigit() else group  # type: ignore[assignment]
+            who: Group = int(group) if group.isdigit() else group
             takes = f"{bits_per_weight(int(bits), who, shape):.1f}"
             label = f"{bits} bits, a scale for "
             label += f"{group} weights" if group.isdigit() else f"a {group}"

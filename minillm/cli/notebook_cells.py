@@ -260,7 +260,7 @@ def notebook(chapter: str) -> str:
     name = find(chapter).__name__.removeprefix("minillm.")
     for number, cell in enumerate([*chapter_cells(chapter), *exercise_cells(name)]):
         new = v4.new_code_cell if cell.kind == "code" else v4.new_markdown_cell
-        entry = new(cell.text, id=f"cell-{number}")
+        entry = new(cell.text, id=f"cell-{number}")  # type: ignore[no-untyped-call]
         if cell.example:
             entry.outputs = _expected(cell.example)
             if cell.example.exc_msg is not None:

@@ -137,8 +137,8 @@ def _q6_k(blocks: Bytes) -> Floats:
     # two bits of each.
     low = _nibbles(low.reshape(-1, 2, 64)).reshape(-1, 2, 4, 32)
     shifts = np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
-    high = (high.reshape(-1, 2, 1, 32) >> shifts) & 0x03
-    levels = (low | (high << 4)).astype(np.float32) - 32
+    upper = (high.reshape(-1, 2, 1, 32) >> shifts) & 0x03
+    levels = (low | (upper << 4)).astype(np.float32) - 32
     s = _floats(d) * scales.astype(np.float32)  # (blocks, 16)
     return s[..., None] * levels.reshape(-1, 16, 16)
 

@@ -154,7 +154,10 @@ class TuneRun(Run):
         ids = example.ids[: example.mask.argmax()].tolist()
         ids = ids[-self.trainer.model.config.context_length :]
         new = stream_text(
-            *(self.trainer.model, m.tokenizer, ids, 40),
+            self.trainer.model,
+            m.tokenizer,
+            ids,
+            40,
             **SAMPLING,
             seed=0,
             stop_ids=turn_ends(m.tokenizer),
