@@ -161,7 +161,7 @@ def _methods(node: Definition) -> list[ast.FunctionDef]:
 
 
 def code(node: Definition, lines: Sequence[str], *, methods: bool) -> str:
-    """Take the code of a function or a class out of its source.
+    r"""Take the code of a function or a class out of its source.
 
     Args:
         node: the function or class, which has a docstring.
@@ -170,6 +170,12 @@ def code(node: Definition, lines: Sequence[str], *, methods: bool) -> str:
 
     Returns:
         Its lines, without docstrings.
+
+    Examples:
+        >>> text = 'def half(x):\n    "Halve it."\n    return x / 2'
+        >>> print(code(ast.parse(text).body[0], text.splitlines(), methods=True))
+        def half(x):
+            return x / 2
     """
     documented = _methods(node)
     hidden = [node.body[0], *(m.body[0] if methods else m for m in documented)]
