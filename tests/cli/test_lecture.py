@@ -220,6 +220,7 @@ def test_a_module_is_cut_into_steps(sample):
     assert steps[6] == Answer("Answer", "Two, and `1/2` is a half.\n\nIt is.")
     assert sections[0].code == ""
     assert "A box" not in sections[2].code and "self.width = width" in sections[2].code
+    assert "return 2 * self.width" in sections[2].code and "Two" not in sections[2].code
     assert sections[3].code.startswith("@property")
     assert "The comment stays." in sections[3].code
 
@@ -265,6 +266,11 @@ def test_what_belongs_together_is_on_one_slide():
     ]  # fmt: skip
     lower = slides(steps, Console(file=io.StringIO(), width=100, height=12))
     assert len(lower) > len(shown)
+    lines = r"$$\begin{aligned} a &= 1 \\ b &= 2 \\ c &= 3 \end{aligned}$$"
+    steps = [Section("One"), *told(f"First, {words}. Next, {words}. Then\n\n{lines}")]
+    *_, last = slides(steps, a_projector())
+    words_before, formula = (step.text for step in last.steps[-2:])
+    assert words_before.endswith("Then") and "c = 3" in formula
 
 
 def test_a_wrong_example_is_counted_and_shown(sample):
