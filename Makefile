@@ -56,11 +56,12 @@ smollm2: $(VENV)/has-gguf
 fixtures: $(VENV)/has-dev
 	$(RUN) tests/fixtures.py
 
+# Two processes of one thread each: two of two threads wait for each other.
 test: $(VENV)/has-dev
-	$(RUN) -m pytest -q -n 2 -m "not check"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 -m "not check"
 
 check: $(VENV)/has-dev lint
-	$(RUN) -m pytest -q -n 2 --dist loadfile -m check --deselect tests/runs/test_demo.py
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile -m check --deselect tests/runs/test_demo.py
 	$(RUN) -m pytest -q -m check tests/runs/test_demo.py  # trains with all threads
 
 lint: $(VENV)/has-dev

@@ -153,10 +153,10 @@ parallelism* the stack ([`minillm.training.parallel`][]).
 
 A step of training has hundreds of tokens for each weight that it reads; decoding has
 one. There the bandwidth decides alone, and the remedies are others: *fewer bits* for
-each weight ([`minillm.inference.quantized`][]), *guess and check*, in which a cheap model
-proposes several tokens for the expensive one to judge at once
-([`minillm.inference.speculative`][]), and *many users*, whose sequences share each weight
-that is read ([`minillm.inference.serving`][]).
+each weight ([`minillm.inference.quantized`][]), *guess and check*, in which a cheap
+model proposes several tokens for the expensive one to judge at once
+([`minillm.inference.speculative`][]), and *many users*, whose sequences share each
+weight that is read ([`minillm.inference.serving`][]).
 """
 
 import math

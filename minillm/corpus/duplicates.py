@@ -57,7 +57,6 @@ __all__ = [
     "alike",
     "banding_curve",
     "candidates",
-    "check_bands",
 ]
 
 

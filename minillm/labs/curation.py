@@ -73,7 +73,12 @@ BASE: Config = {
     "bulletins": 0.1,
 }
 # Of the third experiment: steps, and shares of the text.
-BUDGETS, KEEPS = (100, 400), (1.0, 0.5, 0.25, 0.1, 0.03)
+BUDGETS = (100, 400)
+"""How many steps are trained where the text is filtered ever more."""
+
+KEEPS = (1.0, 0.5, 0.25, 0.1, 0.03)
+"""What share of the text is kept there."""
+
 # Nineteen of twenty means of so few runs lie within ± this, times their error.
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 

@@ -100,6 +100,10 @@ def worded(wording: str) -> Callable[[Sum], str]:
 
     Returns:
         What makes the prompt.
+
+    Examples:
+        >>> worded("{a} and {b} are")(Sum(3, 4))
+        '3 and 4 are'
     """
     return lambda sum_: wording.format(a=sum_.a, b=sum_.b)
 
