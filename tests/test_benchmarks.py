@@ -243,14 +243,14 @@ def test_every_part_has_a_title():
         gpu,
         gradients,
         model,
+        sampling,
         start,
         tokenizer,
         training,
     )
 
     parts = [*tokenizer.PARTS, *model.PARTS, *decoding.PARTS, *gradients.PARTS]
-    parts += training.PARTS
-    parts += curation.PARTS
+    parts += [*training.PARTS, *sampling.PARTS, *curation.PARTS]
     parts += [*start.PARTS, *gpu.PARTS]
     assert parts == list(page.TITLES)
 

@@ -20,7 +20,7 @@ def test_the_errors_are_those_of_today_where_rounding_does_not_rule():
         for (eps, before), (same, now) in zip(points, today[name], strict=True):
             assert eps == same
             # Left of the bottom the error is that of rounding, and processors differ.
-            if eps > 3 * best[0]:
+            if eps > 5 * best[0]:
                 assert now == pytest.approx(before, rel=0.05)
         again = min(today[name], key=lambda point: point[1])
         assert abs(math.log10(again[1] / best[1])) < 0.7

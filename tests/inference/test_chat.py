@@ -247,14 +247,11 @@ def test_a_folder_with_a_template_is_followed(call, tmp_path, monkeypatch):
     tokenizer.begin_ids = [tokenizer.special_tokens["<|begin_of_text|>"]]
     save_llama(model, tmp_path, tokenizer, chat_template=source)
     seen = []
-    forward = TransformerLM.forward
+    read = decoder.Decoder.read
     monkeypatch.setattr(
-        TransformerLM,
-        "forward",
-        lambda self, ids, cache=None: (
-            seen.append(ids[0].tolist()),
-            forward(self, ids, cache),
-        )[1],
+        decoder.Decoder,
+        "read",
+        lambda self, ids, cache: (seen.append(ids), read(self, ids, cache))[1],
     )
     code, _, err = call("chat", tmp_path, "--max-new-tokens", 2, typed="hello\n")
     assert (code, err) == (0, "")

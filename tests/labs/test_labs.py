@@ -479,7 +479,7 @@ def test_a_slice_gives_the_committed_numbers_again(name):
         assert np.allclose(new["curve"], old["curve"], atol=0.02)
         assert not np.allclose(new["curve"][0][1:], new["curve"][-1][1:], atol=0.02)
     else:
-        assert new["loss"] == pytest.approx(old["loss"], abs=0.06)
+        assert new["loss"] == pytest.approx(old["loss"], abs=0.1)
         assert new["tokens"] == old["tokens"]
 
 

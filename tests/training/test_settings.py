@@ -114,7 +114,9 @@ def test_every_setting_is_an_option_and_reaches_the_run(
     expected = [*settings(TrainConfig), *settings(ModelConfig)]
     assert {s.name for s in expected} <= options
     seen = {}
-    monkeypatch.setattr(train_cli, "_given", lambda config, given: seen.update(given))
+    monkeypatch.setattr(
+        train_cli, "read_given", lambda c, given, tables: seen.update(given)
+    )
     # Any value but the default: another number, another word, the other truth.
     words = []
     wanted: dict[str, Any] = {}
@@ -139,13 +141,16 @@ def test_every_setting_is_an_option_and_reaches_the_run(
 def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text("[train]\nsteps = 5\nseed = 7\n[model]\nd_model = 8", "utf-8")
-    given = train_cli._given(path, {"steps": 6, "seed": None, "n_layers": 3})
+    given = train_cli.read_given(
+        path, {"steps": 6, "seed": None, "n_layers": 3}, train_cli.TABLES
+    )
     assert given == {
         "train": {"steps": 6, "seed": 7},
         "model": {"d_model": 8, "n_layers": 3},
     }
     # What says no is said, too.
-    assert train_cli._given(None, {"compile": False})["train"] == {"compile": False}
+    given = train_cli.read_given(None, {"compile": False}, train_cli.TABLES)
+    assert given["train"] == {"compile": False}
 
 
 def test_differences_are_named() -> None:
