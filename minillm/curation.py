@@ -283,14 +283,13 @@ is nearly as good as new.
 test document's n-grams stands in the training text. Short n-grams find what everybody
 says; from 8 words on, the five tales that leaked and the five that did not are apart:
 
->>> for n in (3, 5, 8, 13):
-...     leaked = contaminated(texts, leaked_tales(), n).min()
-...     unseen = contaminated(texts, unseen_tales(), n).max()
+>>> test = [*leaked_tales(), *unseen_tales()]  # five of each
+>>> for n in (3, 8):
+...     shares = contaminated(texts, test, n)
+...     leaked, unseen = shares[:5].min(), shares[5:].max()
 ...     print(f"n = {n}: leaked {leaked:.2f} or more, unseen {unseen:.2f} or less")
 n = 3: leaked 1.00 or more, unseen 0.32 or less
-n = 5: leaked 1.00 or more, unseen 0.02 or less
 n = 8: leaked 1.00 or more, unseen 0.00 or less
-n = 13: leaked 1.00 or more, unseen 0.00 or less
 
 What a paraphrase hides, and why neither a date nor a licence proves anything, stands in
 [`minillm.corpus.contamination`][].

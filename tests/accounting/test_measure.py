@@ -41,6 +41,7 @@ def test_torch_counts_what_we_count(
     assert seen == ours
 
 
+@pytest.mark.check
 def test_the_counter_judges_the_largest_row_of_the_famous_table() -> None:
     shape = replace(preset("opt-175b"), vocab_size=51200)
     _, step = flops_measure.torch_flops(shape, 1, 2048)

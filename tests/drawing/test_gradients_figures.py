@@ -11,6 +11,7 @@ from minillm.drawing.gradients import GRAPHS, graph_data, measure_errors
 from minillm.files.reading import IMAGES
 
 
+@pytest.mark.check
 def test_the_errors_are_those_of_today_where_rounding_does_not_rule():
     path = IMAGES / "data" / "gradient-error.json"
     committed, today = json.loads(path.read_text(encoding="utf-8")), measure_errors()
