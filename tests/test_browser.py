@@ -82,14 +82,14 @@ class Reader:
 
 
 def test_the_site_builds_in_seconds(tmp_path: Path) -> None:
-    # Seven on a quiet machine, as `python -m benchmarks.start site` measures. Here, in
-    # seconds of the processor, so many that no slow machine fails; where the system
-    # does not count those of a child, they are 0.
+    # `python -m benchmarks.start site` measures it. Here, in seconds of the processor,
+    # so many that no slow machine fails; where the system does not count those of a
+    # child, they are 0.
     before = os.times()
     build(tmp_path, offline=True)
     after = os.times()
     spent = after.children_user + after.children_system
-    assert spent - before.children_user - before.children_system < 40
+    assert spent - before.children_user - before.children_system < 100
 
 
 def names(site: Path) -> list[str]:
