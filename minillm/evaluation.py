@@ -105,7 +105,7 @@ And with three solved sums before the question, in each of their six orders:
 [0.55, 0.72, 0.8, 0.8, 0.65, 0.7]
 
 The examples help, and their order, which carries no information, moves the score by up
-to 25 points (so Lu et al. 2022, arXiv:2104.08786, of larger models). Wordings and
+to 25 points (Lu et al. 2022, arXiv:2104.08786, found it in larger models). Wordings and
 orders can take the place of seeds in the same function:
 
 >>> for kind in ("wordings", "orders"):

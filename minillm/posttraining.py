@@ -154,9 +154,10 @@ token, before and after:
 # 4. Use each sample more than once
 
 Sampling takes time, so one would like to take several steps on the samples of a round.
-After the first step they are samples of an *older* model. The ratio $\rho$ of new and
-old probability corrects the mean, as long as it is near one; *clipping* it to 0.8 to
-1.2 takes away the gradient of samples that have gone far enough (PPO: Schulman et al.
+After the first step they are samples of an *older* model (*off-policy*). The
+ratio $\rho$ of new to old probability corrects the mean (*importance sampling*), but
+the further it is from one, the noisier the estimate. *Clipping* it to 0.8 to 1.2 takes
+away the gradient of tokens that have gone far enough (PPO: Schulman et al.
 2017, arXiv:1707.06347). This is the gradient for a good sample of one token, whose
 probability was 0.2 when it was sampled and has grown since:
 
@@ -180,7 +181,7 @@ same; sampling costs a quarter:
 With clipping, the three further steps gained something (one step a round ended at 0.61,
 0.49, 0.69), though less than fresh samples would have (0.93, 0.91, 0.97). Without it
 they undid what the first had gained: the model began at 0.32, 0.32 and 0.44, and ends
-there or below. The entropy fell as fast, so it has become sure of the wrong things:
+about there, or below. Its entropy fell nearly as far, so it is confidently wrong:
 
 >>> [r["after"]["entropy"] for r in runs("four updates")]
 [0.0493, 0.0457, 0.0286]
@@ -231,10 +232,11 @@ Distinct answers among 256, before and after:
 199 3
 216 4
 
-In large models, Yue et al. (2025, arXiv:2504.13837) found `pass@1` rising and `pass@k`
-falling, and asked whether there is ever anything else. On this bench it depends on the
-task. That a shared rule makes the difference is our reading, and two tasks do not prove
-it: they differ in the number of right answers, too. Two more tasks take these apart
+In large models, Yue et al. (2025, arXiv:2504.13837) found that training by rewards
+raises `pass@1` but lowers `pass@k` for large $k$, and asked whether it ever adds what
+the base model could not do. On this bench it depends on the task. That a shared rule
+makes the difference is our reading, and two tasks do not prove it: they differ in
+the number of right answers, too. Two more tasks take these apart
 (*parity* and *table* in [`minillm.labs.answers`][]); see the exercises below.
 
 # 6. You get what you reward

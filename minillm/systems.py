@@ -82,7 +82,8 @@ On one thread of this CPU, blocks save memory and time, even though they are wri
 Python: those that the mask hides are not computed, and the arrays are small enough to
 stay in a cache of megabytes, where the plain version goes through new memory again and
 again. PyTorch's kernel does the same in C++. On a GPU a program chooses what stays in
-the fast memory: an A100 has 192 kB of it for each of its 108 processors, at 19 TB/s,
+fast on-chip memory (*SRAM*): an A100 has 192 kB of it for each of its 108 *streaming
+multiprocessors*, at 19 TB/s in all,
 and a large memory with 1.5 to 2 TB/s (the paper's section 2.1). A matrix of scores that
 is written out and read back crosses the slow connection several times; a block is made
 to fit into the fast memory and never leaves it. The authors measured 7.6 times the
@@ -133,8 +134,8 @@ rank that is waiting for its turn, and the line knows only messages.
 
 With data parallelism, each rank keeps all weights, all gradients, and both moments of
 AdamW: 16 bytes for each parameter in float32, the same on every rank. *ZeRO*
-(Rajbhandari et al. 2019, arXiv:1910.02054) lets each rank keep a share. In its first
-stage these are the moments. Each rank moves the weights whose moments it has, and then
+(Rajbhandari et al. 2019, arXiv:1910.02054) lets each rank keep only a share. Its first
+stage shares out the moments. Each rank updates the weights whose moments it has, then
 fetches the others: reduce-scatter, step, all-gather. The messages are the two halves of
 the ring, so nothing is sent that was not sent before:
 

@@ -1,10 +1,10 @@
 r"""Eight bits, fast: a product of a row and a matrix of small integers.
 
-**The question.** In eight bits a weight is off by half a step of 127
-([`minillm.inference.quantized`][]), and a decoder that waits for memory should then be
-four times as fast. But PyTorch's public products take numbers of one kind on both
-sides. To turn the levels back into float32 first would read one byte and write four for
-each weight, every time:
+**The question.** In eight bits a weight is off by at most half a step, and a step is
+1/127 of the largest weight ([`minillm.inference.quantized`][]). A decoder that waits
+for memory should then be four times as fast. But PyTorch's public matrix products want
+the same data type on both sides. To turn the levels back into float32 first would read
+one byte and write four for each weight, every time:
 
 >>> torch.ones(1, 4) @ torch.ones(4, 2, dtype=torch.int8)  # doctest: +ELLIPSIS
 Traceback (most recent call last):

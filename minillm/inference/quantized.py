@@ -56,9 +56,9 @@ is left of the ordinary ones in four bits, in per cent?
 
 With one scale for each *group* of 32 neighbours, the large weight spoils only its own
 group. A scale in 16 bits for each 32 weights of four bits makes 4.5 bits a weight. The
-files of llama.cpp are made of such groups ([`minillm.files.gguf_files`][]); the
-inventors of the method by row and column, for activations with outliers, are Dettmers
-et al. 2022 (LLM.int8(), arXiv:2208.07339, section 2).
+files of llama.cpp are made of such groups ([`minillm.files.gguf_files`][]). LLM.int8()
+(Dettmers et al. 2022, arXiv:2208.07339, section 3) gives each row of the activations
+and each column of the weights a scale, and keeps outlier features in 16 bits.
 
 # What it costs
 
@@ -118,8 +118,8 @@ def quantize(
     Args:
         weights: the matrix.
         bits: $b$, for each level, from 2 to 8.
-        group: who shares a scale: all weights of the `"tensor"`, those of a `"row"`, or
-            so many neighbours in a row.
+        group: which weights share a scale: all of the `"tensor"`, those of a `"row"`,
+            or, if an integer, that many neighbours in a row.
 
     Returns:
         Levels between $-(2^{b-1} - 1)$ and $2^{b-1} - 1$, and the scales. Where all

@@ -27,7 +27,7 @@ Two batches of 100 steps each, and of the seats that were paid for, two in five 
 something.
 
 **Continuous batching** looks after *every step* whether a seat is free, and gives it to
-the next request (Yu et al. 2022, "Orca", OSDI, section 3.2; there *iteration-level
+the next request (Yu et al. 2022, "Orca", OSDI, section 3; there *iteration-level
 scheduling*):
 
 >>> continuous = simulate(requests, seats=4, continuous=True)
@@ -66,8 +66,9 @@ True
 # What we leave out
 
 Reading a prompt is one step here, whatever its length. A server cuts long prompts into
-pieces, so that nobody who is being answered waits for them; and it keeps the blocks of
-a beginning that many share.
+chunks, so that other users' answers do not stall meanwhile (*chunked prefill*); and if
+many prompts begin alike, it keeps the blocks of that beginning once for all of them
+(*prefix caching*).
 
 **Before this:** [`minillm.inference.decoder`][]; [`minillm.inference.batched`][]
 computes several sequences at once.
@@ -107,7 +108,7 @@ class Served(NamedTuple):
         steps: how often the weights were read.
         time: until the last answer was complete, in steps of an empty batch.
         used: the share of the seats that wrote something, over all steps.
-        mean_wait: from the arrival of a request to its last token, on average.
+        mean_wait: the mean *latency*, from the arrival of a request to its last token.
     """
 
     steps: int

@@ -21,9 +21,9 @@ $q(x)$, and let the model give it $p(x)$.
 - If it is refused, sample from what the draft was short of, the *residual*
   $\max(0, p - q)$, divided by its sum.
 
-**Why that is exact.** A token $x$ is the result in two ways. It was drafted and
-accepted, which has the probability $q(x) \min(1, p(x) / q(x)) = \min(q(x), p(x))$. Or
-another was refused, and $x$ was sampled afterwards. A refusal has the probability
+**Why that is exact.** A token $x$ can come out in two ways. Either it is drafted and
+accepted, with probability $q(x) \min(1, p(x) / q(x)) = \min(q(x), p(x))$; or a draft is
+refused, and $x$ is sampled from the residual. A refusal has probability
 $1 - \sum_y \min(q(y), p(y)) = \sum_y \max(0, p(y) - q(y))$, by which the residual had
 been divided. So the two add up to
 
@@ -121,7 +121,7 @@ def verify(
         draft: the tokens that were guessed.
         q: for each of them, the distribution that it was sampled from.
         p: for each of them, the model's distribution there; and that after the last.
-        random: where the chance comes from.
+        random: the random number generator.
 
     Returns:
         The accepted tokens and one more: from the residual where one was refused, and
@@ -212,7 +212,7 @@ class LookUp:
     r"""Drafts from the text itself: what came after these words the last time?
 
     Summaries, corrections and answers repeat much of what was said. (Prompt look-up
-    decoding, Saxena 2023; the same idea as the copying heads of
+    decoding, Saxena 2023; the same idea as the *induction heads* of
     [`minillm.labs.context`][].)
 
     Args:

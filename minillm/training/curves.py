@@ -47,9 +47,9 @@ Say what went wrong before you open an answer.
 ??? note "What went wrong?"
 
     **The learning rate is too high**, twelve times that of the sound run. Each step
-    overshoots. The loss stays near the unigram baseline: how frequent each byte is can
-    be learned at any rate, what follows what cannot. Divide the rate by three until the
-    curve comes down.
+    overshoots. The loss stays near the unigram baseline: even with such steps the model
+    learns how frequent each byte is, but hardly what follows what. Divide the learning
+    rate by three until the curve comes down.
 
 # C
 

@@ -22,9 +22,9 @@ model with many small gradients, and there are three ways to send them:
   with it the trainer of this course.
 
 `python -m minillm.training.messages` measures all of it, among processes of one thread
-on this machine; [`minillm.systems`][] shows what came out. Hiding needs somebody else
-who carries the bytes. Between machines it is the network; on one machine it is the same
-processor that computes.
+on this machine; [`minillm.systems`][] shows what came out. Overlap hides a message only
+if something other than the processor moves the bytes. Between machines the network
+does; on one machine the processor that computes must also copy them.
 
 **Before this:** [`minillm.training.distributed`][].
 """

@@ -30,9 +30,9 @@ False
 
 Attention is cut by heads: queries, keys and values by columns, the output by rows. In
 the backward pass the roles are exchanged: what was summed up has its gradient
-everywhere, and what was copied needs the sum of the gradients. So a block sends four
-messages of the size of the activations in a step (Shoeybi et al. 2019,
-arXiv:1909.08053, section 3), and they cannot wait: the next layer needs them.
+everywhere, and what was copied needs the sum of the gradients. So a block needs four
+all-reduces of the size of its activations in each step, two forward and two backward
+(Shoeybi et al. 2019, arXiv:1909.08053, section 3), and the next layer waits for each.
 
 # Along: pipeline parallelism
 

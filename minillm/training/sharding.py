@@ -13,8 +13,9 @@ So let each rank move the weights of one $n$-th, and keep only the moments of th
 3. *all-gather*: each rank gets the new weights of the others.
 
 This is the first stage of *ZeRO* (Rajbhandari et al. 2019, arXiv:1910.02054, section
-5.1). AdamW treats each number by itself, so nothing in the result can tell that the
-step was shared out: the weights are the same to the last bit. The second stage drops
+5.1). AdamW is elementwise, so sharing the step out changes nothing: if the gradients
+are summed in the same order (of two ranks there is only one sum), the weights are the
+same to the last bit. The second stage drops
 the gradients of the others as soon as they are summed up, the third also their weights,
 and fetches these again, layer by layer, in both passes.
 

@@ -37,12 +37,14 @@ without the form of a chat.
  "rejected": [{"role": "assistant", "content": "That depends."}]}
 ```
 
-So the file says which loss is meant: chats are imitated, preferences preferred.
+So the file decides the loss: cross-entropy on the answers (SFT) for chats, DPO for
+preferences.
 
 # All weights, or a thin layer
 
-By default a LoRA of rank 8 stands beside every matrix of the blocks, and it alone
-learns ([`minillm.training.lora`][]). What is kept is an *adapter* in the form of the
+By default a LoRA (*low-rank adaptation*) of rank 8 stands beside every matrix of the
+blocks, and nothing else is trained ([`minillm.training.lora`][]). What is kept is an
+*adapter* in the form of the
 package `peft` ([`minillm.files.adapters`][]), a few megabytes that need the model
 beside them. `--rank 0` lets all weights learn, and keeps a whole model. To make one of
 the two:
