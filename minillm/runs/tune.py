@@ -105,7 +105,7 @@ class TuneRun(Run):
             f"{len(m.training):,} to learn from, {len(m.validation):,} held out, of up "
             f"to {m.longest} tokens"
         )
-        if self.before is None and not rank():
+        if not rank() and self.before is None:  # the log is that of rank 0
             loss = self.trainer.evaluate(self.trainer.some(m.validation))
             self.log({"event": "before", "loss": loss})
             console.print(f"before: {self.describe(loss)}")

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from fixtures import fixture
 from test_files import posix
 from test_run import KILLER, assert_same_run, read_log
 
@@ -22,7 +21,7 @@ from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
 from minillm.files.adapters import load_adapter
 from minillm.files.opening import open_model
-from minillm.hub import load_gguf, load_llama, save_llama
+from minillm.hub import load_llama, save_llama
 from minillm.inference.chat import MARKS, encode_chat
 from minillm.model import TransformerLM
 from minillm.runs import checks
@@ -488,34 +487,3 @@ def test_two_processes_learn_what_one_does(
             logs.append(read_log(out))
         losses = [[e["loss"] for e in log if e["event"] == "step"] for log in logs]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-
-
-@pytest.mark.check
-@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing")
-def test_a_real_model_its_gguf_and_peft(tmp_path: Path) -> None:
-    """SmolLM2 learns for a few steps; transformers with peft then writes the same."""
-    peft = pytest.importorskip("peft")
-    transformers = pytest.importorskip("transformers")
-    gguf = fixture("SmolLM2-135M-Instruct.Q4_1.gguf")
-    lines = [
-        {"messages": [turn("user", f"What is {i} + 1?"), turn("assistant", "Arr!")]}
-        for i in range(4)
-    ]
-    data, out = write(tmp_path / "chats.jsonl", lines), tmp_path / "run"
-    options = {"steps": 3, "eval_every": 3, "max_lr": 1e-2, "validation": 0.5}
-    run("-m", "minillm", *words(gguf, data, out, **options))
-    log = read_log(out)
-    losses = [e["loss"] for e in log if e["event"] in {"before", "result"}]
-    assert losses[1] < losses[0]
-    ours = open_model(out)
-    ids = encode_chat(ours.tokenizer, [("user", "What is 7 + 1?")], ours.chat_template)
-    theirs = transformers.LlamaForCausalLM.from_pretrained(
-        gguf.parent, gguf_file=gguf.name, local_files_only=True
-    )
-    theirs = peft.PeftModel.from_pretrained(theirs, out).eval()
-    with torch.no_grad():
-        found, expected = ours.model(torch.tensor([ids])), theirs(torch.tensor([ids]))
-        without = load_gguf(gguf)[0](torch.tensor([ids]))
-    largest = expected.logits.abs().max()
-    assert (found - expected.logits).abs().max() < 1e-4 * largest
-    assert (without - expected.logits).abs().max() > 1e-2 * largest
