@@ -310,7 +310,7 @@ def test_a_printed_page_has_all_of_the_text_and_nothing_to_click(
         assert width <= 670, (name, width)
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser: Any, site: Path, scheme: str) -> None:
     axe_playwright = need("axe_playwright_python.sync_playwright")
