@@ -256,6 +256,7 @@ def test_every_part_has_a_title():
 
 
 @pytest.mark.check
+@pytest.mark.timeout(1200)
 def test_every_benchmark_runs(tmp_path):
     bench("benchmarks", "--quick", "--out", str(tmp_path))
     results = page.load(tmp_path)
