@@ -144,6 +144,9 @@ class Mixed:
 
     # With many rows, converting the matrix once costs less than the slower kernel.
     FEW = 16
+    # Of a row the kernel reads so many levels at a time. Of a width that is no multiple
+    # it reads past the end, unchecked: wrong numbers, or a process that is killed.
+    AT_A_TIME = 16
 
     def pack(self, levels: Levels, scale: Scale) -> tuple[Levels, Scale]:
         """Keep the levels, and the scales in 16 bits."""
@@ -158,7 +161,7 @@ class Mixed:
     ) -> Float[Tensor, "rows d_out"]:
         """Call the kernel, or the product of bfloat16 numbers."""
         (x, dtype), (levels, scale) = prepared, packed
-        if len(x) <= self.FEW:
+        if len(x) <= self.FEW and x.shape[1] % self.AT_A_TIME == 0:
             return torch._weight_int8pack_mm(x, levels, scale).to(dtype)
         return (F.linear(x, levels.bfloat16()) * scale).to(dtype)
 

@@ -108,7 +108,7 @@ def ways() -> list:
     found = []
     for way in WAYS:
         try:
-            Product([quantize(torch.ones(2, 8))], way)(torch.ones(1, 8))
+            Product([quantize(torch.ones(2, 32))], way)(torch.ones(1, 32))
         except (RuntimeError, NotImplementedError, AttributeError):
             continue
         found.append(way)
@@ -117,12 +117,13 @@ def ways() -> list:
 
 @pytest.mark.parametrize("way", ways(), ids=lambda way: type(way).__name__)
 @pytest.mark.parametrize("n", [1, 2, 7, 40])
-def test_every_way_computes_what_a_plain_product_computes(way, n):
+@pytest.mark.parametrize("width", [8, 27, 96, 100])  # kernels read blocks of a row
+def test_every_way_computes_what_a_plain_product_computes(way, n, width):
     random = torch.Generator().manual_seed(n)
     matrices = [
-        quantize(torch.randn(rows, 96, generator=random)) for rows in (40, 8, 16)
+        quantize(torch.randn(rows, width, generator=random)) for rows in (40, 8, 16)
     ]
-    x = torch.randn(n, 96, generator=random)
+    x = torch.randn(n, width, generator=random)
     x[:, 5] = 50.0  # an outlier
     weights = torch.cat([m.restore() for m in matrices]).double()
     expected = x.double() @ weights.T
