@@ -6,14 +6,12 @@ The shape is that of SmolLM2-135M; the weights are random: no time depends on th
 """
 
 import copy
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
 from benchmarks.command import ROOT, main
-from benchmarks.measure import Part, Record
+from benchmarks.measure import Part, Record, peak
 from minillm.config import ModelConfig
 from minillm.inference.decoder import Decoder, Memory, read_prompt
 from minillm.inference.eight_bits import WAYS, fastest, to_eight_bits
@@ -23,9 +21,9 @@ SHAPE = ModelConfig(49152, 2048, 576, 30, 9, 3, 1536, tie_embeddings=True)
 TINY = ModelConfig(512, 640, 64, 2, 4, 2, 128, tie_embeddings=True)
 FILE = ROOT / ".cache" / "fixtures" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 FLOAT = "float32"
-# What opens the model and writes one token, and the peak of the memory of its process.
+# What opens the model and writes two tokens.
 OPEN = """
-import resource, sys
+import sys
 if sys.argv[2] == "eight":
     from minillm.files.eight_bit_files import open_eight_bits as opener
 else:
@@ -34,8 +32,6 @@ from minillm.inference.decoder import Decoder
 from minillm.generate import generate
 model, tokenizer, _ = opener(sys.argv[1])
 generate(model, tokenizer.encode("Once"), 2, decoder=Decoder(model))
-unit = 1 if sys.platform == "darwin" else 1024
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 """
 
 
@@ -144,15 +140,10 @@ def opened(record: Record) -> None:
     if record.quick or not Path(FILE).exists():
         record.not_measured("opening", "it takes `make fixtures`, and half a minute")
         return
-    found = {}
-    for name in ("eight", "float"):
-        done = subprocess.run(
-            [sys.executable, "-c", OPEN, str(FILE), name],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        found[name] = [int(done.stdout) / 1e6]
+    found = {
+        name: [peak(OPEN, str(FILE), name, limit=120) / 1e6]
+        for name in ("eight", "float")
+    }
     record.row(
         "SmolLM2-135M, Q4_1",
         *(found["eight"], "weights in float32", found["float"]),

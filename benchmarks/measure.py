@@ -13,6 +13,8 @@ goes on. Each part has so many seconds; when they are spent, it takes no new tur
 import contextlib
 import random
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -214,3 +216,36 @@ def line(row: Mapping[str, Any]) -> str:
         goal += "met]" if met(row) else "MISSED]"
     ours = show(row["ours"], row["unit"])
     return f"{ratio:>22}  {row['case']}: {ours}{theirs}{note}{goal}"
+
+
+# A process says itself how much memory it had at the most. A child inherits the figure
+# of `getrusage` from its parent on Linux, so there the file of the process is asked.
+PEAK = """
+from pathlib import Path
+status = Path("/proc/self/status")
+if status.exists():
+    text = status.read_text(encoding="utf-8")
+    print(int(text.partition("VmHWM:")[2].split()[0]) * 1024)
+else:
+    import resource
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak(program: str, *arguments: str, limit: float) -> int:
+    """Run a program in a process of its own, and say the peak of its memory in bytes.
+
+    Raises:
+        RuntimeError: if it fails; with the last line of what it says.
+        subprocess.TimeoutExpired: if it takes longer than `limit` seconds.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program + PEAK, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=limit,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+    return int(done.stdout.splitlines()[-1])

@@ -1,12 +1,11 @@
 """How fast are tokens learned, in how much memory? Parts of `benchmarks.tokenizer`."""
 
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from benchmarks import peer_bpe
-from benchmarks.measure import Part, Record, Target
+from benchmarks.measure import Part, Record, Target, peak
 from benchmarks.peer_bpe import HUGGING_FACE
 from benchmarks.texts import MB, both, code, documents, grow, noted
 from minillm.bpe import train_bpe
@@ -92,11 +91,8 @@ def vocabulary_growth(record: Record) -> None:
         _train(record, f"{vocab_size:,} tokens", text, vocab_size, 1, 0.3)
 
 
-# Its own process says how much memory it had at the most. A child inherits the figure
-# of `getrusage` from its parent on Linux, so there the file of the process is asked.
-PEAK = """
+LEARN = """
 import sys
-from pathlib import Path
 who, path = sys.argv[1:]
 if who == "us":
     from minillm.bpe import train_bpe
@@ -105,13 +101,6 @@ else:
     from benchmarks.peer_bpe import train_hugging_face
     file = open(path, encoding="utf-8")
     train_hugging_face(iter(lambda: file.read(100_000), ""), 10_000)
-status = Path("/proc/self/status")
-if status.exists():
-    text = status.read_text(encoding="utf-8")
-    print(int(text.partition("VmHWM:")[2].split()[0]) * 1024)
-else:
-    import resource
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
@@ -141,20 +130,11 @@ def memory(record: Record) -> None:
 def _peak(who: str, path: Path, record: Record) -> float:
     limit = max(record.left(), 10)
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", PEAK, who, str(path)],
-            capture_output=True,
-            text=True,
-            timeout=limit,
-            check=False,
-        )
+        return peak(LEARN, who, str(path), limit=limit) / MB
     except subprocess.TimeoutExpired:
         raise TimeoutError(
             f"{path.stat().st_size / MB:.0f} MB took more than {limit:.0f} seconds"
         ) from None
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
-    return int(done.stdout) / MB
 
 
 PARTS = {

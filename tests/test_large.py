@@ -11,21 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-
-# The highest memory of a process so far, in megabytes. What the system's other counter
-# says of a child process includes that of its parent.
-PEAK = """
-import json, re, sys, time
-from pathlib import Path
-
-def peak():
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        import resource
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) / 1024
-"""
+from memory import PEAK
 
 STEPS = """
 import numpy as np, torch

@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory import PEAK
 from test_files import full_disk, names, posix
 from torch import Tensor, nn
 
@@ -387,14 +388,9 @@ def test_another_optimizer_leaves_the_model_alone() -> None:
 
 
 SAVED = """
-import resource, sys
 import torch
 from torch import nn
 from minillm.train import AdamW, save_checkpoint
-
-def peak():  # bytes; Linux counts kilobytes, macOS bytes
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 def trained(width):
     model = nn.Sequential(*(nn.Linear(width, width, bias=False) for _ in range(8)))
@@ -406,7 +402,7 @@ def trained(width):
 
 save_checkpoint(sys.argv[1], *trained(8), step=1)  # what a first save loads is no part
 model, optimizer = trained(1024)
-before, state = peak(), 3 * sum(4 * w.numel() for w in model.parameters())
+before, state = peak(), 3 * sum(4 * w.numel() for w in model.parameters()) / 2**20
 save_checkpoint(sys.argv[1], model, optimizer, step=1)
 print((peak() - before) / state)
 """
@@ -414,7 +410,7 @@ print((peak() - before) / state)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such counter")
 def test_saving_takes_no_second_copy_of_the_state(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SAVED, str(tmp_path / "a")]
+    command = [sys.executable, "-c", PEAK + SAVED, str(tmp_path / "a")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     # It was 3 before tensors were written one by one. A hundred megabytes of state are
     # far above what the interpreter takes and gives back meanwhile.
