@@ -153,11 +153,13 @@ def chapters() -> dict[str, int]:
 # The site as a whole
 
 
+@pytest.mark.check
 def test_the_strict_build_passes_with_the_addresses_of_a_server(tmp_path: Path) -> None:
     # The other form, for reading from disk, is built for the tests below.
     assert (build(tmp_path, offline=False) / "notation" / "index.html").exists()
 
 
+@pytest.mark.check
 def test_no_page_loads_anything_from_outside(pages: dict[str, Page]) -> None:
     site = pages["index.html"].path.parent
     loads = [url for page in pages.values() for url in page.loads]
@@ -171,6 +173,7 @@ def test_no_page_loads_anything_from_outside(pages: dict[str, Page]) -> None:
     assert not [name for name, page in pages.items() if "unpkg.com" in page.html]
 
 
+@pytest.mark.check
 def test_every_internal_link_and_anchor_resolves(pages: dict[str, Page]) -> None:
     broken = []
     for name, page in pages.items():
@@ -186,6 +189,7 @@ def test_every_internal_link_and_anchor_resolves(pages: dict[str, Page]) -> None
     assert broken == []
 
 
+@pytest.mark.check
 def test_every_formula_parses(pages: dict[str, Page]) -> None:
     math_core = need("math_core")
     converter = math_core.LatexToMathML()
@@ -204,6 +208,7 @@ def test_every_formula_parses(pages: dict[str, Page]) -> None:
     assert total > 50
 
 
+@pytest.mark.check
 def test_no_formula_is_left_as_text(pages: dict[str, Page]) -> None:
     left = [
         (name, match[0])
@@ -213,11 +218,13 @@ def test_no_formula_is_left_as_text(pages: dict[str, Page]) -> None:
     assert left == []
 
 
+@pytest.mark.check
 def test_no_session_is_left_as_a_quotation(pages: dict[str, Page]) -> None:
     quoted = re.compile(r"<blockquote>\s*<blockquote>")
     assert [name for name, page in pages.items() if quoted.search(page.html)] == []
 
 
+@pytest.mark.check
 def test_no_token_was_taken_for_markup(pages: dict[str, Page]) -> None:
     # A bare <s> in a comment would strike out the rest of the page.
     shown = "a article aside blockquote br clipPath code dd defs details div dl dt em g"
@@ -229,6 +236,7 @@ def test_no_token_was_taken_for_markup(pages: dict[str, Page]) -> None:
         assert set(tags) <= set(shown.split()), name
 
 
+@pytest.mark.check
 def test_no_page_is_too_heavy(pages: dict[str, Page]) -> None:
     sizes = {name: len(page.html.encode()) for name, page in pages.items()}
     assert max(sizes.values()) < 320_000, sizes
@@ -237,6 +245,7 @@ def test_no_page_is_too_heavy(pages: dict[str, Page]) -> None:
 # What is on it
 
 
+@pytest.mark.check
 def test_the_chapters_stand_in_the_order_of_the_syllabus(
     pages: dict[str, Page],
 ) -> None:
@@ -295,6 +304,7 @@ def test_there_is_one_start_and_the_plan_is_the_way() -> None:
     assert begin == [first_read] == [learners_path()[0]] == ["language-model"]
 
 
+@pytest.mark.check
 def test_next_and_previous_follow_the_plan(pages: dict[str, Page]) -> None:
     order = ["index", *learners_path()]
     for page, following in pairwise(order):
@@ -312,6 +322,7 @@ def test_next_and_previous_follow_the_plan(pages: dict[str, Page]) -> None:
         assert "<strong>Next:</strong>" not in pages[f"{page}.html"].html, page
 
 
+@pytest.mark.check
 def test_every_chapter_says_what_it_gives_and_what_it_builds_on(
     pages: dict[str, Page],
 ) -> None:
@@ -392,11 +403,13 @@ def test_every_module_of_the_lesson_has_a_page_and_the_rest_is_listed() -> None:
     assert set(folders) == packages
 
 
+@pytest.mark.check
 def test_no_page_is_about_not_explaining_something(pages: dict[str, Page]) -> None:
     empty = "The course does not explain"
     assert [name for name, page in pages.items() if empty in page.prose] == []
 
 
+@pytest.mark.check
 @pytest.mark.parametrize(
     "module", [m for page in learners_path() for m in modules_on(page)]
 )
@@ -417,6 +430,7 @@ def test_examples_run_after_the_imports_that_the_page_shows(module: str) -> None
     assert said == [], "".join(said)
 
 
+@pytest.mark.check
 def test_a_page_shows_the_imports_of_its_examples(pages: dict[str, Page]) -> None:
     griffe = need("griffe")
     literate = load(ROOT / "renderer" / "literate.py")
@@ -439,6 +453,7 @@ def test_a_page_shows_the_imports_of_its_examples(pages: dict[str, Page]) -> Non
     assert shown > 20 and griffe
 
 
+@pytest.mark.check
 def test_what_is_looked_up_is_folded(pages: dict[str, Page]) -> None:
     html = pages["train.html"].html
     folds = re.findall(r'<details class="reference">\s*<summary>(.*?)</', html)
@@ -449,6 +464,7 @@ def test_what_is_looked_up_is_folded(pages: dict[str, Page]) -> None:
     assert '<details class="reference" open>' in pages["config.html"].html
 
 
+@pytest.mark.check
 def test_a_pattern_keeps_its_spaces(pages: dict[str, Page]) -> None:
     """The spans of the built pages are those of the sources, edges included."""
     pattern = re.compile(r"<code([^>]*)>([^<]*)</code>")
@@ -484,6 +500,7 @@ def test_code_spans_follow_commonmark() -> None:
         assert html == f"<p>{expected}</p>", text
 
 
+@pytest.mark.check
 def test_every_public_name_is_on_the_page_of_its_module(pages: dict[str, Page]) -> None:
     absent = []
     for module, name in shown_modules().items():
@@ -568,6 +585,7 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+@pytest.mark.check
 def test_each_chapter_offers_its_notebook(pages: dict[str, Page]) -> None:
     need("nbformat")
     from minillm.cli.chapter_parts import chapters

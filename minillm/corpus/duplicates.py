@@ -76,18 +76,20 @@ def alike(sets: Sequence[set[str]], least: float) -> set[tuple[int, int]]:
         >>> alike([{"a", "b"}, {"b", "c"}, {"a", "b", "c"}], 0.5)
         {(0, 2), (1, 2)}
     """
+    found = set()
     holders: dict[str, list[int]] = {}
-    common: Counter[tuple[int, int]] = Counter()
     for j, shingles in enumerate(sets):
+        common: Counter[int] = Counter()
         for shingle in shingles:
             before = holders.setdefault(shingle, [])
-            common.update((i, j) for i in before)
+            common.update(before)
             before.append(j)
-    return {
-        (i, j)
-        for (i, j), both in common.items()
-        if both >= least * (len(sets[i]) + len(sets[j]) - both)
-    }
+        found |= {
+            (i, j)
+            for i, both in common.items()
+            if both >= least * (len(sets[i]) + len(sets[j]) - both)
+        }
+    return found
 
 
 def candidates(

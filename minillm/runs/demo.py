@@ -45,6 +45,7 @@ __all__ = ["Text", "known_words", "read_log", "run_demo"]
 
 SHAPE = ModelConfig(VOCAB_SIZE, context_length=128, d_model=128, n_layers=2, n_heads=4)
 CONFIG = TrainConfig()
+COUNTED = 30  # samples whose words are looked up in the corpus
 
 # What lies in the folder of a run of `minillm train`, and not in that of a demo.
 FOREIGN = (*CHECKPOINTS, "train.toml", "tune.toml")
@@ -253,10 +254,10 @@ def _write(model: TransformerLM, text: Text, prompt: str, console: Console) -> f
     for piece in sample(prompt, seed=0):
         console.print(PlainText(piece), end="")
     console.print("\n")
-    written = ["".join(sample("", seed)) for seed in range(1, 31)]
+    written = ["".join(sample("", seed)) for seed in range(1, COUNTED + 1)]
     share, count = known_words(written, text.training)
     console.print(
-        f"{share:.1%} of {count} words in thirty more samples are words of the corpus"
+        f"{share:.1%} of {count} words in {COUNTED} more samples are words of the corpus"
     )
     return share
 

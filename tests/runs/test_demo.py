@@ -32,9 +32,12 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "demo"
     console = Console(record=True, width=80, quiet=False, file=open_null())
     watch = Milestones([1, 6, 7], max_new_tokens=5)
-    result = run_demo(
-        folder, config=CONFIG, documents=andersen()[:6], console=console, watch=watch
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "COUNTED", 3)
+        tales = andersen()[:6]
+        result = run_demo(
+            folder, config=CONFIG, documents=tales, console=console, watch=watch
+        )
     SAMPLES[:] = watch.samples
     return folder, result, console.export_text()
 
@@ -172,8 +175,9 @@ def test_known_words():
         known_words(["", "1 2"], ["the duck"])
 
 
-def test_a_run_that_came_meanwhile_is_left_alone(tmp_path):
+def test_a_run_that_came_meanwhile_is_left_alone(tmp_path, monkeypatch):
     """Training takes minutes, in which another command may take the name."""
+    monkeypatch.setattr(demo, "COUNTED", 1)
     folder = tmp_path / "demo"
 
     def come(model, text, progress):
