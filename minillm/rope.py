@@ -186,9 +186,9 @@ class RotaryEmbedding(nn.Module):
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
     ) -> "RotaryEmbedding":
-        # PyTorch calls this when a model changes its dtype or device. `model.double()`
-        # would otherwise widen numbers that had been rounded to float32 already, and
-        # `model.bfloat16()` would leave angles of two digits.
+        # PyTorch calls this when a model changes its dtype or device, and does not
+        # annotate it. `model.double()` would otherwise widen numbers that had been
+        # rounded to float32, and `model.bfloat16()` would leave angles of two digits.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         cos, sin = self.tables()
         dtype = torch.promote_types(self.cos.dtype, torch.float32)

@@ -22,7 +22,7 @@ from rich.text import Text
 try:
     import termios
 except ImportError:  # on Windows: the status lines stay
-    termios = None  # type: ignore[assignment]
+    termios = None  # type: ignore[assignment]  # it is a module elsewhere
 
 from minillm.cli.chapter_parts import Run, find
 from minillm.cli.lecture_script import Answer, Figure, Prose, Section, lecture_steps

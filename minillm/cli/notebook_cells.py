@@ -259,8 +259,8 @@ def notebook(chapter: str) -> str:
     )  # fmt: skip
     name = find(chapter).__name__.removeprefix("minillm.")
     for number, cell in enumerate([*chapter_cells(chapter), *exercise_cells(name)]):
-        new = v4.new_code_cell if cell.kind == "code" else v4.new_markdown_cell
-        entry = new(cell.text, id=f"cell-{number}")  # type: ignore[no-untyped-call]
+        new: Any = v4.new_code_cell if cell.kind == "code" else v4.new_markdown_cell
+        entry = new(cell.text, id=f"cell-{number}")
         if cell.example:
             entry.outputs = _expected(cell.example)
             if cell.example.exc_msg is not None:

@@ -9,12 +9,14 @@ here; they are made from the fields of
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from minillm.cli.generate import Device
 from minillm.training.settings import TABLES, Setting, read_toml, settings
 
 if TYPE_CHECKING:
@@ -25,6 +27,11 @@ __all__ = ["train"]
 
 # The exit code of a program that was interrupted, by custom.
 INTERRUPTED = 130
+
+Out = Annotated[Path, typer.Option(help="The folder for the run.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run, if there is one.")
+]
 
 
 def with_settings(
@@ -41,7 +48,7 @@ def with_settings(
         A decorator for a command that takes any options.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Any) -> Any:
         own = [*inspect.signature(command).parameters.values()][:-1]
         made = [
             inspect.Parameter(
@@ -59,7 +66,7 @@ def with_settings(
             for table, kind in tables.items()
             for setting in settings(kind)
         ]
-        command.__signature__ = inspect.Signature([*own, *made])  # type: ignore[attr-defined]
+        command.__signature__ = inspect.Signature([*own, *made])
         return command
 
     return decorate
@@ -75,7 +82,7 @@ def _help(setting: Setting, default: Any) -> str:
 
 @with_settings(TABLES)
 def train(
-    out: Annotated[Path, typer.Option(help="The folder for the run.")],
+    out: Out,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -86,18 +93,13 @@ def train(
         Path | None,
         typer.Option(help="A TOML file with settings, like the train.toml of a run."),
     ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the run, if there is one."),
-    ] = False,
+    resume: Resume = False,
     force: Annotated[
         bool,
         typer.Option("--force", help="Go on although settings or text have changed."),
     ] = False,
     prompt: Annotated[str, typer.Option(help="How samples begin.")] = "",
-    device: Annotated[
-        str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")
-    ] = "auto",
+    device: Device = "auto",
     **options: Any,
 ) -> None:
     """Train a model on a text, and keep it safe.
@@ -105,18 +107,26 @@ def train(
     A setting that is given here goes before the file, and the file before the default.
     Ctrl-C saves and ends; --resume goes on.
     """
+    work = partial(_train, out, data, prompt, resume, force)
+    launch(work, device, config, options, TABLES)
+
+
+def launch(
+    work: Callable[[dict[str, dict[str, Any]], str, Any], bool],
+    device: str,
+    config: Path | None,
+    options: dict[str, Any],
+    tables: Mapping[str, type],
+) -> None:
+    """Let each process of torchrun work by what is given, on a device of its own."""
     from rich.console import Console
 
-    from minillm.corpus.prepare import embedded_corpus, load_corpus
     from minillm.runs.checks import pick_device
     from minillm.training.distributed import joined, rank
 
-    given = read_given(config, options, TABLES)
-    chosen = pick_device(device)
-    corpus = embedded_corpus() if data is None else load_corpus(data)
-    with joined(chosen) as own:
-        console = Console(quiet=rank() != 0)
-        finished = _train(out, corpus, given, own, console, prompt, resume, force)
+    given = read_given(config, options, tables)
+    with joined(pick_device(device)) as own:
+        finished = work(given, own, Console(quiet=rank() != 0))
     if not finished:
         sys.exit(INTERRUPTED)
 
@@ -203,18 +213,20 @@ def let_go(run: Any, console: Any, prompt: str, device: str) -> dict[str, Any] |
 
 def _train(
     out: Path,
-    corpus: "Corpus",
-    given: dict[str, dict[str, Any]],
-    device: str,
-    console: Any,
+    data: Path | None,
     prompt: str,
     wants_to_resume: bool,
     force: bool,
+    given: dict[str, dict[str, Any]],
+    device: str,
+    console: Any,
 ) -> bool:
     """Start or resume a run and let it go; whether it came to its end."""
+    from minillm.corpus.prepare import embedded_corpus, load_corpus
     from minillm.runs.start import locked, resume, start
     from minillm.training.settings import TrainConfig
 
+    corpus = embedded_corpus() if data is None else load_corpus(data)
     if goes_on(out, device, wants_to_resume):
         with locked(out):
             run = resume(out, corpus, given, device=device, force=force)

@@ -4,13 +4,14 @@ It brings [`minillm.runs.tune`][] to a terminal, as `minillm.cli.train` does for
 `minillm train`.
 """
 
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from minillm.cli.train import INTERRUPTED, goes_on, let_go, read_given, with_settings
+from minillm.cli.generate import Device
+from minillm.cli.train import Out, Resume, goes_on, launch, let_go, with_settings
 from minillm.training.tuning import TUNE_TABLES, TuneConfig, usual
 
 __all__ = ["tune"]
@@ -32,22 +33,17 @@ def tune(
             help="A file of JSON lines: messages; or prompt, chosen, rejected."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The folder for the run.")],
+    out: Out,
     config: Annotated[
         Path | None,
         typer.Option(help="A TOML file with settings, like the tune.toml of a run."),
     ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the run, if there is one."),
-    ] = False,
+    resume: Resume = False,
     force: Annotated[
         bool,
         typer.Option("--force", help="Go on although settings or chats have changed."),
     ] = False,
-    device: Annotated[
-        str, typer.Option(help="Where to compute: auto, cpu, cuda or mps.")
-    ] = "auto",
+    device: Device = "auto",
     **options: Any,
 ) -> None:
     """Fine-tune a model on chats or preferences, by a thin layer or whole.
@@ -55,28 +51,19 @@ def tune(
     A setting that is given here goes before the file, and the file before the default.
     Ctrl-C saves and ends; --resume goes on.
     """
-    from rich.console import Console
-
-    from minillm.runs.checks import pick_device
-    from minillm.training.distributed import joined, rank
-
-    given = read_given(config, options, TUNE_TABLES)
-    chosen = pick_device(device)
-    with joined(chosen) as own:
-        console = Console(quiet=rank() != 0)
-        if not _tune(source, data, out, given, own, console, resume, force):
-            sys.exit(INTERRUPTED)
+    work = partial(_tune, source, data, out, resume, force)
+    launch(work, device, config, options, TUNE_TABLES)
 
 
 def _tune(
     source: str,
     data: Path,
     out: Path,
+    wants_to_resume: bool,
+    force: bool,
     given: dict[str, dict[str, Any]],
     device: str,
     console: Any,
-    wants_to_resume: bool,
-    force: bool,
 ) -> bool:
     """Start or resume a run and let it go; whether it came to its end."""
     from rich.text import Text

@@ -18,6 +18,7 @@ from minillm.drawing.kit import (
     GREEN,
     ORANGE,
     PURPLE,
+    annotate,
     new_figure,
     save_figure,
 )
@@ -103,9 +104,7 @@ def error_curve(curves: dict[str, list[list[float]]], path: Path) -> None:
         else:
             continue
         xy, offset, ha, va = place
-        axes.annotate(
-            name, xy, offset, textcoords="offset points", ha=ha, va=va, color=colour
-        )
+        annotate(axes, name, xy, offset, colour, ha, va)
     axes.set_xlabel("$\\epsilon$, how far a weight is moved")
     axes.set_ylabel("relative error of the slope")
     axes.set_ylim(1e-11, 10)
@@ -135,16 +134,10 @@ def depth_curve(norms: dict[str, list[list[float]]], path: Path) -> None:
             axes.semilogy(range(len(seed)), seed, color=colour, lw=1.2)
         at = 5
         height = math.exp(sum(math.log(seed[at]) for seed in seeds) / len(seeds))
-        below = name == "norms alone"
-        axes.annotate(
-            name,
-            (at, height),
-            (-6, -10) if below else (8, 7),
-            textcoords="offset points",
-            ha="right" if below else "left",
-            va="top" if below else "bottom",
-            color=colour,
-        )
+        offset, ha, va = (8, 7), "left", "bottom"
+        if name == "norms alone":
+            offset, ha, va = (-6, -10), "right", "top"
+        annotate(axes, name, (at, height), offset, colour, ha, va)
     axes.set(
         xlabel="block, from the first to the output of the last",
         ylabel="norm of the gradient",

@@ -67,6 +67,21 @@ def new_figure(width: float = 7.2, height: float = 3.6) -> "tuple[Figure, Axes]"
     return figure, figure.add_subplot()
 
 
+def annotate(
+    axes: "Axes",
+    text: str,
+    point: Sequence[float],
+    offset: tuple[float, float],
+    colour: str,
+    ha: str = "left",
+    va: str = "center",
+    **more: Any,
+) -> None:
+    """Write a name beside what it names, so that nobody has to look up a legend."""
+    more |= {"textcoords": "offset points", "ha": ha, "va": va, "color": colour}
+    axes.annotate(text, (point[0], point[1]), offset, **more)
+
+
 def save_figure(figure: "Figure", path: Path, title: str) -> None:
     """Write a figure as SVG that inherits its colour and names its subject.
 
@@ -122,27 +137,15 @@ def loss_curve(run: dict[str, Any], path: Path) -> None:
         (f"the model on unseen text, in the end {last:.2f}", early, 6, side, "bottom"),
         ("on the text it learns from", run["bits"][-1], -10, "right", "top"),
     ):
-        axes.annotate(
-            label,
-            point,
-            (0, height),
-            textcoords="offset points",
-            ha=ha,
-            va=va,
-            color=BLUE,
-        )
+        annotate(axes, label, point, (0, height), BLUE, ha, va)
     for (name, bits), colour in zip(
         run["baselines"].items(), (PURPLE, GREEN, ORANGE), strict=False
     ):
         axes.axhline(bits, color=colour, lw=1, ls=DASHED)
-        axes.annotate(
-            f"{name}, {bits:.2f}",
-            (1, bits),
-            (-4, 3),
+        annotate(
+            *(axes, f"{name}, {bits:.2f}", (1, bits), (-4, 3), colour),
+            *("right", "baseline"),
             xycoords=axes.get_yaxis_transform(),
-            textcoords="offset points",
-            ha="right",
-            color=colour,
         )
     unit = run.get("unit", "bits per byte of text")
     axes.set(xlabel="training step", ylabel=unit, xlim=(0, None))

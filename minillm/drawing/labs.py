@@ -16,6 +16,7 @@ from minillm.drawing.kit import (
     INK,
     ORANGE,
     PURPLE,
+    annotate,
     new_figure,
     save_figure,
 )
@@ -87,14 +88,10 @@ def _line(
     axes: "Axes", height: float, name: str, gap: float = 3, right: bool = False
 ) -> None:
     axes.axhline(height, color=INK, lw=1, ls=DASHED)
-    axes.annotate(
-        name,
-        (0.98 if right else 0.02, height),
-        (0, gap),
+    annotate(
+        *(axes, name, (0.98 if right else 0.02, height), (0, gap), INK),
+        *("right" if right else "left", "bottom" if gap > 0 else "top"),
         xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        ha="right" if right else "left",
-        va="bottom" if gap > 0 else "top",
     )
 
 
@@ -336,12 +333,9 @@ def scaling_law(path: Path) -> None:
             if config["budget"] == budget
         ]
         left.plot(*zip(*points, strict=True), color=colour, marker="o", ms=4)
-        left.annotate(
-            _power(budget),
-            points[-1],
-            (4, 0),
-            textcoords="offset points",
-            color=colour,
+        annotate(
+            *(left, _power(budget), points[-1], (4, 0), colour),
+            va="baseline",
             fontsize=8,
         )
     left.set(xscale="log", xlabel="parameters", ylabel="loss on unseen text, nats")

@@ -26,7 +26,7 @@ from typing import Any, BinaryIO
 try:
     import fcntl
 except ImportError:  # Windows, which refuses to remove a file that is open
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # it is a module elsewhere
 
 __all__ = ["atomic_array", "atomic_folder", "atomic_write", "check_free", "locked"]
 

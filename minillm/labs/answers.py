@@ -159,15 +159,21 @@ def _looked_up(problem: str) -> str:
     return f"{_table()[int(problem[:-1])]}."
 
 
-TASKS = {
-    "sort": Task(
-        prompt=7,
-        answer=7,
+def _one_answer(digits: int, answer: int, solve: Callable[[str], str]) -> Task:
+    """A number of so many digits, and the only right answer to it."""
+    return Task(
+        prompt=digits + 1,
+        answer=answer,
         held_out=300,
-        problem=lambda chance: f"{_below(10**6, chance):06d}:",
-        solve=lambda problem, chance: _sorted(problem),
-        right=lambda problem, answer: answer == _sorted(problem),
-    ),
+        problem=lambda chance: f"{_below(10**digits, chance):0{digits}d}:",
+        solve=lambda problem, chance: solve(problem),
+        right=lambda problem, answer: answer == solve(problem),
+    )
+
+
+_SORT = _one_answer(6, 7, _sorted)
+TASKS = {
+    "sort": _SORT,
     "split": Task(
         prompt=6,
         answer=9,
@@ -176,22 +182,8 @@ TASKS = {
         solve=_split,
         right=_is_split,
     ),
-    "parity": Task(
-        prompt=7,
-        answer=7,
-        held_out=300,
-        problem=lambda chance: f"{_below(10**6, chance):06d}:",
-        solve=_by_parity,
-        right=_is_by_parity,
-    ),
-    "table": Task(
-        prompt=4,
-        answer=2,
-        held_out=300,
-        problem=lambda chance: f"{_below(1000, chance):03d}:",
-        solve=lambda problem, chance: _looked_up(problem),
-        right=lambda problem, answer: answer == _looked_up(problem),
-    ),
+    "parity": _SORT._replace(solve=_by_parity, right=_is_by_parity),
+    "table": _one_answer(3, 2, _looked_up),
 }
 """The tasks by name."""
 

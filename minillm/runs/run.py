@@ -78,6 +78,7 @@ class Run:
 
     Attributes:
         settings: the file of its settings.
+        verb: what was done to the model, for messages.
         folder: the folder.
         trainer: what takes the steps.
         best: the lowest loss on the validation text, in nats per token.
@@ -87,7 +88,7 @@ class Run:
         ValueError: if the validation text has an id that the model does not know.
     """
 
-    settings = "train.toml"
+    settings, verb = "train.toml", "trained"
 
     def __init__(self, folder: Path, corpus: Any, trainer: Trainer) -> None:
         self.folder, self.corpus, self.trainer = folder, corpus, trainer
@@ -98,6 +99,11 @@ class Run:
         """What identifies the text: its name and the sizes of its parts."""
         corpus = self.corpus
         return [corpus.name, len(corpus.training), len(corpus.validation)]
+
+    def compare(self, there: list[Any]) -> list[str]:
+        """Say how the text of a checkpoint differs from this one, if it does."""
+        here = self.text()
+        return [f"the text is {there} there, {here} here"] * (there != here)
 
     def write_settings(self) -> None:
         """Write down how the model is trained."""

@@ -25,7 +25,7 @@ from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
 from minillm.corpus.prepare import Corpus
 from minillm.files import writing as files
-from minillm.hub import read_config, save_llama
+from minillm.hub import read_config
 from minillm.model import TransformerLM
 from minillm.runs.checks import check_memory
 from minillm.runs.run import CHECKPOINTS, Run
@@ -130,14 +130,7 @@ def start(
     torch.manual_seed(config.seed)
     model = TransformerLM(shape).to(device)
     run = Run(Path(folder), corpus, Trainer(model, corpus.training, config))
-    if rank() == 0:
-        with files.atomic_folder(folder) as unfinished:
-            run.folder = unfinished
-            save_llama(model, unfinished, corpus.tokenizer)
-            run.write_settings()
-            run.log({"event": "config", **asdict(config)})
-            run.save("last.safetensors")
-        run.folder = Path(folder)
+    create(run)
     return run
 
 
@@ -196,22 +189,40 @@ def resume(
         corpus,
         Trainer(TransformerLM(shape).to(device), corpus.training, config),
     )
-    extra = run.load()
-    texts = [f"the text is {extra['text']} there, {run.text()} here"]
-    changes = [*differences(there, config), *texts * (extra["text"] != run.text())]
-    if changes and not force:
+    take_up(run, {"train": there}, force)
+    return run
+
+
+def create(run: Run) -> None:
+    """Let the folder of a new run appear, with a checkpoint of step 0."""
+    if rank():
+        return
+    folder, tables = run.folder, run.tables()
+    tables.pop("model", None)  # it has a file of its own
+    config = {k: v for table in tables.values() for k, v in asdict(table).items()}
+    with files.atomic_folder(folder) as run.folder:
+        run.keep()
+        run.write_settings()
+        run.log({"event": "config", **config})
+        run.save("last.safetensors")
+    run.folder = folder
+
+
+def take_up(run: Run, there: Mapping[str, Any], force: bool) -> None:
+    """Load the newest checkpoint, if the settings and the text are those of before."""
+    texts, here = run.compare(run.load()["text"]), run.tables()
+    changes = [d for name, was in there.items() for d in differences(was, here[name])]
+    if (changes := changes + texts) and not force:
         raise ValueError(
-            f"{folder} was trained differently: {'; '.join(changes)}. Leave it out to "
-            "go on as before, or go on with what is new by --force"
+            f"{run.folder} was {run.verb} differently: {'; '.join(changes)}. Leave it "
+            "out to go on as before, or go on with what is new by --force"
         )
-    if run.trainer.done > config.steps or (
-        run.trainer.done == config.steps and run.has_result()
-    ):
+    done, steps = run.trainer.done, run.trainer.config.steps
+    if done > steps or (done == steps and run.has_result()):
         raise ValueError(
-            f"{folder} has reached its last step, {config.steps}: to go on, give more "
+            f"{run.folder} has reached its last step, {steps}: to go on, give more "
             "--steps, and --force"
         )
     if rank() == 0:
         run.write_settings()
         run.shorten_log()
-    return run

@@ -26,7 +26,7 @@ import platform
 from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ from minillm.runs.checks import check_memory, judge_tuning
 from minillm.runs.display import SAMPLING
 from minillm.runs.material import Material
 from minillm.runs.run import Run
+from minillm.runs.start import create, take_up
 from minillm.training.distributed import rank, world_size
 from minillm.training.lora import add_lora, lora_weights, without_lora
 from minillm.training.settings import TrainConfig, differences, read_toml
@@ -65,7 +66,7 @@ class TuneRun(Run):
         tune: how the model is tuned.
     """
 
-    settings = "tune.toml"
+    settings, verb = "tune.toml", "tuned"
     corpus: Material
 
     def __init__(
@@ -78,6 +79,17 @@ class TuneRun(Run):
         """What identifies the material: the file, a hash of its chats, the model."""
         m = self.corpus
         return [m.name, len(m.training), len(m.validation), m.digest, m.made_for]
+
+    def compare(self, there: list[Any]) -> list[str]:
+        """Say how the chats of a checkpoint differ; refuse one of another model."""
+        *there, made_for = there
+        *here, own = self.text()
+        if made_for != own:
+            raise ValueError(
+                f"{self.folder} was tuned from another model than {self.corpus.base}: "
+                "name the one whose weights it began with"
+            )
+        return [f"the chats are {there} there, {here} here"] * (there != here)
 
     def prepare(self) -> None:
         """Refuse held-out items that cannot be read."""
@@ -279,14 +291,7 @@ def begin(
     defaults = usual(material.preferences, tune.rank)
     config = TrainConfig(**(defaults | dict(given["train"])))
     run = TuneRun(Path(folder), material, _tuner(material, config, tune, device), tune)
-    if rank() == 0:
-        with files.atomic_folder(folder) as unfinished:
-            run.folder = unfinished
-            run.keep()
-            run.write_settings()
-            run.log({"event": "config", **asdict(config), **asdict(tune)})
-            run.save("last.safetensors")
-        run.folder = Path(folder)
+    create(run)
     return run
 
 
@@ -334,28 +339,5 @@ def go_on(
             "That cannot be changed: choose another --out"
         )
     run = TuneRun(folder, material, _tuner(material, config, tune, device), tune)
-    *read, made_for = run.load()["text"]
-    if made_for != material.made_for:
-        raise ValueError(
-            f"{folder} was tuned from another model than {material.base}: name the one "
-            "whose weights it began with"
-        )
-    changes = [*differences(there, config), *differences(tuned, tune)]
-    if read != run.text()[:-1]:
-        changes.append(f"the chats are {read} there, {run.text()[:-1]} here")
-    if changes and not force:
-        raise ValueError(
-            f"{folder} was tuned differently: {'; '.join(changes)}. Leave it out to go "
-            "on as before, or go on with what is new by --force"
-        )
-    if run.trainer.done > config.steps or (
-        run.trainer.done == config.steps and run.has_result()
-    ):
-        raise ValueError(
-            f"{folder} has reached its last step, {config.steps}: to go on, give more "
-            "--steps, and --force"
-        )
-    if rank() == 0:
-        run.write_settings()
-        run.shorten_log()
+    take_up(run, {"train": there, "tune": tuned}, force)
     return run

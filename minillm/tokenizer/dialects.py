@@ -30,7 +30,7 @@ gives a model that is quietly wrong.
 
 from typing import Final, NamedTuple, NoReturn
 
-import regex  # type: ignore[import-untyped]
+import regex  # type: ignore[import-untyped]  # it has no annotations
 
 __all__ = ["leaves_nothing", "portable"]
 

@@ -85,7 +85,7 @@ import math
 from functools import lru_cache
 from typing import Final
 
-import regex  # type: ignore[import-untyped]
+import regex  # type: ignore[import-untyped]  # it has no annotations
 
 __all__ = [
     "BYTE_RANK",

@@ -48,6 +48,7 @@ printed by `python -m benchmarks.gradients` ([results](../speed.md)).
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -212,7 +213,7 @@ def forward(
     noted.append(("embedding", x))
     for i in range(config.n_layers):
         if again:
-            x = recompute(lambda x, i=i: block(x, i), x)  # type: ignore[misc]
+            x = recompute(partial(block, i=i), x)
             noted.append(("blocks", x))
         else:
             x = block(x, i)

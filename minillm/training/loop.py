@@ -147,9 +147,7 @@ class Trainer:
         self.optimizer = AdamW(groups, betas=config.betas)
         # What runs is the wrapped model; wrapping puts prefixes before the names of the
         # weights, so what is saved and evaluated is the model itself.
-        forward: nn.Module = model
-        if config.compile:
-            forward = torch.compile(model)  # type: ignore[assignment]
+        forward: Any = torch.compile(model) if config.compile else model
         self.forward = distributed.wrap(forward)
         # A private random number generator: the batches stay the same, whatever else
         # the program samples.

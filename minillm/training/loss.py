@@ -143,6 +143,7 @@ def cross_entropy_fast(
         >>> cross_entropy_fast(x.bfloat16(), y).dtype
         torch.float32
     """
+    # PyTorch does not annotate `apply`.
     return _CrossEntropy.apply(logits, targets)  # type: ignore[no-untyped-call]
 
 

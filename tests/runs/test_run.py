@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +202,34 @@ def test_what_the_user_sees(call: Any, data: Path, tmp_path: Path) -> None:
 # Going on
 
 
+@contextmanager
+def in_step(number: int, happen: Callable[[Trainer], object]) -> Generator[None]:
+    """Let something happen when a step begins."""
+    step = Trainer.step
+
+    def changed(self: Trainer) -> Any:
+        if self.done == number - 1:
+            happen(self)
+        return step(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "step", changed)
+        yield
+
+
+def interrupt(_: Trainer) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def fill_disk(_: Trainer) -> None:
+    raise OSError(28, "No space left on device", "somewhere")
+
+
+@torch.no_grad()
+def spoil(trainer: Trainer) -> None:
+    next(trainer.learned.parameters()).fill_(math.nan)
+
+
 @pytest.mark.parametrize("stop", [3, 4, 7])
 def test_an_interrupted_run_goes_on_to_the_same_end(
     call: Any,
@@ -207,24 +237,14 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     data: Path,
     tmp_path: Path,
     stop: int,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    step = Trainer.step
-
-    def interrupted(self: Trainer) -> Any:
-        progress = step(self)
-        if progress.step == stop:
-            signal.raise_signal(signal.SIGINT)
-        return progress
-
-    monkeypatch.setattr(Trainer, "step", interrupted)
     handler = signal.getsignal(signal.SIGINT)
-    code, out, err = call(words(data, tmp_path / "a"))
+    with in_step(stop, interrupt):
+        code, out, err = call(words(data, tmp_path / "a"))
     assert (code, err) == (130, "")
     assert f"keeps step {stop}; go on with --resume" in " ".join(out.split())
     assert signal.getsignal(signal.SIGINT) is handler
     assert minillm.load(tmp_path / "a")
-    monkeypatch.setattr(Trainer, "step", step)
     torch.manual_seed(99)
     code, out, _ = call(words(data, tmp_path / "a", "--resume"))
     assert code == 0
@@ -242,15 +262,7 @@ def test_resume_starts_where_there_is_nothing(
 @pytest.fixture
 def stopped(call: Any, data: Path, tmp_path: Path) -> Path:
     """A run that has been stopped after step 8 of 12."""
-    step = Trainer.step
-
-    def limited(self: Trainer) -> Any:
-        if self.done == 8:
-            raise OSError(28, "No space left on device", "somewhere")
-        return step(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "step", limited)
+    with in_step(9, fill_disk):
         assert call(words(data, tmp_path / "run"))[0] == 2
     return tmp_path / "run"
 
@@ -406,18 +418,10 @@ def test_a_full_disk_leaves_the_checkpoint_before(
 
 
 def test_a_loss_that_is_no_number_names_step_and_checkpoints(
-    call: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Any, data: Path, tmp_path: Path
 ) -> None:
-    step = Trainer.step
-
-    def spoiled(self: Trainer) -> Any:
-        if self.done == 9:
-            with torch.no_grad():
-                self.model.final_norm.weight.fill_(math.nan)
-        return step(self)
-
-    monkeypatch.setattr(Trainer, "step", spoiled)
-    code, _, err = call(words(data, tmp_path / "a"))
+    with in_step(10, spoil):
+        code, _, err = call(words(data, tmp_path / "a"))
     assert code == 2
     assert "at step 10 the loss is nan" in err
     assert "last.safetensors, of step 8, and best.safetensors" in err

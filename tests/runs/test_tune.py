@@ -4,7 +4,6 @@ import json
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,15 @@ import pytest
 import safetensors.torch
 import torch
 from test_files import posix
-from test_run import KILLER, assert_same_run, read_log
+from test_run import (
+    KILLER,
+    assert_same_run,
+    fill_disk,
+    in_step,
+    interrupt,
+    read_log,
+    spoil,
+)
 
 import minillm
 from minillm.bpe import BPETokenizer
@@ -26,7 +33,6 @@ from minillm.inference.chat import MARKS, encode_chat
 from minillm.model import TransformerLM
 from minillm.runs import checks
 from minillm.runs import run as run_module
-from minillm.train import Trainer
 
 SETTINGS = {"--steps": 12, "--eval-every": 4, "--batch-size": 2, "--max-lr": 0.01}
 END = "<|endoftext|>"
@@ -221,22 +227,12 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     files: dict[str, Path],
     finished: dict[Any, Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     kind: str,
     rank: int,
     stop: int,
 ) -> None:
-    step = Trainer.step
-
-    def interrupted(self: Trainer) -> Any:
-        progress = step(self)
-        if progress.step == stop:
-            signal.raise_signal(signal.SIGINT)
-        return progress
-
     command = words(base, files[kind], tmp_path / "a", rank=rank)
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "step", interrupted)
+    with in_step(stop, interrupt):
         code, said, err = call(*command)
     assert (code, err) == (130, "")
     assert f"keeps step {stop}; go on with --resume" in " ".join(said.split())
@@ -251,15 +247,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
 @pytest.fixture
 def stopped(call: Any, base: Path, files: dict[str, Path], tmp_path: Path) -> Path:
     """A run that has been stopped after step 8 of 12."""
-    step = Trainer.step
-
-    def limited(self: Trainer) -> Any:
-        if self.done == 8:
-            raise OSError(28, "No space left on device", "somewhere")
-        return step(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "step", limited)
+    with in_step(9, fill_disk):
         assert call(*words(base, files["chats"], tmp_path / "run"))[0] == 2
     return tmp_path / "run"
 
@@ -405,22 +393,10 @@ def test_an_adapter_is_not_tuned_by_another(
 
 
 def test_a_loss_that_is_no_number(
-    call: Any,
-    base: Path,
-    files: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    call: Any, base: Path, files: dict[str, Path], tmp_path: Path
 ) -> None:
-    step = Trainer.step
-
-    def spoiled(self: Trainer) -> Any:
-        if self.done == 9:
-            with torch.no_grad():
-                next(self.learned.parameters()).fill_(math.nan)
-        return step(self)
-
-    monkeypatch.setattr(Trainer, "step", spoiled)
-    code, _, err = call(*words(base, files["chats"], tmp_path / "a"))
+    with in_step(10, spoil):
+        code, _, err = call(*words(base, files["chats"], tmp_path / "a"))
     assert code == 2
     assert "at step 10 the loss is nan" in err
     assert "last.safetensors, of step 8, and best.safetensors" in err
