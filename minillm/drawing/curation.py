@@ -20,6 +20,7 @@ from minillm.drawing.kit import (
     GREEN,
     INK,
     ORANGE,
+    label_at,
     new_figure,
     save_figure,
 )
@@ -82,13 +83,8 @@ def bands_curve(path: Path) -> None:
         axes.plot(*zip(*data[str(bands)], strict=True), "o", color=colour, ms=4)
         # Each name stands where its own curve has half its height.
         half = (1 - 0.5 ** (1 / bands)) ** (1 / rows)
-        axes.annotate(
-            f"{bands} bands of {rows}",
-            (half, 0.5),
-            (6, -4),
-            textcoords="offset points",
-            color=colour,
-        )
+        text = f"{bands} bands of {rows}"
+        label_at(axes, text, (half, 0.5), (6, -4), colour, va="baseline")
     axes.set(xlabel="Jaccard similarity", ylabel="share of pairs found", xlim=(0, 1.15))
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axes.grid(axis="y")
@@ -124,14 +120,9 @@ def leak_curves(path: Path) -> None:
         for n, seeds in zip(copies, values, strict=True):
             left.plot([n] * len(seeds), seeds, "_", color=colour, ms=8)
         # Both names stand under or over the right end of their line, off the other.
-        left.annotate(
-            name,
-            (copies[2], mean(values[2])),
-            (0, 6) if domain == "tales" else (-10, -2),
-            textcoords="offset points",
-            ha="right",
-            color=colour,
-        )
+        offset = (0, 6) if domain == "tales" else (-10, -2)
+        end = copies[2], mean(values[2])
+        label_at(left, name, end, offset, colour, "right", "baseline")
     left.set(
         xlabel="copies in the training text", ylabel="bits per byte", xlim=(-2, 43)
     )
@@ -180,13 +171,8 @@ def threshold_curves(path: Path) -> None:
         axes.plot(x, [mean(f) for f in falls], color=colour, marker="o", ms=4)
         for i, seeds in enumerate(falls[1:], 1):
             axes.plot([i] * len(seeds), seeds, "_", color=colour, ms=8)
-        axes.annotate(
-            f"{steps:,} steps",
-            (x[-1], mean(falls[-1])),
-            (8, -3),
-            textcoords="offset points",
-            color=colour,
-        )
+        end = x[-1], mean(falls[-1])
+        label_at(axes, f"{steps:,} steps", end, (8, -3), colour, va="baseline")
     axes.axhline(0, color=INK, lw=1, ls=DASHED, alpha=0.4)
     axes.set_xticks(x, [f"{keep:.0%}" for keep in KEEPS])
     axes.set(
