@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from minillm.config import ModelConfig
 from minillm.model import TransformerLM
-from minillm.training import sharding
+from minillm.training import messages, sharding
 from minillm.training.distributed import rank, world_size
 from minillm.training.loss import cross_entropy
 from minillm.training.messages import (
@@ -69,6 +69,22 @@ def test_messages_that_cannot_be_fitted():
         fit_messages([1, 1e6], [1.0, 0.5])
     with pytest.raises(ValueError, match="world"):
         all_reduce_seconds(1, 0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("most", "sizes"),
+    [(0, [3, 1, 2, 4]), (16, [4, 2, 4]), (24, [6, 4]), (math.inf, [10])],
+)
+def test_a_message_for_each_bucket(monkeypatch, most, sizes):
+    weights = torch.nn.ParameterList(torch.zeros(n) for n in (3, 1, 5, 2, 4))
+    for i, w in enumerate(weights):
+        w.grad = torch.full_like(w, i) if len(w) != 5 else None
+    sent = []
+    monkeypatch.setattr(messages, "world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", lambda x: sent.append(len(x)))
+    average_in_buckets(weights, most)
+    assert sent == sizes
+    assert [w.grad[0].item() for w in weights if w.grad is not None] == [0, 0.5, 1.5, 2]
 
 
 @settings(deadline=None, max_examples=30)
