@@ -25,7 +25,7 @@ layer has its rows of the result:
 
 Only [the decoder][minillm.inference.decoder] profits: it knows which results belong
 together, and calls a product once. A layer called alone computes all rows and keeps its
-own, which is right and takes three times as long.
+own, which is right and takes up to three times as long.
 
 `python -m benchmarks.decoding` shows what all this brings.
 
