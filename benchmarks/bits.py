@@ -26,7 +26,8 @@ from minillm.files.writing import atomic_write
 from minillm.hub import load_gguf
 from minillm.inference.chat import encode_chat
 from minillm.inference.decoder import Decoder
-from minillm.inference.eight_bits import TwoDigits, to_eight_bits
+from minillm.inference.eight_bit_layers import to_eight_bits
+from minillm.inference.eight_bits import TwoDigits
 from minillm.inference.quantized import Group, bits_per_weight, stored
 from minillm.inference.speculative import (
     Draft,

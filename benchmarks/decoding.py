@@ -14,7 +14,8 @@ from benchmarks.command import ROOT, main
 from benchmarks.measure import Part, Record, peak
 from minillm.config import ModelConfig
 from minillm.inference.decoder import Decoder, Memory, read_prompt
-from minillm.inference.eight_bits import WAYS, fastest, to_eight_bits
+from minillm.inference.eight_bit_layers import to_eight_bits
+from minillm.inference.eight_bits import WAYS, fastest
 from minillm.model import KVCache, TransformerLM
 
 SHAPE = ModelConfig(49152, 2048, 576, 30, 9, 3, 1536, tie_embeddings=True)

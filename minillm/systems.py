@@ -147,8 +147,9 @@ the ring, so nothing is sent that was not sent before:
 [`minillm.training.sharding`][] does it by hand, with the same weights to the last bit,
 and sets PyTorch's `fully_shard`, which shares out gradients and weights as well (stage
 3), beside it. When a single *layer* is too large, or its computation too slow, the
-layers themselves are shared out: *tensor parallelism* cuts the matrices, *pipeline
-parallelism* the stack ([`minillm.training.parallel`][]).
+layers themselves are shared out: *tensor parallelism* cuts the matrices
+([`minillm.training.tensor_parallel`][]), *pipeline parallelism* the stack
+([`minillm.training.pipeline`][]).
 
 # What decoding waits for
 

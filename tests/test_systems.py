@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minillm.attention import scaled_dot_product_attention
+from minillm.drawing.systems import measure_blockwise
 from minillm.files.reading import IMAGES
 from minillm.systems import (
     all_reduce_seconds,
@@ -144,6 +146,17 @@ def test_what_the_page_says_of_the_figures():
             for n in (2, 4)
         )
         assert 1 < two < 4 and 3 < four < 5.1
+
+
+@pytest.mark.check
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_time_and_memory_are_those_of_one_kind_alone():
+    found = measure_blockwise([512])
+    plain, blocks, fused = (rows[0] for rows in found.values())
+    scores = 4 * 512 * 512 * 4  # bytes: one such array for each head
+    assert plain[0] == 512 and plain[1] > 0
+    assert fused[2] < scores < plain[2] / 4
+    assert blocks[2] < plain[2] / 2
 
 
 # The ring

@@ -1,6 +1,6 @@
 r"""The command `minillm clock`: where the time of a training step goes on this machine.
 
-It prints what [`minillm.training.clock`][] measures.
+It prints what [`minillm.training.clock_report`][] measures.
 """
 
 import json
@@ -37,7 +37,7 @@ def clock(
 
     from minillm.cli.flops import read_shape
     from minillm.flops import aligned
-    from minillm.training.clock import clock_lines, clock_rows, report
+    from minillm.training.clock_report import clock_lines, clock_rows, report
 
     shape = read_shape(model)
     length = context or shape.context_length

@@ -17,7 +17,7 @@ from typing import Any
 
 from minillm.bpe import BPETokenizer, train_bpe
 from minillm.data import andersen, split
-from minillm.drawing.kit import BLUE, ORANGE, annotate, new_figure, save_figure
+from minillm.drawing.kit import BLUE, ORANGE, label_at, new_figure, save_figure
 from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
 
@@ -91,7 +91,7 @@ def compression_curve(points: dict[str, Any], path: Path) -> None:
             "center",
         ),
     ):
-        annotate(axes, text, point, offset, colour, alignment)
+        label_at(axes, text, point, offset, colour, alignment)
     axes.set_xscale("log", base=2)
     axes.minorticks_off()
     ticks = [256 * 2**k for k in range(0, 9, 2)]

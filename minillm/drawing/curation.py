@@ -20,7 +20,7 @@ from minillm.drawing.kit import (
     GREEN,
     INK,
     ORANGE,
-    annotate,
+    label_at,
     new_figure,
     save_figure,
 )
@@ -84,7 +84,7 @@ def bands_curve(path: Path) -> None:
         # Each name stands where its own curve has half its height.
         half = (1 - 0.5 ** (1 / bands)) ** (1 / rows)
         text = f"{bands} bands of {rows}"
-        annotate(axes, text, (half, 0.5), (6, -4), colour, va="baseline")
+        label_at(axes, text, (half, 0.5), (6, -4), colour, va="baseline")
     axes.set(xlabel="Jaccard similarity", ylabel="share of pairs found", xlim=(0, 1.15))
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axes.grid(axis="y")
@@ -120,9 +120,9 @@ def leak_curves(path: Path) -> None:
         for n, seeds in zip(copies, values, strict=True):
             left.plot([n] * len(seeds), seeds, "_", color=colour, ms=8)
         # Both names stand under or over the right end of their line, off the other.
-        end = copies[2], mean(values[2])
         offset = (0, 6) if domain == "tales" else (-10, -2)
-        annotate(left, name, end, offset, colour, "right", "baseline")
+        end = copies[2], mean(values[2])
+        label_at(left, name, end, offset, colour, "right", "baseline")
     left.set(
         xlabel="copies in the training text", ylabel="bits per byte", xlim=(-2, 43)
     )
@@ -172,7 +172,7 @@ def threshold_curves(path: Path) -> None:
         for i, seeds in enumerate(falls[1:], 1):
             axes.plot([i] * len(seeds), seeds, "_", color=colour, ms=8)
         end = x[-1], mean(falls[-1])
-        annotate(axes, f"{steps:,} steps", end, (8, -3), colour, va="baseline")
+        label_at(axes, f"{steps:,} steps", end, (8, -3), colour, va="baseline")
     axes.axhline(0, color=INK, lw=1, ls=DASHED, alpha=0.4)
     axes.set_xticks(x, [f"{keep:.0%}" for keep in KEEPS])
     axes.set(

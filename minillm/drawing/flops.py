@@ -18,7 +18,8 @@ from minillm.drawing.kit import (
     INK,
     ORANGE,
     PURPLE,
-    annotate,
+    draw_roof,
+    label_at,
     new_figure,
     save_figure,
 )
@@ -47,7 +48,7 @@ def shares_curve(path: Path) -> None:
             style = "-" if accounting == "counted" else DASHED
             axes.plot(names, values, color=colour, ls=style, marker="o", ms=4)
             text = f"{label}, {accounting}: {values[-1]:.0f} %"
-            annotate(axes, text, (len(names) - 1, values[-1]), (8, 0), colour)
+            label_at(axes, text, (len(names) - 1, values[-1]), (8, 0), colour)
     axes.set(xlabel="size of the model", ylabel="percent of all FLOPs", ylim=(0, 100))
     axes.grid(axis="y")
     save_figure(
@@ -82,7 +83,7 @@ def context_curve(path: Path) -> None:
     ):
         values = [100 * shares[part] for shares in curves["-"]]
         axes.plot(lengths, values, color=colour)
-        annotate(axes, name, (lengths[at], values[at]), (0, 9), colour)
+        label_at(axes, name, (lengths[at], values[at]), (0, 9), colour)
     at = lengths.index(16384)
     for style, name, offset, ha in (
         ("-", "scores and mixing", (-8, 6), "right"),
@@ -92,7 +93,7 @@ def context_curve(path: Path) -> None:
         axes.plot(lengths, values, color=BLUE, ls=style)
         axes.plot(lengths[at], values[at], color=BLUE, marker="o", ms=5)
         text = f"{name}: {values[at]:.1f} %"
-        annotate(axes, text, (lengths[at], values[at]), offset, BLUE, ha)
+        label_at(axes, text, (lengths[at], values[at]), offset, BLUE, ha)
     axes.set_xscale("log", base=2)
     axes.minorticks_off()
     axes.set_xticks(lengths[::8], [f"{length:,}" for length in lengths[::8]])
@@ -114,16 +115,10 @@ def roofline_curve(path: Path) -> None:
         ImportError: if matplotlib is missing.
     """
     chip = CHIPS["h100"]
-    ridge = chip.peak_flops / chip.bandwidth
-    low, high = 0.5, 10_000
     figure, axes = new_figure()
-    axes.plot(
-        [low, ridge, high],
-        [low * chip.bandwidth, chip.peak_flops, chip.peak_flops],
-        color=INK,
-    )
+    ridge = draw_roof(axes, chip.peak_flops, chip.bandwidth, 0.5, 10_000)
     axes.plot([ridge, ridge], [1e12, chip.peak_flops], color=INK, lw=1, ls=DASHED)
-    annotate(axes, f"ridge: {ridge:.0f} FLOPs a byte", (ridge, 2e12), (6, 0), INK)
+    label_at(axes, f"ridge: {ridge:.0f} FLOPs a byte", (ridge, 2e12), (6, 0), INK)
     for model, name, colour, batch_size, seq_len, offset, ha in (
         ("llama2-7b", "decode, Llama 2 7B", BLUE, 1, 1, (9, -5), "left"),
         ("llama2-7b", "decode, 64 texts at once", BLUE, 64, 1, (9, -5), "left"),
@@ -133,8 +128,8 @@ def roofline_curve(path: Path) -> None:
         step = _step(model, batch_size, seq_len, past=2048 if seq_len == 1 else 0)
         point = step.intensity, min(chip.peak_flops, step.intensity * chip.bandwidth)
         axes.plot(*point, color=colour, marker="o", ms=6)
-        annotate(axes, name, point, offset, colour, ha)
-    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(1e12, 3e15))
+        label_at(axes, name, point, offset, colour, ha)
+    axes.set(xscale="log", yscale="log", xlim=(0.5, 10_000), ylim=(1e12, 3e15))
     axes.set_xlabel("arithmetic intensity, FLOPs for each byte moved")
     axes.set_ylabel("FLOP/s of an H100 at best")
     save_figure(

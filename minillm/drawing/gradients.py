@@ -18,7 +18,7 @@ from minillm.drawing.kit import (
     GREEN,
     ORANGE,
     PURPLE,
-    annotate,
+    label_at,
     new_figure,
     save_figure,
 )
@@ -96,15 +96,11 @@ def error_curve(curves: dict[str, list[list[float]]], path: Path) -> None:
         eps, error = min(points, key=lambda point: point[1])
         axes.plot(eps, error, color=colour, marker="o", ms=4)
         if name.startswith("float64"):
-            place = (eps, error), (8, -7), "right", "top"
+            label_at(axes, name, (eps, error), (8, -7), colour, "right", "top")
         elif name.endswith("central"):
             # Their bottoms lie in other curves: the name stands above their start.
             name = "float32, one-sided and central"
-            place = (points[-1][0], points[-1][1]), (0, 5), "left", "bottom"
-        else:
-            continue
-        xy, offset, ha, va = place
-        annotate(axes, name, xy, offset, colour, ha, va)
+            label_at(axes, name, points[-1], (0, 5), colour, va="bottom")
     axes.set_xlabel("$\\epsilon$, how far a weight is moved")
     axes.set_ylabel("relative error of the slope")
     axes.set_ylim(1e-11, 10)
@@ -134,10 +130,10 @@ def depth_curve(norms: dict[str, list[list[float]]], path: Path) -> None:
             axes.semilogy(range(len(seed)), seed, color=colour, lw=1.2)
         at = 5
         height = math.exp(sum(math.log(seed[at]) for seed in seeds) / len(seeds))
-        offset, ha, va = (8, 7), "left", "bottom"
+        side = (8, 7), colour, "left", "bottom"
         if name == "norms alone":
-            offset, ha, va = (-6, -10), "right", "top"
-        annotate(axes, name, (at, height), offset, colour, ha, va)
+            side = (-6, -10), colour, "right", "top"
+        label_at(axes, name, (at, height), *side)
     axes.set(
         xlabel="block, from the first to the output of the last",
         ylabel="norm of the gradient",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["loss_curve", "new_figure", "save_figure"]
+__all__ = ["draw_roof", "label_at", "loss_curve", "new_figure", "save_figure"]
 
 # Colours that are told apart on white and on near-black, also by colour-blind readers
 # (after Okabe & Ito 2008), and a stand-in for the colour of the surrounding text.
@@ -67,19 +67,59 @@ def new_figure(width: float = 7.2, height: float = 3.6) -> "tuple[Figure, Axes]"
     return figure, figure.add_subplot()
 
 
-def annotate(
+def label_at(
     axes: "Axes",
     text: str,
     point: Sequence[float],
-    offset: tuple[float, float],
+    offset: Sequence[float],
     colour: str,
     ha: str = "left",
     va: str = "center",
     **more: Any,
 ) -> None:
-    """Write a name beside what it names, so that nobody has to look up a legend."""
-    more |= {"textcoords": "offset points", "ha": ha, "va": va, "color": colour}
-    axes.annotate(text, (point[0], point[1]), offset, **more)
+    """Write a name beside what it names, so that nobody has to look it up in a legend.
+
+    Args:
+        axes: where.
+        text: the name.
+        point: what it names, in the numbers of the axes.
+        offset: how far from there, in points.
+        colour: that of what it names.
+        ha: which side of the text lies there.
+        va: whether its top, its center, its bottom or its baseline does.
+        **more: what else matplotlib's `annotate` takes.
+    """
+    axes.annotate(
+        text,
+        (point[0], point[1]),
+        (offset[0], offset[1]),
+        textcoords="offset points",
+        ha=ha,
+        va=va,
+        color=colour,
+        **more,
+    )
+
+
+def draw_roof(
+    axes: "Axes", peak: float, bandwidth: float, low: float, high: float, **style: Any
+) -> float:
+    """Draw the roof of a machine: a slope of bandwidth, and from the ridge on the peak.
+
+    Args:
+        axes: both logarithmic.
+        peak: FLOPs in a second.
+        bandwidth: bytes in the same second.
+        low: the arithmetic intensity at the left, in FLOPs for each byte.
+        high: that at the right.
+        **style: for the line.
+
+    Returns:
+        The intensity at the ridge.
+    """
+    ridge = peak / bandwidth
+    axes.plot([low, ridge, high], [low * bandwidth, peak, peak], color=INK, **style)
+    return ridge
 
 
 def save_figure(figure: "Figure", path: Path, title: str) -> None:
@@ -137,14 +177,19 @@ def loss_curve(run: dict[str, Any], path: Path) -> None:
         (f"the model on unseen text, in the end {last:.2f}", early, 6, side, "bottom"),
         ("on the text it learns from", run["bits"][-1], -10, "right", "top"),
     ):
-        annotate(axes, label, point, (0, height), BLUE, ha, va)
+        label_at(axes, label, point, (0, height), BLUE, ha, va)
     for (name, bits), colour in zip(
         run["baselines"].items(), (PURPLE, GREEN, ORANGE), strict=False
     ):
         axes.axhline(bits, color=colour, lw=1, ls=DASHED)
-        annotate(
-            *(axes, f"{name}, {bits:.2f}", (1, bits), (-4, 3), colour),
-            *("right", "baseline"),
+        label_at(
+            axes,
+            f"{name}, {bits:.2f}",
+            (1, bits),
+            (-4, 3),
+            colour,
+            "right",
+            "baseline",
             xycoords=axes.get_yaxis_transform(),
         )
     unit = run.get("unit", "bits per byte of text")

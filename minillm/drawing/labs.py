@@ -16,7 +16,7 @@ from minillm.drawing.kit import (
     INK,
     ORANGE,
     PURPLE,
-    annotate,
+    label_at,
     new_figure,
     save_figure,
 )
@@ -88,9 +88,14 @@ def _line(
     axes: "Axes", height: float, name: str, gap: float = 3, right: bool = False
 ) -> None:
     axes.axhline(height, color=INK, lw=1, ls=DASHED)
-    annotate(
-        *(axes, name, (0.98 if right else 0.02, height), (0, gap), INK),
-        *("right" if right else "left", "bottom" if gap > 0 else "top"),
+    label_at(
+        axes,
+        name,
+        (0.98 if right else 0.02, height),
+        (0, gap),
+        INK,
+        ha="right" if right else "left",
+        va="bottom" if gap > 0 else "top",
         xycoords=("axes fraction", "data"),
     )
 
@@ -333,9 +338,14 @@ def scaling_law(path: Path) -> None:
             if config["budget"] == budget
         ]
         left.plot(*zip(*points, strict=True), color=colour, marker="o", ms=4)
-        annotate(
-            *(left, _power(budget), points[-1], (4, 0), colour),
-            va="baseline",
+        label_at(
+            left,
+            _power(budget),
+            points[-1],
+            (4, 0),
+            colour,
+            "left",
+            "baseline",
             fontsize=8,
         )
     left.set(xscale="log", xlabel="parameters", ylabel="loss on unseen text, nats")

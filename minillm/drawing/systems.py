@@ -2,13 +2,12 @@ r"""The figures of the chapter on systems.
 
 `python -m minillm.drawing.systems` measures anew what attention in blocks needs (on
 Linux, which says how much memory a process had at most); the numbers of the other
-figure are written by `python -m minillm.training.clock`.
+figure are written by `python -m minillm.training.clock_report`.
 """
 
-import ctypes
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,15 @@ from minillm.drawing.kit import (
     INK,
     ORANGE,
     PURPLE,
+    draw_roof,
+    label_at,
     new_figure,
     save_figure,
 )
-from minillm.files.reading import IMAGES
+from minillm.files.reading import IMAGES, read_json
 from minillm.systems import blockwise_attention
-from minillm.training.clock import now
+from minillm.tokenizer.parallel import processes
+from minillm.training.clock import least_seconds
 
 __all__ = ["blockwise_curves", "clock_points", "measure_blockwise"]
 
@@ -51,45 +53,48 @@ KINDS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-def measure_blockwise(turns: int = 3) -> dict[str, list[list[float]]]:
+def measure_blockwise(
+    lengths: Sequence[int] = LENGTHS,
+) -> dict[str, list[list[float]]]:
     """Measure time and memory of attention's two passes, for several lengths.
 
     There are four heads of 32 numbers, as in the demo, in float32, on one thread.
 
     Args:
-        turns: how often each is timed; the fastest counts.
+        lengths: tokens in a sequence.
 
     Returns:
-        For each kind, lists of length, seconds, and bytes at most beyond what the
-        process had before.
+        For each kind, lists of length, seconds (of the fastest of three), and bytes at
+        most beyond what the process had before.
     """
-    torch.set_num_threads(1)
     found: dict[str, list[list[float]]] = {kind: [] for kind in KINDS}
-    for length in LENGTHS:
-        arrays = torch.randn(3, 1, 4, length, 32).requires_grad_()
-        for kind, attend in KINDS.items():
-
-            def both(attend: Any = attend, arrays: Tensor = arrays) -> None:
-                attend(*arrays).sum().backward()
-                arrays.grad = None
-
-            both()
-            times = []
-            for _ in range(turns):
-                start = now()
-                both()
-                times.append(now() - start)
-            found[kind].append([length, min(times), _peak(both)])
+    for length in lengths:
+        for kind, rows in found.items():
+            # Each in a process of its own, where nobody has left any memory behind.
+            with processes(1) as fresh:
+                rows.append([length, *fresh.submit(_measure, kind, length).result()])
     return found
 
 
-def _peak(run: Callable[[], None]) -> float:
-    # What was freed before goes back to the system, and the maximum starts anew.
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+def _measure(kind: str, length: int) -> tuple[float, float]:
+    torch.set_num_threads(1)
+    _both_passes(kind, 8)()  # what PyTorch sets up once is no part of it
+    run = _both_passes(kind, length)
     before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # VmHWM = VmRSS
     run()
-    return _status("VmHWM") - before
+    most = _status("VmHWM") - before
+    return least_seconds(run, at_least=0), most
+
+
+def _both_passes(kind: str, length: int) -> Callable[[], None]:
+    arrays = torch.randn(3, 1, 4, length, 32).requires_grad_()
+
+    def run() -> None:
+        KINDS[kind](*arrays).sum().backward()
+        arrays.grad = None
+
+    return run
 
 
 def _status(name: str) -> float:
@@ -116,22 +121,16 @@ def blockwise_curves(found: dict[str, list[list[float]]], path: Path) -> None:
         for axes, column, unit in ((memory, 2, 1e6), (seconds, 1, 1e-3)):
             values = [row[column] / unit for row in rows]
             axes.loglog(lengths, values, color=colour, marker="o", ms=3, lw=1.4)
-            below = colour == GREEN
-            axes.annotate(
-                kind,
-                (lengths[-2 if below else -1], values[-2 if below else -1]),
-                (-2, -12) if below else (-10, 7),
-                textcoords="offset points",
-                ha="left" if below else "right",
-                va="center",
-                color=colour,
-            )
+            if colour == GREEN:
+                side = (lengths[-2], values[-2]), (-2, -12), colour, "left"
+            else:
+                side = (lengths[-1], values[-1]), (-10, 7), colour, "right"
+            label_at(axes, kind, *side)
     for axes, label in ((memory, "memory at most, MB"), (seconds, "time, ms")):
         axes.set_xlabel("tokens $T$")
         axes.set_ylabel(label)
         axes.set_xticks(LENGTHS, map(str, LENGTHS))
         axes.minorticks_off()
-        axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y")
     save_figure(
         figure,
@@ -148,7 +147,7 @@ def clock_points(found: dict[str, Any], path: Path) -> None:
     that it moves.
 
     Args:
-        found: what [`report`][minillm.training.clock.report] returned.
+        found: what [`report`][minillm.training.clock_report.report] returned.
         path: the SVG file to write.
 
     Raises:
@@ -158,24 +157,11 @@ def clock_points(found: dict[str, Any], path: Path) -> None:
     peak = found["peak_flops"] / 1e9
     speeds = [speed / 1e9 for _, speed in found["bandwidth"]]
     for speed, name in ((max(speeds), "cache"), (speeds[-1], "memory")):
-        ridge = peak / speed
-        axes.loglog([0.05, ridge, 1e3], [0.05 * speed, peak, peak], color=INK, lw=1)
-        axes.annotate(
-            f"{name}, {speed:.0f} GB/s",
-            (0.6 * ridge, 0.6 * peak),
-            (8, -4),
-            textcoords="offset points",
-            va="top",
-            color=INK,
-        )
-    axes.annotate(
-        f"peak, {peak:.0f} GFLOP/s",
-        (1e3, peak),
-        (0, 4),
-        textcoords="offset points",
-        ha="right",
-        color=INK,
-    )
+        ridge = draw_roof(axes, peak, speed, 0.05, 1e3, lw=1)
+        text, point = f"{name}, {speed:.0f} GB/s", (0.6 * ridge, 0.6 * peak)
+        label_at(axes, text, point, (8, -4), INK, va="top")
+    text = f"peak, {peak:.0f} GFLOP/s"
+    label_at(axes, text, (1e3, peak), (0, 4), INK, "right", "baseline")
     colours = {
         "products": BLUE,
         "attention": GREEN,
@@ -204,10 +190,8 @@ def clock_points(found: dict[str, Any], path: Path) -> None:
         )
         seen.add(kind)
     axes.axvline(peak / max(speeds), color=INK, lw=0.6, ls=DASHED)
-    axes.set_xlabel("FLOPs for each byte")
-    axes.set_ylabel("GFLOP/s")
-    axes.set_xlim(0.05, 1e3)
-    axes.set_ylim(0.2, 2 * peak)
+    axes.set(xscale="log", yscale="log", xlim=(0.05, 1e3), ylim=(0.2, 2 * peak))
+    axes.set(xlabel="FLOPs for each byte", ylabel="GFLOP/s")
     axes.legend(frameon=False, loc="lower right", fontsize=9)
     axes.grid(axis="y")
     save_figure(
@@ -218,17 +202,18 @@ def clock_points(found: dict[str, Any], path: Path) -> None:
     )
 
 
-def _read(name: str) -> Any:
-    return json.loads((IMAGES / "data" / name).read_text(encoding="utf-8"))
-
-
+DATA = IMAGES / "data"
 SYSTEMS_FIGURES: dict[str, Callable[[Path], None]] = {
-    "clock-roofline.svg": lambda path: clock_points(_read("clock.json"), path),
-    "blockwise.svg": lambda path: blockwise_curves(_read("blockwise.json"), path),
+    "clock-roofline.svg": lambda path: clock_points(
+        read_json(DATA / "clock.json"), path
+    ),
+    "blockwise.svg": lambda path: blockwise_curves(
+        read_json(DATA / "blockwise.json"), path
+    ),
 }
 
 if __name__ == "__main__":
     measured = measure_blockwise()
     text = json.dumps(measured) + "\n"
-    (IMAGES / "data" / "blockwise.json").write_text(text, encoding="utf-8")
+    (DATA / "blockwise.json").write_text(text, encoding="utf-8")
     print(text)

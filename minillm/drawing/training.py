@@ -19,7 +19,7 @@ from minillm.drawing.kit import (
     INK,
     ORANGE,
     PURPLE,
-    annotate,
+    label_at,
     new_figure,
     save_figure,
 )
@@ -111,7 +111,7 @@ def schedule_curve(path: Path) -> None:
         (c.steps, f"last step: {c.min_lr:g}", (0, 13), "right"),
     ):
         axes.plot(step, rate(step), color=ORANGE, marker="o", ms=5)
-        annotate(axes, text, (step, rate(step)), offset, ORANGE, ha)
+        label_at(axes, text, (step, rate(step)), offset, ORANGE, ha)
     axes.set(xlabel="training step", ylabel="learning rate")
     axes.set_xlim(-c.steps / 100, c.steps * 1.01)
     axes.grid(axis="y")
@@ -146,8 +146,8 @@ def loss_of(case: str, path: Path) -> None:
     baselines = read_json(IMAGES / "data" / "curves.json")["baselines"]
     for name, bits in baselines.items():
         axes.axhline(bits, color=PURPLE, lw=1, ls=DASHED)
-        where = axes.get_yaxis_transform()
-        annotate(axes, name, (1, bits), (4, 0), PURPLE, xycoords=where)
+        right = axes.get_yaxis_transform()
+        label_at(axes, name, (1, bits), (4, 0), PURPLE, xycoords=right)
     axes.set(xlabel="training step", ylabel="bits per byte", xlim=(0, STEPS + 1))
     highest = max(bits for part in run.values() for _, bits in part)
     axes.set_ylim(-0.2, max(8.6, highest + 0.4))

@@ -9,8 +9,8 @@ from hypothesis.strategies import SearchStrategy
 
 from minillm import systems
 from minillm.exercises.exercise import Draw, Exercise, Mistake, tensors
-from minillm.training import messages, parallel, sharding
-from minillm.training.clock import predicted_seconds
+from minillm.training import messages, pipeline, sharding, tensor_parallel
+from minillm.training.machine import predicted_seconds
 from minillm.training.tape import Array
 
 __all__ = ["EXERCISES"]
@@ -262,7 +262,7 @@ EXERCISES = (
         title="The mean over all tokens",
         minutes=5,
         why="Sequences of different lengths give ranks unequal numbers of tokens.",
-        answer=(messages.average_in_one,),
+        answer=(messages.average_in_buckets,),
         reference=lambda losses, tokens: float(np.dot(losses, tokens) / sum(tokens)),
         inputs=st.integers(1, 3).flatmap(
             lambda n: st.tuples(
@@ -382,7 +382,7 @@ EXERCISES = (
         title="One all-reduce is enough",
         minutes=15,
         why="Where you cut decides how often the ranks must talk.",
-        answer=(parallel.tensor_parallel,),
+        answer=(tensor_parallel.tensor_parallel,),
         reference=_column_then_row,
         inputs=_cut(),
         examples=(
@@ -442,7 +442,7 @@ EXERCISES = (
         title="The bubble",
         minutes=10,
         why="It says how many micro-batches a pipeline needs to be worth it.",
-        answer=(parallel.bubble,),
+        answer=(pipeline.bubble,),
         reference=lambda p, m: (p - 1) / (m + p - 1),
         inputs=st.tuples(st.integers(1, 6), st.integers(1, 9)),
         examples=((2, 3), (4, 4), (4, 1)),

@@ -23,13 +23,8 @@ from torch import Tensor
 from minillm.files.folders import check_size
 from minillm.files.gguf_files import read_parts
 from minillm.files.opening import Opened
-from minillm.inference.eight_bits import (
-    Plain,
-    Product,
-    fastest,
-    partners,
-    replace_matrices,
-)
+from minillm.inference.eight_bit_layers import Product, partners, replace_matrices
+from minillm.inference.eight_bits import Plain, fastest
 from minillm.inference.quantized import Quantized, quantize
 from minillm.model import TransformerLM
 from minillm.training.checkpoint import compare

@@ -55,7 +55,11 @@ from torch import Tensor, nn
 
 from minillm.attention import Linear, MultiHeadAttention, RotaryEmbedding
 from minillm.config import ModelConfig
-from minillm.inference.eight_bits import EightBitEmbedding, EightBitLinear, Product
+from minillm.inference.eight_bit_layers import (
+    EightBitEmbedding,
+    EightBitLinear,
+    Product,
+)
 from minillm.model import (
     Embedding,
     KVCache,

@@ -10,7 +10,7 @@ one byte and write four for each weight, every time:
 Traceback (most recent call last):
 RuntimeError: ...
 
-**Three ways**, behind one door. Each keeps one byte a weight, and each computes
+**Three ways** under one contract. Each keeps one byte a weight, and each computes
 $y_i = s_i \sum_j q_{ij} x_j$:
 
 - `Plain` turns the levels back, and multiplies. It is obviously right, and slow.
@@ -45,37 +45,28 @@ looked up in a table but measured, once in a process, on the first
 product ([`fastest`][minillm.inference.eight_bits.fastest]). A way that fails, or that
 computes something else than `Plain`, is out of the race.
 
-`python -m benchmarks.decoding` shows what all this brings.
-
-**Before this:** [`minillm.inference.quantized`][].
+**Before this:** [`minillm.inference.quantized`][]. **Next:**
+[`minillm.inference.eight_bit_layers`][], a model of such matrices.
 """
 
 import functools
 import time
 import warnings
-from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Int8
-from torch import Tensor, nn
+from jaxtyping import Float, Int8
+from torch import Tensor
 
-from minillm.attention import Linear
 from minillm.inference.quantized import Quantized, quantize
-from minillm.model import Embedding, TransformerLM
 
 __all__ = [
-    "EightBitEmbedding",
-    "EightBitLinear",
     "Mixed",
     "Plain",
-    "Product",
     "TwoDigits",
     "Way",
     "fastest",
-    "partners",
-    "to_eight_bits",
 ]
 
 Levels = Int8[Tensor, "d_out d_in"]
@@ -275,187 +266,3 @@ def _seconds(way: Way, x: Rows, packed: list[Any]) -> float:
     for matrix in packed:
         way.multiply(way.prepare(x), matrix)
     return time.perf_counter() - start
-
-
-class Product:
-    r"""Matrices of eight bits that read the same row, as one: the door to all ways.
-
-    Args:
-        matrices: by row, all of the same width; their rows are put below each other.
-        way: how to multiply; `None` for the fastest here.
-
-    Examples:
-        >>> one = quantize(torch.tensor([[1.27, -0.02]]))
-        >>> two = quantize(torch.tensor([[0.0, 2.54]]))
-        >>> y = Product([one, two], Plain())(torch.tensor([[1.0, 10.0]]))
-        >>> [round(v, 2) for v in y.flatten().tolist()]
-        [1.07, 25.4]
-    """
-
-    def __init__(self, matrices: Sequence[Quantized], way: Way | None = None) -> None:
-        self.way = fastest() if way is None else way
-        joined = Quantized(
-            torch.cat([matrix.levels for matrix in matrices]),
-            torch.cat([matrix.scale for matrix in matrices]),
-        )
-        self.shape = joined.levels.shape
-        self.packed = self.way.pack(*_parts(joined))
-
-    def __call__(self, x: Rows) -> Float[Tensor, "rows d_out"]:
-        """Multiply rows by all of them."""
-        return self.way.multiply(self.way.prepare(x), self.packed)
-
-    def added_to(
-        self, y: Float[Tensor, "rows d_out"], x: Rows
-    ) -> Float[Tensor, "rows d_out"]:
-        """The product, added to something."""
-        return y + self(x)
-
-
-class EightBitLinear(nn.Module):
-    r"""A [`Linear`][minillm.attention.Linear] that keeps a byte for each weight.
-
-    It cannot be trained, saved or moved to another device.
-
-    Args:
-        product: that of its matrix, and perhaps of others.
-        rows: which of the rows are its own; `None` for all.
-
-    Examples:
-        >>> layer, x = Linear(64, 8), torch.randn(3, 64)
-        >>> with torch.no_grad():
-        ...     exact = layer(x)
-        ...     y = EightBitLinear(Product([quantize(layer.weight)]))(x)
-        >>> y.shape, bool((y - exact).norm() < 0.03 * exact.norm())
-        (torch.Size([3, 8]), True)
-    """
-
-    def __init__(self, product: Product, rows: slice | None = None) -> None:
-        super().__init__()
-        self.product, self.rows = product, rows or slice(None)
-        # Its shape, without numbers: what `print(model)` asks for.
-        self.weight = torch.empty(product.shape, device="meta")[self.rows]
-
-    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_out"]:
-        """Multiply each vector along the last axis by the weight."""
-        y = self.product(x.flatten(0, -2))[:, self.rows]
-        return y.unflatten(0, x.shape[:-1])
-
-    def extra_repr(self) -> str:
-        """The sizes, for `print(model)`."""
-        return f"d_in={self.weight.shape[1]}, d_out={self.weight.shape[0]}"
-
-
-class EightBitEmbedding(nn.Module):
-    r"""An [`Embedding`][minillm.model.Embedding] that keeps a byte for each number.
-
-    Args:
-        matrix: the table, by row.
-
-    Examples:
-        >>> weight = torch.tensor([[0.5, 1.0], [0.0, -2.54]])
-        >>> table = EightBitEmbedding(quantize(weight))
-        >>> [round(y, 2) for y in table(torch.tensor([1])).flatten().tolist()]
-        [0.0, -2.54]
-    """
-
-    weight: Tensor
-    scale: Tensor
-
-    def __init__(self, matrix: Quantized) -> None:
-        super().__init__()
-        self.register_buffer("weight", matrix.levels)
-        self.register_buffer("scale", matrix.scale.float())
-
-    def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
-        """Look up the vector of each id."""
-        return self.weight[ids] * self.scale[ids]
-
-
-JOINED = (("q_proj", "k_proj", "v_proj"), ("w1", "w3"))
-
-
-def partners(name: str) -> tuple[str, ...]:
-    """Name the matrices that read the same row as one does.
-
-    Args:
-        name: that of its weight in the model.
-
-    Returns:
-        The names, its own among them.
-
-    Examples:
-        >>> partners("blocks.0.ffn.w3.weight")
-        ('blocks.0.ffn.w1.weight', 'blocks.0.ffn.w3.weight')
-        >>> partners("blocks.0.ffn.w2.weight")
-        ('blocks.0.ffn.w2.weight',)
-    """
-    where, _, last = name.removesuffix(".weight").rpartition(".")
-    group = next((group for group in JOINED if last in group), None)
-    return tuple(f"{where}.{n}.weight" for n in group) if group else (name,)
-
-
-def to_eight_bits(model: TransformerLM, way: Way | None = None) -> TransformerLM:
-    r"""Round all matrices of a model to eight bits by row, in place.
-
-    Args:
-        model: the model.
-        way: how to multiply; `None` for the fastest here.
-
-    Returns:
-        The same model. It reads and writes as before, in float32, and can neither
-        learn nor be saved.
-
-    Examples:
-        >>> from minillm.config import ModelConfig
-        >>> config = ModelConfig(50, 8, d_model=32, n_layers=1, n_heads=2)
-        >>> model, ids = TransformerLM(config), torch.arange(8).unsqueeze(0)
-        >>> before = model(ids).detach()
-        >>> after = to_eight_bits(model)(ids)
-        >>> bool((after - before).norm() < 0.03 * before.norm())
-        True
-        >>> sum(weight.numel() for weight in model.parameters())  # the norms' gains
-        96
-    """
-    weights = {
-        name: weight.detach() for name, weight in model.float().state_dict().items()
-    }
-
-    def product(names: tuple[str, ...]) -> Product:
-        return Product([quantize(weights[name]) for name in names], way)
-
-    table = quantize(weights["token_embedding.weight"])
-    return replace_matrices(model, product, table)
-
-
-def replace_matrices(
-    model: TransformerLM,
-    product: Callable[[tuple[str, ...]], Product],
-    table: Quantized,
-) -> TransformerLM:
-    """Put products and a table of eight bits where matrices are, in place.
-
-    Args:
-        model: the model.
-        product: gives the product of the matrices of these names.
-        table: the embedding.
-
-    Returns:
-        The same model.
-    """
-    made: dict[tuple[str, ...], Product] = {}
-    start: dict[tuple[str, ...], int] = {}  # the first row that is not taken yet
-    for name, part in list(model.named_modules()):
-        if not isinstance(part, Linear | Embedding):
-            continue
-        where, _, last = name.rpartition(".")
-        new: nn.Module = EightBitEmbedding(table)
-        if isinstance(part, Linear):
-            names = partners(f"{name}.weight")
-            if names not in made:
-                made[names], start[names] = product(names), 0
-            end = start[names] + len(part.weight)
-            new = EightBitLinear(made[names], slice(start[names], end))
-            start[names] = end
-        setattr(model.get_submodule(where), last, new)
-    return model

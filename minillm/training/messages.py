@@ -12,7 +12,8 @@ and receives as much:
 $$t = 2 (n - 1) \left(\alpha + \frac{s}{n\,\beta}\right)$$
 
 So a message is worth sending only if it is long. A model with many small weights is a
-model with many small gradients, and there are three ways to send them:
+model with many small gradients, and there are three ways to send them (the first two by
+[`average_in_buckets`][minillm.training.messages.average_in_buckets]):
 
 - *one by one*: an all-reduce for each weight, $\alpha$ paid each time;
 - *in one bucket*: all gradients in one array, sent when the backward pass is over;
@@ -31,6 +32,7 @@ does; on one machine the processor that computes must also copy them.
 
 import copy
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -52,8 +54,7 @@ from minillm.training.ranks import run_ranks
 
 __all__ = [
     "all_reduce_seconds",
-    "average_each",
-    "average_in_one",
+    "average_in_buckets",
     "fit_messages",
     "measure_messages",
     "measure_steps",
@@ -128,47 +129,37 @@ def all_reduce_seconds(
     return 2 * (world - 1) * (latency + n_bytes / (world * bandwidth))
 
 
-def average_each(model: torch.nn.Module) -> None:
-    """Average the gradients over all ranks, one weight after the other.
+def average_in_buckets(model: torch.nn.Module, most: float = math.inf) -> None:
+    """Average the gradients over all ranks, those of a bucket in one message.
 
     Args:
         model: its weights have gradients.
+        most: how many bytes a bucket holds; 0 sends one gradient after the other, and
+            infinity all in one.
 
     Examples:
         >>> model = torch.nn.Linear(1, 1)
         >>> model(torch.ones(1)).backward()
-        >>> average_each(model)  # alone
+        >>> average_in_buckets(model)  # alone
         >>> model.bias.grad.item()
         1.0
     """
-    for w in model.parameters():
-        if w.grad is not None and world_size() > 1:
-            dist.all_reduce(w.grad)
-            w.grad /= world_size()
-
-
-def average_in_one(model: torch.nn.Module) -> None:
-    """Same result as `average_each`. Unlike it: all gradients travel in one array.
-
-    Args:
-        model: its weights have gradients.
-
-    Examples:
-        >>> model = torch.nn.Linear(1, 1)
-        >>> model(torch.ones(1)).backward()
-        >>> average_in_one(model)  # alone
-        >>> model.bias.grad.item()
-        1.0
-    """
-    grads = [w.grad for w in model.parameters() if w.grad is not None]
-    if world_size() == 1 or not grads:
+    if world_size() == 1:
         return
-    flat = torch.cat([g.flatten() for g in grads])
-    dist.all_reduce(flat)
-    flat /= world_size()
-    parts = flat.split([g.numel() for g in grads])
-    for g, part in zip(grads, parts, strict=True):
-        g.copy_(part.view_as(g))
+    buckets: list[list[torch.Tensor]] = [[]]
+    for w in model.parameters():
+        if w.grad is None:
+            continue
+        if sum(g.nbytes for g in [*buckets[-1], w.grad]) > most:
+            buckets.append([])
+        buckets[-1].append(w.grad)
+    for bucket in filter(None, buckets):  # the first is empty if no gradient fits
+        flat = torch.cat([g.flatten() for g in bucket])
+        dist.all_reduce(flat)
+        flat /= world_size()
+        parts = flat.split([g.numel() for g in bucket])
+        for g, part in zip(bucket, parts, strict=True):
+            g.copy_(part.view_as(g))
 
 
 SIZES = [4 * 8**i for i in range(2, 8)]  # 256 bytes to 8 MB
@@ -239,16 +230,16 @@ def measure_steps(config: ModelConfig, turns: int) -> dict[str, list[float]]:
     overlapped = wrap(copy.deepcopy(model))
     ids = torch.randint(config.vocab_size, (2, config.context_length + 1))
 
-    def step(forward: torch.nn.Module, average: Callable[..., Any] | None) -> None:
+    def step(forward: torch.nn.Module, most: float | None) -> None:
         forward.zero_grad()
         cross_entropy_fast(forward(ids[:, :-1]), ids[:, 1:]).backward()
-        if average is not None:
-            average(model)
+        if most is not None:
+            average_in_buckets(model, most)
 
     kinds: dict[str, Callable[[], None]] = {
         "no messages": lambda: step(model, None),
-        "one by one": lambda: step(model, average_each),
-        "in one bucket": lambda: step(model, average_in_one),
+        "one by one": lambda: step(model, 0),
+        "in one bucket": lambda: step(model, math.inf),
         "overlapped": lambda: step(overlapped, None),
     }
     times: dict[str, list[float]] = {kind: [] for kind in kinds}

@@ -8,7 +8,7 @@ from minillm.bpe import BPETokenizer
 from minillm.files.eight_bit_files import open_eight_bits, pays
 from minillm.files.gguf_blocks import BLOCKS, unpack
 from minillm.files.opening import open_model
-from minillm.inference import eight_bits
+from minillm.inference import eight_bit_layers
 from minillm.inference.eight_bits import Plain, TwoDigits
 from minillm.inference.quantized import stored
 
@@ -53,7 +53,7 @@ def file(request, tmp_path_factory):
 
 @pytest.mark.parametrize("way", [Plain(), TwoDigits()], ids=["plain", "digits"])
 def test_a_file_in_eight_bits_is_the_file_with_rounded_weights(file, way, monkeypatch):
-    monkeypatch.setattr(eight_bits, "fastest", lambda: way)
+    monkeypatch.setattr(eight_bit_layers, "fastest", lambda: way)
     found, whole = open_eight_bits(file), open_model(file)
     expected = stored(whole.model, 8, "row")
     ids = torch.tensor([[1, 2, 3, 200, 5]])

@@ -11,14 +11,8 @@ from minillm.config import ModelConfig
 from minillm.generate import generate
 from minillm.inference import eight_bits
 from minillm.inference.decoder import Decoder, read_prompt, suits
-from minillm.inference.eight_bits import (
-    WAYS,
-    Plain,
-    Product,
-    TwoDigits,
-    fastest,
-    to_eight_bits,
-)
+from minillm.inference.eight_bit_layers import Product, to_eight_bits
+from minillm.inference.eight_bits import WAYS, Plain, TwoDigits, fastest
 from minillm.inference.quantized import bits_per_weight, quantize, stored
 from minillm.model import KVCache, TransformerLM
 

@@ -12,13 +12,9 @@ from minillm.config import ModelConfig
 from minillm.flops import training_flops
 from minillm.hub import save_llama
 from minillm.model import TransformerLM
-from minillm.training.clock import (
-    Machine,
-    Operation,
-    by_part,
-    predicted_seconds,
-    profile_step,
-)
+from minillm.training.clock import Operation, profile_step
+from minillm.training.clock_report import by_part
+from minillm.training.machine import Machine, predicted_seconds
 
 
 @pytest.mark.parametrize(

@@ -14,26 +14,20 @@ from hypothesis import strategies as st
 
 from minillm.config import ModelConfig
 from minillm.model import TransformerLM
-from minillm.training import sharding
+from minillm.training import messages, sharding
 from minillm.training.distributed import rank, world_size
 from minillm.training.loss import cross_entropy
 from minillm.training.messages import (
     all_reduce_seconds,
-    average_each,
-    average_in_one,
+    average_in_buckets,
     fit_messages,
     measure_messages,
     messages_table,
 )
 from minillm.training.optimizer import AdamW, decay_matrices
-from minillm.training.parallel import (
-    Stage,
-    bubble,
-    pipeline_step,
-    schedule,
-    tensor_parallel,
-)
+from minillm.training.pipeline import Stage, bubble, pipeline_step, schedule
 from minillm.training.ranks import check_same_shapes, run_ranks
+from minillm.training.tensor_parallel import tensor_parallel
 
 SHAPE = ModelConfig(50, 8, 16, n_layers=4, n_heads=4, n_kv_heads=2, d_ff=24)
 Weights = dict[str, np.ndarray]
@@ -77,6 +71,22 @@ def test_messages_that_cannot_be_fitted():
         all_reduce_seconds(1, 0, 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("most", "sizes"),
+    [(0, [3, 1, 2, 4]), (16, [4, 2, 4]), (24, [6, 4]), (math.inf, [10])],
+)
+def test_a_message_for_each_bucket(monkeypatch, most, sizes):
+    weights = torch.nn.ParameterList(torch.zeros(n) for n in (3, 1, 5, 2, 4))
+    for i, w in enumerate(weights):
+        w.grad = torch.full_like(w, i) if len(w) != 5 else None
+    sent = []
+    monkeypatch.setattr(messages, "world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", lambda x: sent.append(len(x)))
+    average_in_buckets(weights, most)
+    assert sent == sizes
+    assert [w.grad[0].item() for w in weights if w.grad is not None] == [0, 0.5, 1.5, 2]
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(1, 5))
 def test_pieces_are_everything_once(sizes, world):
@@ -114,8 +124,8 @@ def test_stages_of_zero():
 
 
 def test_a_division_that_does_not_come_out(monkeypatch):
-    for module in ("parallel.world_size", "parallel.rank"):
-        monkeypatch.setattr(f"minillm.training.{module}", lambda: 3)
+    for module in ("tensor_parallel", "pipeline"):
+        monkeypatch.setattr(f"minillm.training.{module}.world_size", lambda: 3)
     with pytest.raises(ValueError, match="n_heads=4 cannot be divided among 3 ranks"):
         tensor_parallel(build())
     with pytest.raises(ValueError, match="4 blocks cannot be divided among 3 stages"):
@@ -140,12 +150,12 @@ def test_alone_everything_is_the_model_itself():
 
 def averaged() -> list[Weights]:
     found = []
-    for average in (average_each, average_in_one):
+    for most in (0, 2000, math.inf):
         model = build()
         inputs, targets = batch()
         own = slice(rank(), None, world_size())
         cross_entropy(model(inputs[own]), targets[own]).backward()
-        average(model)
+        average_in_buckets(model, most)
         found.append(shown(model, grad=True))
     return found
 
@@ -175,7 +185,7 @@ def zero_and_plain(how: str) -> tuple[Weights, int]:
             sharding.zero1_step(model, optimizer)
         else:
             if how == "plain":
-                average_in_one(model)
+                average_in_buckets(model)
             optimizer.step()
     if how == "fsdp":
         whole = {
@@ -239,12 +249,13 @@ def two() -> list[dict[str, object]]:
 
 
 @pytest.mark.check
-def test_messages_one_by_one_and_in_one_bucket(two):
-    one_by_one, bucket = two[0]["averaged"]
+def test_gradients_one_by_one_in_some_buckets_and_in_one(two):
+    one_by_one, some, bucket = two[0]["averaged"]
     model, (inputs, targets) = build(), batch()
     cross_entropy(model(inputs), targets).backward()
     for name, grad in shown(model, grad=True).items():
         np.testing.assert_array_equal(one_by_one[name], bucket[name])
+        np.testing.assert_array_equal(some[name], bucket[name])
         np.testing.assert_allclose(bucket[name], grad, rtol=1e-9, atol=1e-12)
 
 
