@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 
@@ -46,7 +47,7 @@ def problems(seed: int) -> list[str]:
     return [f"{n:06d}" for n in Random(seed).sample(range(10**6), CHATS + ASKED)]
 
 
-def ask(source: Path, digits: list[str]) -> dict[str, object]:
+def ask(source: Path, digits: list[str]) -> dict[str, Any]:
     """The share of right answers, the first one, and what becomes of something else."""
     model, tokenizer, _ = open_model(source)
     decoder, ends = Decoder(model), turn_ends(tokenizer)
@@ -82,7 +83,7 @@ def read_by_peft(run: Path, folder: Path) -> float:
         return float((theirs(ids).logits - ours(ids)).abs().max())
 
 
-def tuned(seed: int, run: Path) -> dict[str, object]:
+def tuned(seed: int, run: Path) -> dict[str, Any]:
     """Write the chats, tune, and ask."""
     digits = problems(seed)
     lines = [
@@ -111,17 +112,17 @@ def tuned(seed: int, run: Path) -> dict[str, object]:
     }
 
 
-def table(found: list[dict[str, object]], off: float) -> str:
+def table(found: list[dict[str, Any]], off: float) -> str:
     """What was asked, and what came."""
     rows = ["| seed | right before | right after |", "| --- | ---: | ---: |"]
     for one in found:
-        share = (f"{one[when]['right']:.0%}" for when in ("before", "after"))  # type: ignore[index]  # read back from JSON
+        share = (f"{one[when]['right']:.0%}" for when in ("before", "after"))
         rows.append(f"| {one['seed']} | {' | '.join(share)} |")
     first = found[0]
     rows += [
         "",
         f"SmolLM2-135M, {STEPS} steps of 8 chats, asked {ASKED} questions that were "
-        f"in no chat, greedily; the adapter has {int(first['adapter']) / 1e6:.1f} MB, "
+        f"in no chat, greedily; the adapter has {first['adapter'] / 1e6:.1f} MB, "
         f"and peft's logits with it differ from ours by {off:.0e} at most.",
     ]
     return "\n".join(rows) + "\n"

@@ -257,7 +257,7 @@ def _write(model: TransformerLM, text: Text, prompt: str, console: Console) -> f
     written = ["".join(sample("", seed)) for seed in range(1, COUNTED + 1)]
     share, count = known_words(written, text.training)
     console.print(
-        f"{share:.1%} of {count} words in {COUNTED} more samples are words of the corpus"
+        f"{share:.1%} of {count} words in {COUNTED} more samples are in the corpus"
     )
     return share
 

@@ -69,7 +69,7 @@ def test_says_what_it_did(run):
         assert "bits per byte" in line
     assert f"{result['parameters']:,} parameters" in text
     assert "Once upon a time" in text
-    assert "words of the corpus" in text
+    assert "words in 3 more samples are in the corpus" in text
     assert all(len(line) <= 80 for line in text.splitlines() if "bits" in line)
 
 
