@@ -38,13 +38,13 @@ def need(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:
-        missing(f"{name} is not installed: pip install 'minillm[docs,test]'")
+        missing(f"{name} is not installed: pip install -e '.[docs,test]'")
 
 
 def build(folder: Path, offline: bool) -> Path:
     for needed in ("mkdocs", "material", "mkdocstrings_handlers"):
         if importlib.util.find_spec(needed) is None:
-            missing(f"the site needs {needed}: pip install 'minillm[docs]'")
+            missing(f"the site needs {needed}: pip install -e '.[docs]'")
     environment = os.environ | {
         "NO_MKDOCS_2_WARNING": "1",
         "OFFLINE": str(offline).lower(),

@@ -29,7 +29,7 @@ NAMES = list(chapters().values())
 def missing(name):
     """Skip on a user's machine, fail where everything should be installed."""
     if importlib.util.find_spec(name) is None and os.environ.get("CI") == "true":
-        pytest.fail(f"{name} is not installed: pip install 'minillm[notebook,test]'")
+        pytest.fail(f"{name} is not installed: pip install -e '.[notebook,test]'")
     return pytest.importorskip(name)
 
 

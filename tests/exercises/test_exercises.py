@@ -647,7 +647,7 @@ def test_without_hypothesis_the_extra_is_named():
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "pip install 'minillm[exercises]'" in done.stderr.splitlines()[-1]
+    assert "pip install hypothesis" in done.stderr.splitlines()[-1]
 
 
 def test_only_stubs_are_unfinished():
