@@ -51,8 +51,8 @@ and those have hundreds or thousands. PyTorch's own counter leaves out the same.
 | $L$ | layers | $N$ | parameters |
 | $H, H_{kv}$ | query heads, key/value heads | $D$ | tokens of training |
 
-**Next:** the two pages named above, then [`minillm.accounting.shapes`][] (models by
-name, parameters), [`minillm.accounting.memory`][] (bytes),
+**Next:** [`minillm.accounting.measure`][] and [`minillm.accounting.opt`][], named
+above, then [`minillm.accounting.memory`][] (bytes),
 [`minillm.accounting.cost`][] (hours and dollars) and
 [`minillm.accounting.industrialization`][] (what the rumours imply). In a terminal,
 `minillm flops gpt2` prints what this page counts.

@@ -34,10 +34,11 @@ Change the last id, and the logits before it stay the same to the bit:
 
 (For those who know it; the words are explained where they are built.) Vaswani et al.
 (2017, arXiv:1706.03762) described an encoder and a decoder, with LayerNorm after each
-part, sinusoidal positions and ReLU. What is built here is the decoder alone, in the form that Llama gave it (Touvron et al. 2023, arXiv:2302.13971):
-RMSNorm *before* each part, rotary positions, SwiGLU, and no biases.
+part, sinusoidal positions and ReLU. What is built here is the decoder alone, in the
+form that Llama gave it (Touvron et al. 2023, arXiv:2302.13971): RMSNorm *before* each
+part, rotary positions, SwiGLU, and no biases.
 
-**Before this:** [`minillm.attention`][]. **Next:** [`minillm.train`][].
+**Before this:** [`minillm.attention`][]. **Next:** [`minillm.gradients`][].
 """
 
 import math
@@ -118,8 +119,9 @@ class RMSNorm(nn.Module):
     \frac{x_i}{\sqrt{\frac1d \sum_j x_j^2 + \epsilon}}\, g_i$$
 
     Without it the vectors grow from block to block; the example of
-    [`TransformerBlock`][minillm.model.TransformerBlock] shows how far. (Zhang & Sennrich 2019, arXiv:1910.07467, equation 4; there without $\epsilon$,
-    which stands *inside* the root.)
+    [`TransformerBlock`][minillm.model.TransformerBlock] shows how far. (Zhang &
+    Sennrich 2019, arXiv:1910.07467, equation 4; there without $\epsilon$, which stands
+    *inside* the root.)
 
     Why not LayerNorm, which subtracts the mean first? The mean is one direction out of
     $d$, so for vectors without a preference it holds one part in $d$ of the square, and
@@ -264,10 +266,11 @@ class TransformerBlock(nn.Module):
         with weights three times as large, as they may become during training: with
         norms and sums, without the norms, and without either.
 
+        >>> config = ModelConfig(9, 32, d_model=64, n_layers=16, n_heads=4)
         >>> def sizes(norm=True, add=True):
         ...     for scale in (1, 3):
         ...         _ = torch.manual_seed(0)
-        ...         model = TransformerLM(ModelConfig(9, 32, 64, n_layers=16, n_heads=4))
+        ...         model = TransformerLM(config)
         ...         x, sizes = torch.randn(2, 32, 64), []
         ...         for w in model.blocks.parameters():
         ...             w.data *= scale if w.ndim == 2 else 1

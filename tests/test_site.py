@@ -322,6 +322,24 @@ def test_next_and_previous_follow_the_plan(pages: dict[str, Page]) -> None:
         assert "<strong>Next:</strong>" not in pages[f"{page}.html"].html, page
 
 
+def test_next_in_a_module_is_what_the_plan_has_next() -> None:
+    # The site leaves these words out. In an editor they are the only way on; they name
+    # the next page of a module, or the next chapter.
+    path = [module for page in learners_path() for module in modules_on(page)]
+    following = dict(pairwise(path)) | {path[-1]: ""}
+    chapter = {f: g for f, g in pairwise(chapters())}
+    seen = 0
+    for name in path:
+        file = ROOT / "minillm" / f"{name.replace('.', '/')}.py"
+        if not file.exists():
+            continue
+        lesson = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        for named in re.findall(r"\*\*Next:\*\*\s+\[`minillm\.([\w.]+)`\]", lesson):
+            seen += 1
+            assert named in {following[name], chapter.get(name)}, name
+    assert seen > 20
+
+
 @pytest.mark.check
 def test_every_chapter_says_what_it_gives_and_what_it_builds_on(
     pages: dict[str, Page],

@@ -40,7 +40,7 @@ takes three times all of it, for forward and backward.
 What differs from a count is one entry of four, the first.
 
 **Before this:** [`minillm.accounting.measure`][], the judge. **Next:**
-[`minillm.accounting.shapes`][].
+[`minillm.accounting.memory`][].
 """
 
 from typing import Literal, NamedTuple

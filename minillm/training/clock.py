@@ -49,7 +49,7 @@ The first is all call, the second all arithmetic. Adding up the predictions of a
 operations predicts the step. `minillm clock` measures your machine, predicts the demo's
 step, and then lets the clock judge.
 
-**Before this:** [`minillm.flops`][]. **Next:** [`minillm.systems`][].
+**Before this:** [`minillm.systems`][]. **Next:** [`minillm.training.distributed`][].
 """
 
 import json
