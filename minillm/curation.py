@@ -53,7 +53,8 @@ many words it has and how many of them are links:
 >>> score(strip_tags), score(extract_text)
 ('precision 0.959, recall 1.0000', 'precision 0.992, recall 0.9995')
 
-The rest is a cookie notice written as a paragraph: no count of words tells it from one.
+The rest is a cookie notice written as a paragraph: no count of words tells it from
+a paragraph of the page.
 At equal FLOPs, bits per byte of unseen tales for three seeds:
 
 >>> for name in ("html", "tags", "extracted"):
@@ -125,7 +126,7 @@ has kept:
 
 Of 455 pages of tales and leaks 222 are left, of 190 different texts: what was edited by
 a tenth has $J = 0.42$ and stays. And the model? The gain, in bits per byte, with its
-interval; "none" if the interval holds zero:
+interval ([chapter 12](evaluation.md) says how one is made); "none" if it holds zero:
 
 >>> for domain in ("tales", "bulletins"):
 ...     print(domain, compare("extracted", "near", domain))

@@ -30,7 +30,7 @@ learned, then where it was left out.
 
 >>> [round(r["before"]["ended"], 2) for r in runs("policy, sort")]
 [0.86, 0.92, 0.93]
->>> [round(r["after"]["ended"], 2) for r in runs("unended")]
+>>> [round(r["before"]["ended"], 2) for r in runs("unended")]
 [0.01, 0.01, 0.01]
 
 A checker that cuts each answer at the right length would never notice.
@@ -262,7 +262,7 @@ rounds:
 
 The reward is perfect and the answers are worthless. The curve of the reward cannot show
 it; only a number that is *not* trained on does. Two repairs are usual: a better
-verifier, and a penalty for moving away from the start
+verifier, and a penalty for moving away from the start, the *KL divergence* from it
 ([`kl_estimates`][minillm.training.divergence.kl_estimates]).
 
 # 7. Prefer

@@ -18,8 +18,9 @@ In a small model the loss takes a part of the time that counts: there are $V$ lo
 every position, and automatic differentiation passes over all of them many times. You
 know [from the tape][minillm.training.layers.cross_entropy] what it comes to for the
 target $y$: $p - \mathbf 1_y$, the probabilities that the model gave, minus those that
-would have been right, 1 at $y$ and 0 elsewhere. This is what learning does to the logits: each is pushed down by the
-probability it claimed, and only that of the target is pushed up.
+would have been right, 1 at $y$ and 0 elsewhere. This is what learning does to the
+logits: each is pushed down by the probability it claimed, and only that of the target
+is pushed up.
 
 >>> import math, torch
 >>> logits = torch.zeros(1, 4, requires_grad=True)  # a quarter for each of four tokens
