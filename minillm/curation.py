@@ -9,7 +9,8 @@ loss that can be compared across texts. **Next:** [`minillm.emergence`][].
 
 The crawl of this chapter is built from the tales, by rules that stand in
 [`minillm.corpus.crawl`][]. Its dirt is made, so its truth is known: `kind` says how a
-page came about, and `text` what it should say.
+page came about, and `text` what it should say. A *mirror* is the same text on another
+site, a *near* copy has edited words, and a *leak* is a tale of the test set.
 
 >>> from collections import Counter
 >>> pages = crawl()

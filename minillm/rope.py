@@ -71,7 +71,8 @@ $\theta$ is usually 10,000. A model of two
 layers that has learned to repeat shows what it can do with them. Its heads score keys
 by distance, in waves whose crests lie where it wants to look: one position back in the
 first layer and ten in the second, eleven together. The text repeats itself after
-twelve, and the next token is the one that stood eleven positions back.
+twelve, and the next token is the one that stood eleven positions back. (A single head
+that looks eleven back would do, too; training found this way.)
 ([`minillm.drawing.attention`][] trains it and shows where its heads look.)
 
 <div class="figure" markdown>
