@@ -40,7 +40,8 @@ Three things are done about it, all of them with the same weights and the same f
 For a small model this halves the time. A large one waits for its weights to come from
 memory, and nothing but fewer or shorter weights can help: at $n$ weights of 4 bytes and
 a memory that gives $b$ bytes a second, no program writes more than $b / 4n$ tokens a
-second. `python -m benchmarks.model decode` shows both.
+second. Beside another program, the first gains more than the second
+([measured](../speed.md#writing)).
 
 **Before this:** [`minillm.generate`][], which does all this by itself where it can.
 """
