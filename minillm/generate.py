@@ -29,9 +29,9 @@ what follows each word, shows it:
 >>> " ".join(text)
 'the cat saw the cat saw the cat saw the'
 
-A better model sees more of the context, and falls into longer circles. *Sampling* from
-the probabilities avoids that, and brings the opposite trouble. Each unlikely word is
-rarely sampled, but there are thousands of them, and one is enough to derail a sentence.
+Large models do it, too (Holtzman et al. 2020, arXiv:1904.09751). *Sampling* from the
+probabilities avoids that, and brings the opposite trouble. Each unlikely word is rarely
+sampled, but there are thousands of them, and one is enough to derail a sentence.
 With one bad sample in twenty, a text of 50 words survives in 8 cases of 100:
 
 >>> round(0.95**50, 2)
