@@ -79,8 +79,8 @@ objects take?
 
 >>> import tracemalloc
 >>> tracemalloc.start()
->>> numbers = [w1 * w2 for _ in range(1000)]
->>> bytes_each = tracemalloc.get_traced_memory()[0] / 1000
+>>> numbers = [w1 * w2 for _ in range(100_000)]
+>>> bytes_each = tracemalloc.get_traced_memory()[0] / 100_000
 >>> tracemalloc.stop()
 >>> f"{flops:,}", f"{round(flops * bytes_each / 1e9, -2):.0f} GB"
 ('771,751,936', '200 GB')
