@@ -196,5 +196,5 @@ def test_the_command_writes_and_overwrites_nothing(tmp_path, capsys):
 
 def test_without_nbformat_the_command_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "nbformat", None)
-    with pytest.raises(ImportError, match=r"minillm\[notebook\]"):
+    with pytest.raises(ImportError, match="pip install nbformat"):
         notebook("config")
