@@ -327,7 +327,7 @@ def test_next_in_a_module_is_what_the_plan_has_next() -> None:
     # the next page of a module, or the next chapter.
     path = [module for page in learners_path() for module in modules_on(page)]
     following = dict(pairwise(path)) | {path[-1]: ""}
-    chapter = {f: g for f, g in pairwise(chapters())}
+    chapter = dict(pairwise(chapters()))
     seen = 0
     for name in path:
         file = ROOT / "minillm" / f"{name.replace('.', '/')}.py"
