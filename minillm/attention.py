@@ -39,8 +39,8 @@ its own, the *query*, the *key* and the *value*. That is attention.
 
 # The ladder
 
-From here the chapter climbs. Each rung mends one failure of the rung below, which is
-measured where it is mended, and gives the same numbers where both apply:
+From here the chapter climbs. Each rung mends one failure of the rung below, and gives
+the same numbers where both apply:
 
 | rung | what it mends |
 | --- | --- |
@@ -49,11 +49,14 @@ measured where it is mended, and gives the same numbers where both apply:
 | scores divided by $\sqrt{d}$ | wide vectors: one key takes all the weight |
 | many heads, by a loop | one mean cannot look at two places |
 | all heads in one product | small products, one after the other |
-| grouped-query heads | the cache of keys and values outgrows the model |
+| grouped-query heads | with a few long texts, their keys and values outgrow the model |
 | the fused kernel | the matrix of scores outgrows the memory |
 
-In a model that has learned something, this is what four heads look at
-([`minillm.drawing.attention`][] tells what it has learned):
+A model of two layers with two heads each has learned to go on with texts that repeat
+themselves after twelve tokens, and this is what its four heads look at. Row $t$ shows
+how position $t$ shares its attention among the positions up to itself: in the first
+layer both heads look one position back, in the second ten, which together is where the
+next token stood before. ([`minillm.drawing.attention`][] trains it.)
 
 <div class="figure" markdown>
 
@@ -171,8 +174,8 @@ def scaled_dot_product_attention(
 
         Why divide by $\sqrt d$: if the entries of two vectors are independent, with
         mean 0 and variance 1, their dot product has variance $d$. Without the division,
-        wide heads start with scores so far apart that the largest takes all the weight,
-        and nothing can be learned from the rest:
+        wide vectors start with scores so far apart that the largest takes all the
+        weight, and nothing can be learned from the rest:
 
         >>> q, k = torch.randn(2, 1000, 256, generator=torch.manual_seed(0))
         >>> scores = q @ k.T
@@ -180,8 +183,8 @@ def scaled_dot_product_attention(
         1.0
         >>> round(softmax(scores, dim=-1).amax(-1).mean().item(), 1)  # one key of 1000
         0.9
-        >>> round(softmax(scores / 16, dim=-1).amax(-1).mean().item(), 1)
-        0.0
+        >>> round(softmax(scores / 16, dim=-1).amax(-1).mean().item(), 2)
+        0.02
     """
     # $Q K^\top / \sqrt d$: every query against every key
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., queries, keys)
@@ -233,11 +236,193 @@ class Linear(nn.Module):
         return f"d_in={self.weight.shape[1]}, d_out={self.weight.shape[0]}"
 
 
+def multi_head_attention_naive(
+    x: Float[Tensor, "*batch seq d_model"],
+    w_q: Float[Tensor, "d_model d_model"],
+    w_k: Float[Tensor, "d_kv d_model"],
+    w_v: Float[Tensor, "d_kv d_model"],
+    w_o: Float[Tensor, "d_model d_model"],
+    n_heads: int,
+    rope: RotaryEmbedding | None = None,
+) -> Float[Tensor, "*batch seq d_model"]:
+    r"""Several attentions, one after the other: causal, obviously right, and slow.
+
+    One attention gives one weighted mean: it can look at the word before *or* at the
+    subject of the sentence. Looking at both with half the weight each, it gathers
+    their mean, and can no longer tell a 3 and a 5 from two 4s. So let $H$ heads look,
+    each with its own query, key and value of $d_h = d / H$ numbers, and let $W_o$ mix
+    what they bring home. (Vaswani et al. 2017, section 3.2.2.)
+
+    Args:
+        x: the vectors.
+        w_q: $W_q$; rows $h\,d_h$ to $(h + 1)\,d_h - 1$ are those of head $h$.
+        w_k: $W_k$, the same for keys. With fewer rows than $W_q$, neighbouring query
+            heads share a head of keys and values.
+        w_v: $W_v$, the same for values.
+        w_o: $W_o$.
+        n_heads: $H$, the number of query heads.
+        rope: turns queries and keys by their positions; `None` for no positions.
+
+    Returns:
+        For each position, what it has gathered from itself and those before it.
+
+    Examples:
+        Two positions, each with a number and a mark: 1 at the first, -1 at the second.
+        What has the second gathered with one head that averages, and what with two
+        heads, each of which looks at one of the marks?
+
+        >>> one, still = torch.eye(2), torch.zeros(2, 2)  # queries of zero: an average
+        >>> w_q = torch.tensor([[0.0, -50.0], [0.0, 50.0]])  # the mark it wants
+        >>> w_k = torch.tensor([[0.0, 1.0], [0.0, 1.0]])  # the mark
+        >>> w_v = torch.tensor([[1.0, 0.0], [1.0, 0.0]])  # the number
+        >>> for a, b in ((3.0, 5.0), (4.0, 4.0)):
+        ...     x = torch.tensor([[a, 1.0], [b, -1.0]])
+        ...     mean = multi_head_attention_naive(x, still, one, one, one, n_heads=1)
+        ...     both = multi_head_attention_naive(x, w_q, w_k, w_v, one, n_heads=2)
+        ...     print(mean[-1, 0].item(), both[-1].tolist())
+        4.0 [3.0, 5.0]
+        4.0 [4.0, 4.0]
+    """
+    d_head, seq = x.shape[-1] // n_heads, x.shape[-2]
+    sharing = len(w_q) // len(w_k)  # query heads to one head of keys and values
+    past = torch.ones(seq, seq, dtype=torch.bool, device=x.device).tril()
+    heads = []
+    for h in range(n_heads):
+        mine = slice(h * d_head, (h + 1) * d_head)
+        shared = slice(h // sharing * d_head, (h // sharing + 1) * d_head)
+        q, k, v = x @ w_q[mine].T, x @ w_k[shared].T, x @ w_v[shared].T  # (..., T, d_h)
+        if rope is not None:
+            q, k = rope(q), rope(k)
+        heads.append(scaled_dot_product_attention(q, k, v, past))
+    return torch.cat(heads, dim=-1) @ w_o.T
+
+
+class MultiHeadAttention(nn.Module):
+    r"""Several attentions side by side, each over its own share of the vector.
+
+    Same result as
+    [`multi_head_attention_naive`][minillm.attention.multi_head_attention_naive]. Unlike
+    it:
+
+    - *All heads in one product.* The queries of all heads come out of one product with
+      $W_q$, which is then cut into heads; so do keys and values. The loop computes five
+      products for each head and one with $W_o$, 161 with 32 heads; here there are six.
+      It is the same work in a few large pieces, and the more of them there are, the
+      more of the time goes into starting them.
+    - *The fused kernel.* The matrix of scores has $T^2$ numbers for each head.
+      PyTorch's kernel goes through it in blocks and keeps none of them, forward or
+      backward (FlashAttention, Dao et al. 2022, arXiv:2205.14135).
+    - *A cache.* Keys and values of the past can be kept, see
+      [`LayerCache`][minillm.attention.LayerCache].
+
+    With `n_kv_heads` smaller than `n_heads`, several query heads share one head of keys
+    and values (grouped-query attention, Ainslie et al. 2023, arXiv:2305.13245). That
+    saves some weights, and shrinks the cache by $H / H_{kv}$.
+
+    Args:
+        d_model: $d$, the width of input and output.
+        n_heads: $H$, the number of query heads.
+        n_kv_heads: $H_{kv}$, the number of key and value heads; `None` means $H$.
+        rope: turns queries and keys by their positions; `None` for no positions.
+
+    Raises:
+        ValueError: if the heads do not divide as they must.
+
+    Examples:
+        All heads at once equal one head after another:
+
+        >>> attn = MultiHeadAttention(d_model=32, n_heads=4).double()
+        >>> x = torch.randn(1, 5, 32, dtype=torch.float64)
+        >>> w_q, w_k, w_v, w_o = attn.parameters()
+        >>> expected = multi_head_attention_naive(x, w_q, w_k, w_v, w_o, n_heads=4)
+        >>> attn(x).allclose(expected)
+        True
+
+        What sharing is for: in half precision, the keys and values of eight texts of
+        4096 tokens in a model of 32 layers and width 4096 take 16 GiB, more than the
+        model itself. With one head of them for four heads of queries it is a quarter.
+
+        >>> 2 * 2 * 32 * 4096 * 8 * 4096 / 2**30
+        16.0
+        >>> from minillm.flops import param_count, preset
+        >>> round(2 * param_count(preset("llama2-7b")).total / 2**30, 1)
+        12.6
+
+        Shared heads are ordinary heads whose weights are equal:
+
+        >>> shared = MultiHeadAttention(32, n_heads=4, n_kv_heads=2).double()
+        >>> def repeat(weight):  # each head of 8 rows twice
+        ...     return weight.unflatten(0, (2, 8)).repeat_interleave(2, 0).flatten(0, 1)
+        >>> w_q, w_k, w_v, w_o = shared.parameters()
+        >>> shared(x).allclose(
+        ...     multi_head_attention_naive(x, w_q, repeat(w_k), repeat(w_v), w_o, 4)
+        ... )
+        True
+
+        What the fused kernel is for: the scores of one of these texts, in float32, in
+        one layer of 32 heads, in GiB.
+
+        >>> 4 * 32 * 4096**2 / 2**30
+        2.0
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        n_kv_heads: int | None = None,
+        rope: RotaryEmbedding | None = None,
+    ) -> None:
+        super().__init__()
+        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+        _check_heads(d_model, n_heads, n_kv_heads, rope)
+        self.d_head, self.rope = d_model // n_heads, rope
+        d_kv = self.d_head * n_kv_heads
+        self.q_proj = Linear(d_model, d_model)
+        self.k_proj = Linear(d_model, d_kv)
+        self.v_proj = Linear(d_model, d_kv)
+        self.o_proj = Linear(d_model, d_model)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq d_model"],
+        positions: Int[Tensor, "*pos seq"] | None = None,
+        cache: "LayerCache | None" = None,
+    ) -> Float[Tensor, "batch seq d_model"]:
+        """Let each position of `x` gather from those before it, and from the cache."""
+        start = cache.length if cache is not None else 0
+        # Cut the last axis into heads, and let the heads lead: (B, H, T, d_h).
+        q, k, v = (
+            proj(x).unflatten(-1, (-1, self.d_head)).transpose(1, 2)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        if self.rope is not None:
+            q, k = self.rope(q, positions, start), self.rope(k, positions, start)
+        mask = None
+        if cache is not None:
+            k, v = cache.append(k, v)  # (B, H_kv, S, d_h), S = everything read so far
+            if start and q.shape[2] > 1:
+                # The query in row t stands at position start + t.
+                shape = q.shape[2], k.shape[2]
+                mask = torch.ones(shape, dtype=torch.bool, device=x.device).tril(start)
+        # PyTorch's fused kernel computes `scaled_dot_product_attention` above without
+        # ever holding the whole matrix of scores. A single new token sees everything.
+        gathered = _fused(q, k, v, mask, causal=not start)
+        return self.o_proj(gathered.transpose(1, 2).flatten(2))  # (B, T, d)
+
+    def extra_repr(self) -> str:
+        """The numbers of heads, for `print(model)`."""
+        rows = len(self.q_proj.weight), len(self.k_proj.weight)
+        n_heads, n_kv_heads = (n // self.d_head for n in rows)
+        return f"n_heads={n_heads}, n_kv_heads={n_kv_heads}, d_head={self.d_head}"
+
+
 class LayerCache:
     r"""The keys and values that one layer has computed so far.
 
-    The keys and values of the past do not change when a token is added, so they can be
-    kept. A model keeps one of these for each layer, in a
+    A model that writes would compute the keys and values of the whole text again for
+    each new token; [chapter 6](generate.md) counts how often. They do not change when a
+    token is added, so they can be kept. A model keeps one of these for each layer, in a
     [`KVCache`][minillm.model.KVCache].
 
     Args:
@@ -291,187 +476,28 @@ class LayerCache:
         return self.k[:, :, :end], self.v[:, :, :end]
 
 
-def multi_head_attention_naive(
-    x: Float[Tensor, "*batch seq d_model"],
-    w_q: Float[Tensor, "d_model d_model"],
-    w_k: Float[Tensor, "d_kv d_model"],
-    w_v: Float[Tensor, "d_kv d_model"],
-    w_o: Float[Tensor, "d_model d_model"],
-    n_heads: int,
-    rope: RotaryEmbedding | None = None,
-) -> Float[Tensor, "*batch seq d_model"]:
-    r"""Several attentions, one after the other: causal, obviously right, and slow.
-
-    One attention gives one weighted mean: it can look at the word before *or* at the
-    subject of the sentence. Looking at both with half the weight each, it gathers
-    their mean, and can no longer tell a 3 and a 5 from two 4s. So let $H$ heads look,
-    each with its own query, key and value of $d_h = d / H$ numbers, and let $W_o$ mix
-    what they bring home. (Vaswani et al. 2017, section 3.2.2.)
-
-    Args:
-        x: the vectors.
-        w_q: $W_q$; rows $h\,d_h$ to $(h + 1)\,d_h - 1$ are those of head $h$.
-        w_k: $W_k$, the same for keys. With fewer rows than $W_q$, neighbouring query
-            heads share a head of keys and values.
-        w_v: $W_v$, the same for values.
-        w_o: $W_o$.
-        n_heads: $H$, the number of query heads.
-        rope: turns queries and keys by their positions; `None` for no positions.
-
-    Returns:
-        For each position, what it has gathered from itself and those before it.
-
-    Examples:
-        One head whose query matrix is zero and whose other matrices leave everything as
-        it is, on vectors of two numbers:
-
-        >>> x, one = torch.tensor([[3.0, 0.0], [3.0, 0.0], [5.0, 0.0]]), torch.eye(2)
-        >>> still = torch.zeros(2, 2)  # queries of zero: the average of the past
-        >>> gathered = multi_head_attention_naive(x, still, one, one, one, n_heads=1)
-        >>> [round(y, 2) for y in gathered[:, 0].tolist()]
-        [3.0, 3.0, 3.67]
-    """
-    d_head, seq = x.shape[-1] // n_heads, x.shape[-2]
-    sharing = len(w_q) // len(w_k)  # query heads to one head of keys and values
-    past = torch.ones(seq, seq, dtype=torch.bool, device=x.device).tril()
-    heads = []
-    for h in range(n_heads):
-        mine = slice(h * d_head, (h + 1) * d_head)
-        shared = slice(h // sharing * d_head, (h // sharing + 1) * d_head)
-        q, k, v = x @ w_q[mine].T, x @ w_k[shared].T, x @ w_v[shared].T  # (..., T, d_h)
-        if rope is not None:
-            q, k = rope(q), rope(k)
-        heads.append(scaled_dot_product_attention(q, k, v, past))
-    return torch.cat(heads, dim=-1) @ w_o.T
-
-
-class MultiHeadAttention(nn.Module):
-    r"""Several attentions side by side, each over its own share of the vector.
-
-    Same result as
-    [`multi_head_attention_naive`][minillm.attention.multi_head_attention_naive]. Unlike
-    it:
-
-    - *All heads in one product.* The queries of all heads come out of one product with
-      $W_q$, which is then cut into heads; so do keys and values. It is the same work in
-      a few large pieces, which processors like better than many small ones.
-    - *The fused kernel.* The matrix of scores has $T^2$ numbers for each head.
-      PyTorch's kernel goes through it in blocks and keeps none of them, forward or
-      backward (FlashAttention, Dao et al. 2022, arXiv:2205.14135).
-    - *A cache.* Keys and values of the past can be kept, see
-      [`LayerCache`][minillm.attention.LayerCache].
-
-    With `n_kv_heads` smaller than `n_heads`, several query heads share one head of keys
-    and values (grouped-query attention, Ainslie et al. 2023, arXiv:2305.13245). That
-    saves some weights, and shrinks the cache by $H / H_{kv}$.
-
-    Args:
-        d_model: $d$, the width of input and output.
-        n_heads: $H$, the number of query heads.
-        n_kv_heads: $H_{kv}$, the number of key and value heads; `None` means $H$.
-        rope: turns queries and keys by their positions; `None` for no positions.
-
-    Raises:
-        ValueError: if the heads do not divide as they must.
-
-    Examples:
-        All heads at once equal one head after another:
-
-        >>> attn = MultiHeadAttention(d_model=32, n_heads=4).double()
-        >>> x = torch.randn(1, 5, 32, dtype=torch.float64)
-        >>> w_q, w_k, w_v, w_o = attn.parameters()
-        >>> expected = multi_head_attention_naive(x, w_q, w_k, w_v, w_o, n_heads=4)
-        >>> attn(x).allclose(expected)
-        True
-
-        What sharing is for: in half precision, the keys and values of one text of 4096
-        tokens in a model of 32 layers and width 4096 take 2 GiB. With one head of them
-        for four heads of queries it is a quarter.
-
-        >>> 2 * 2 * 32 * 4096 * 4096 / 2**30
-        2.0
-
-        Shared heads are ordinary heads whose weights are equal:
-
-        >>> shared = MultiHeadAttention(32, n_heads=4, n_kv_heads=2).double()
-        >>> def repeat(weight):  # each head of 8 rows twice
-        ...     return weight.unflatten(0, (2, 8)).repeat_interleave(2, 0).flatten(0, 1)
-        >>> w_q, w_k, w_v, w_o = shared.parameters()
-        >>> shared(x).allclose(
-        ...     multi_head_attention_naive(x, w_q, repeat(w_k), repeat(w_v), w_o, 4)
-        ... )
-        True
-
-        What the fused kernel is for: the scores of that text, in float32, in one layer
-        of 32 heads.
-
-        >>> 4 * 32 * 4096**2 / 2**30
-        2.0
-    """
-
-    def __init__(
-        self,
-        d_model: int,
-        n_heads: int,
-        n_kv_heads: int | None = None,
-        rope: RotaryEmbedding | None = None,
-    ) -> None:
-        super().__init__()
-        n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
-        _check_heads(d_model, n_heads, n_kv_heads, rope)
-        self.d_head, self.rope = d_model // n_heads, rope
-        d_kv = self.d_head * n_kv_heads
-        self.q_proj = Linear(d_model, d_model)
-        self.k_proj = Linear(d_model, d_kv)
-        self.v_proj = Linear(d_model, d_kv)
-        self.o_proj = Linear(d_model, d_model)
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch seq d_model"],
-        positions: Int[Tensor, "*pos seq"] | None = None,
-        cache: LayerCache | None = None,
-    ) -> Float[Tensor, "batch seq d_model"]:
-        """Let each position of `x` gather from those before it, and from the cache."""
-        start = cache.length if cache is not None else 0
-        # Cut the last axis into heads, and let the heads lead: (B, H, T, d_h).
-        q, k, v = (
-            proj(x).unflatten(-1, (-1, self.d_head)).transpose(1, 2)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
+def _fused(
+    q: Float[Tensor, "batch heads queries d"],
+    k: Float[Tensor, "batch kv_heads keys d"],
+    v: Float[Tensor, "batch kv_heads keys d"],
+    mask: Bool[Tensor, "queries keys"] | None,
+    causal: bool,
+) -> Float[Tensor, "batch heads queries d"]:
+    """Call PyTorch's kernel, in the precision in which it is fast."""
+    # On a CPU it goes backwards in bfloat16 more slowly than in float32.
+    narrow = q.requires_grad and q.is_cpu and q.dtype == torch.bfloat16
+    if narrow:
+        q, k, v = q.float(), k.float(), v.float()
+    with torch.autocast("cpu", enabled=False) if narrow else nullcontext():
+        gathered = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=causal,
+            enable_gqa=k.shape[1] != q.shape[1],
         )
-        if self.rope is not None:
-            q, k = self.rope(q, positions, start), self.rope(k, positions, start)
-        mask = None
-        if cache is not None:
-            k, v = cache.append(k, v)  # (B, H_kv, S, d_h), S = everything read so far
-            if start and q.shape[2] > 1:
-                # The query in row t stands at position start + t.
-                shape = q.shape[2], k.shape[2]
-                mask = torch.ones(shape, dtype=torch.bool, device=x.device).tril(start)
-        # PyTorch's fused kernel computes `scaled_dot_product_attention` above without
-        # ever holding the whole matrix of scores. A single new token sees everything.
-        # On a CPU it goes backwards in bfloat16 more slowly than in float32.
-        narrow = q.requires_grad and q.is_cpu and q.dtype == torch.bfloat16
-        if narrow:
-            q, k, v = q.float(), k.float(), v.float()
-        with torch.autocast("cpu", enabled=False) if narrow else nullcontext():
-            gathered = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=mask,
-                is_causal=not start,
-                enable_gqa=k.shape[1] != q.shape[1],
-            )
-        if narrow:
-            gathered = gathered.bfloat16()
-        return self.o_proj(gathered.transpose(1, 2).flatten(2))  # (B, T, d)
-
-    def extra_repr(self) -> str:
-        """The numbers of heads, for `print(model)`."""
-        rows = len(self.q_proj.weight), len(self.k_proj.weight)
-        n_heads, n_kv_heads = (n // self.d_head for n in rows)
-        return f"n_heads={n_heads}, n_kv_heads={n_kv_heads}, d_head={self.d_head}"
+    return gathered.bfloat16() if narrow else gathered
 
 
 def _check_heads(

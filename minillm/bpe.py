@@ -63,8 +63,10 @@ of the vocabulary becomes a dial between bytes and words:
 At 271 the tokens are the words, and anything else is still spelled in bytes. That is
 why most language models use byte-pair encoding, and this chapter builds it.
 
-How large should the vocabulary be? This is what the dial does on Andersen's tales, with
-a vocabulary learned from most of them and the ratio measured on the rest:
+How large should the vocabulary be? The text alone does not say: each token also costs
+the model a vector of its own, and the demo takes 2,048. This is what the dial does on
+Andersen's tales, with a vocabulary learned from most of them and the ratio measured on
+the rest:
 
 <div class="figure" markdown>
 
@@ -352,9 +354,9 @@ def train_bpe_naive(
         pattern: the pre-tokenizer, a regular expression.
         tie_break: which of the most frequent pairs to merge. `"bytes"`: the greater, as
             a pair of byte strings. `"first"`: the one seen first. `"huggingface"`: the
-            smaller as a pair of ids, with the bytes numbered in the order of the
-            characters that GPT-2 writes for them. `"ids"`: the same with the bytes as
-            they are, which is the rule of `rustbpe`, `bpeasy` and `gigatoken`.
+            smaller as a pair of ids, with the bytes numbered as Hugging Face does.
+            `"ids"`: the same with the bytes as they are, which is the rule of the
+            packages `rustbpe`, `bpeasy` and `gigatoken`.
 
     Returns:
         The vocabulary, from ids to bytes, and the merges in the order of learning. If
@@ -433,17 +435,17 @@ def choose_pair(
         (97, 98)
 
         Four words that occur 5, 2, 3 and 6 times, and six merges by each of four rules.
-        (The last two number the letters of English alike. They differ where a space is
-        involved, or a byte of "é".)
+        (The last two number the letters of English alike, and the space otherwise: for
+        `"huggingface"` it comes after them.)
 
-        >>> words = ["low"] * 5 + ["lower"] * 2 + ["widest"] * 3 + ["newest"] * 6
+        >>> words = [" low"] * 5 + [" lower"] * 2 + [" widest"] * 3 + [" newest"] * 6
         >>> for rule in "bytes", "first", "huggingface", "ids":
         ...     _, merges = train_bpe_naive(words, 262, tie_break=rule)
         ...     print(rule, [(left + right).decode() for left, right in merges])
-        bytes ['st', 'est', 'ow', 'low', 'west', 'ne']
-        first ['es', 'est', 'lo', 'low', 'ne', 'new']
-        huggingface ['es', 'est', 'lo', 'low', 'ew', 'new']
-        ids ['es', 'est', 'lo', 'low', 'ew', 'new']
+        bytes ['st', 'est', 'ow', 'low', ' low', 'west']
+        first ['es', 'est', ' l', ' lo', ' low', ' n']
+        huggingface ['es', 'est', 'lo', ' lo', ' low', 'ew']
+        ids ['es', 'est', ' l', 'ow', ' low', ' n']
     """
     most = max(counts.values())
     tied = [pair for pair, count in counts.items() if count == most]

@@ -113,8 +113,8 @@ class RopeScaling:
     further than it does in $T_0$ positions. Pairs that turn many times in between know
     every angle; a pair that has not yet turned once meets new angles in a longer text.
     So the fast pairs stay as they are, the slow ones are slowed by a factor, which
-    brings them back to angles that they know, and between the two it goes over evenly.
-    (Llama 3.1's `rope_scaling`, called `llama3` in its configuration.)
+    brings them back to angles that they know, and those in between change over
+    gradually. (Llama 3.1's `rope_scaling`, called `llama3` in its configuration.)
 
     Args:
         factor: how many times slower the slow pairs turn.

@@ -9,7 +9,8 @@ loss that can be compared across texts. **Next:** [`minillm.emergence`][].
 
 The crawl of this chapter is built from the tales, by rules that stand in
 [`minillm.corpus.crawl`][]. Its dirt is made, so its truth is known: `kind` says how a
-page came about, and `text` what it should say.
+page came about, and `text` what it should say. A *mirror* is the same text on another
+site, a *near* copy has edited words, and a *leak* is a tale of the test set.
 
 >>> from collections import Counter
 >>> pages = crawl()
@@ -53,7 +54,8 @@ many words it has and how many of them are links:
 >>> score(strip_tags), score(extract_text)
 ('precision 0.959, recall 1.0000', 'precision 0.992, recall 0.9995')
 
-The rest is a cookie notice written as a paragraph: no count of words tells it from one.
+The rest is a cookie notice written as a paragraph: no count of words tells it from
+a paragraph of the page.
 At equal FLOPs, bits per byte of unseen tales for three seeds:
 
 >>> for name in ("html", "tags", "extracted"):
@@ -125,7 +127,7 @@ has kept:
 
 Of 455 pages of tales and leaks 222 are left, of 190 different texts: what was edited by
 a tenth has $J = 0.42$ and stays. And the model? The gain, in bits per byte, with its
-interval; "none" if the interval holds zero:
+interval ([chapter 12](evaluation.md) says how one is made); "none" if it holds zero:
 
 >>> for domain in ("tales", "bulletins"):
 ...     print(domain, compare("extracted", "near", domain))

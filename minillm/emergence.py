@@ -12,7 +12,8 @@ results that lie beside the figures ([`committed`][minillm.labs.bench.committed]
 # Absent, until it is not
 
 Give a model sequences that each follow a rule of their own, which it can find only in
-the sequence itself: a Markov chain whose table of transitions is new in every sequence
+the sequence itself: what comes next depends on the present state alone (a *Markov
+chain*), by a table of transitions that is new in every sequence
 ([`minillm.labs.context`][]). A model that counts how often each state occurs reaches a
 loss near 0.99, the *unigram baseline*. One that counts which state follows which
 reaches 0.85, the *bigram baseline*, and nothing can do better. Here is what models of
@@ -55,8 +56,8 @@ predicted 0.97, at least 0.95
 outcome 0.87 0.87 0.86
 
 When it happens is partly luck. The same model needs different budgets with different
-seeds, more than half of its training with two of these three, and of width 8 two seeds
-had not got there when their training ended:
+seeds, and with two of these three more than half of its training. (Of width 8, two
+seeds had not got there when their training ended.)
 
 >>> [f"{jump(r):.1e}" for r in runs]
 ['4.6e+11', '4.8e+11', '1.6e+11']
@@ -290,14 +291,15 @@ forecast of the text said something and was a little wrong. This one says nothin
 
 # The moral
 
-What can be forecast, and by which metric? The loss on ordinary text, to a few percent.
-An ability whose smooth metric already moves: on the code, $p^k$ foretells exact match.
-So OpenAI could forecast the pass rate of GPT-4 on a set of programming tasks from
-models with at most a thousandth of its compute; the metric was the mean of the
-logarithm of the pass rate (OpenAI 2023, arXiv:2303.08774, section 3.2). What cannot be
-forecast is a skill while it stands on a plateau in *every* metric. From "it cannot" you
-may not conclude that a larger model cannot, nor, of course, that it can. When you
-report that something does not work, report with it the compute at which you looked.
+What can be forecast, and by which metric? The loss on ordinary text, to a few percent,
+and less surely than its interval says. An ability whose smooth metric already moves: on
+the code, $p^k$ foretells exact match. So OpenAI could forecast the pass rate of GPT-4
+on a set of programming tasks from models with at most a thousandth of its compute; the
+metric was the mean of the logarithm of the pass rate (OpenAI 2023, arXiv:2303.08774,
+section 3.2). What cannot be forecast is a skill while it stands on a plateau in *every*
+metric. From "it cannot" you may not conclude that a larger model cannot, nor, of
+course, that it can. When you report that something does not work, report with it the
+compute at which you looked.
 
 # Your turn
 

@@ -27,11 +27,12 @@ Here are the same two models, counted product by product as this chapter will do
 760M: attention 42%, FFN 50%
 175B: attention 35%, FFN 65%
 
-The direction is the same, but the FFN gains fifteen points where it gained
-thirty-six. One of the two counts must be wrong about something. To say which, we build
-the count from its smallest piece (here), let a program that knows nothing of our
-formulas check the sum ([`minillm.accounting.measure`][]), and then go back to the table
-([`minillm.accounting.opt`][]).
+(`mha` are the projections of attention, `attn` is what it does with them; the rest, up
+to 100%, is the head.) The direction is the same, but the FFN gains fifteen points where
+it gained thirty-six. One of the two counts must be wrong about something. To say which,
+we build the count from its smallest piece (here), let a program that knows nothing of
+our formulas check the sum ([`minillm.accounting.measure`][]), and then go back to the
+table ([`minillm.accounting.opt`][]).
 
 # What is counted
 
@@ -51,8 +52,8 @@ and those have hundreds or thousands. PyTorch's own counter leaves out the same.
 | $L$ | layers | $N$ | parameters |
 | $H, H_{kv}$ | query heads, key/value heads | $D$ | tokens of training |
 
-**Next:** the two pages named above, then [`minillm.accounting.shapes`][] (models by
-name, parameters), [`minillm.accounting.memory`][] (bytes),
+**Next:** [`minillm.accounting.measure`][] and [`minillm.accounting.opt`][], named
+above, then [`minillm.accounting.memory`][] (bytes),
 [`minillm.accounting.cost`][] (hours and dollars) and
 [`minillm.accounting.industrialization`][] (what the rumours imply). In a terminal,
 `minillm flops gpt2` prints what this page counts.
@@ -192,8 +193,9 @@ def products(
     | | out | $(BT, d_{ff}) \times (d_{ff}, d)$ | $L$ | $2LBTd\,d_{ff}$ |
     | head | logits | $(BT, d) \times (d, V)$ | 1 | $2BTdV$ |
 
-    With $E$ experts, the three rows of the FFN count the $k$ that each token meets, and
-    a router, $(BT, d) \times (d, E)$ in each layer, stands before them.
+    Some large models have $E$ FFNs in a layer, *experts*, of which each token meets
+    $k$. Then the three rows of the FFN count these $k$, and a router,
+    $(BT, d) \times (d, E)$ in each layer, stands before them.
 
     Two rows multiply activations with activations and have no parameters. Theirs is the
     only cost that grows with $T^2$, and sharing keys and values among heads (GQA) does
@@ -272,7 +274,9 @@ def products_table(listed: Sequence[Product]) -> str:
         Lines of text, columns aligned, and a line of totals.
 
     Examples:
-        The model that `make demo` trains, on one sequence:
+        The model that `make demo` trains, on one sequence. The last column counts the
+        parameters that are factors of a product: all 950,912 but the 262,144 of the
+        embedding, which is looked up, and the 640 of the norms.
 
         >>> print(products_table(products(preset("demo"), batch_size=1, seq_len=128)))
         product       times                     shape  FLOPs   share  params
@@ -468,7 +472,7 @@ def training_flops(
     rest again when its turn comes: `"full"` adds the forward pass of all layers once
     more, though not the head's. (PyTorch's default `checkpoint` stops as soon as it has
     the last activation that it needs, so it never redoes the last product of a block,
-    the one with $W_2$. That is `"early_stop"`; `use_reentrant=True` is `"full"`.)
+    the one with $W_2$. That is `"early_stop"`.)
 
     Args:
         config: the shape of the model.

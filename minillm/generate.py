@@ -16,57 +16,32 @@ probabilities 50, 30, 15 and 5 percent:
 0
 
 *Greedy* decoding picks word 0 every time this context recurs, and the text runs in
-circles, because the likeliest continuation of a repetition is one more. *Sampling* from
-the probabilities avoids that, and brings the opposite trouble. Each unlikely word is
-rarely sampled, but there are thousands of them, and one is enough to derail a sentence.
+circles. The model of six lines of the [first page](language-model.md), which counts
+what follows each word, shows it:
+
+>>> from collections import Counter
+>>> from itertools import pairwise
+>>> pairs = [*pairwise("the cat saw the dog and the cat saw the bird".split())]
+>>> text = ["the"]
+>>> while len(text) < 10:
+...     follows = Counter(after for word, after in pairs if word == text[-1])
+...     text += [follows.most_common(1)[0][0]]
+>>> " ".join(text)
+'the cat saw the cat saw the cat saw the'
+
+Large models do it, too (Holtzman et al. 2020, arXiv:1904.09751). *Sampling* from the
+probabilities avoids that, and brings the opposite trouble. Each unlikely word is rarely
+sampled, but there are thousands of them, and one is enough to derail a sentence.
 With one bad sample in twenty, a text of 50 words survives in 8 cases of 100:
 
 >>> round(0.95**50, 2)
 0.08
 
-The three functions below reshape the distribution between these two ends. Each takes
-logits and returns logits, so they can be chained; a word that is ruled out gets
-$-\infty$.
-
-# Prefill, decode, and why there is a cache
-
-A loop that knows nothing of caches gives the model the whole text again for each new
-token: $1 + 2 + \dots + n$ positions in place of $n$. Count what that takes in the model
-of the demo, were its context 512 tokens long, in FLOPs ([`minillm.flops`][]), beside
-reading them once:
-
->>> from minillm.config import ModelConfig
->>> from minillm.flops import forward_flops
->>> config = ModelConfig(2048, 512, d_model=128, n_layers=2, n_heads=4)
->>> again = sum(forward_flops(config, 1, n).total for n in range(1, 513))
->>> once = forward_flops(config, 1, 512).total
->>> round(again / once)
-233
-
-But keys and values of the past do not change. Kept in a
-[`KVCache`][minillm.model.KVCache], they leave one new position to compute, which looks
-at all before it. All 512 such steps together take even less than reading the tokens
-once, where the mask throws half of the attention scores away:
-
->>> steps = sum(forward_flops(config, 1, 1, past=n).total for n in range(512))
->>> steps < once, round(again / steps)
-(True, 270)
-
-And the logits are the same:
-
->>> from minillm.model import KVCache
->>> model = TransformerLM(config).double()
->>> ids = torch.arange(8).unsqueeze(0)
->>> cache = KVCache(config, batch_size=1)
->>> prefill = model(ids[:, :5], cache)  # the prompt, in one pass
->>> decode = [model(ids[:, t : t + 1], cache) for t in range(5, 8)]  # then each token
->>> torch.cat([prefill, *decode], dim=1).allclose(model(ids))
-True
-
-Prefill multiplies matrices, and is limited by how fast the machine can multiply. Decode
-reads every weight for each token and uses it once, so it is limited by how fast the
-machine can *read*: it gains less than a factor of 270, and `python -m benchmarks.model`
-measures how much. [`minillm.inference.decoder`][] does what can be done about it.
+The first three functions below reshape the distribution between these two ends. Each
+takes logits and returns logits, so they can be chained; a word that is ruled out gets
+$-\infty$. [`pick`][minillm.generate.pick] applies them and samples,
+[`generate_naive`][minillm.generate.generate_naive] is the loop around it, and
+[`stream`][minillm.generate.stream] the same loop without doing any work twice.
 """
 
 import codecs
@@ -93,6 +68,7 @@ from minillm.model import TransformerLM
 __all__ = [
     "apply_temperature",
     "generate",
+    "generate_naive",
     "pick",
     "stream",
     "stream_text",
@@ -160,8 +136,9 @@ def top_k_filter(
         >>> top_k_filter(torch.tensor([1.0, 3.0, 2.0, 3.0]), k=2).tolist()
         [-inf, 3.0, -inf, 3.0]
 
-        One number for every situation is a crude rule. After "Once upon a" a single
-        word is right, after "She saw a" there are hundreds.
+        One number for every situation is a crude rule. In the model of the demo, eight
+        tokens have half of the probability after "The little mermaid" and a sixth after
+        "He looked at the" ([try it](sample.md)).
     """
     if k < 1:
         raise ValueError(f"top_k must be at least 1; got {k}")
@@ -285,6 +262,40 @@ def pick(
     return int(torch.multinomial(softmax(logits, dim=0), 1, generator=random))
 
 
+def generate_naive(
+    model: TransformerLM,
+    ids: Sequence[int],
+    max_new_tokens: int,
+    seed: int,
+    **settings: Any,
+) -> list[int]:
+    r"""Continue a text: read it, sample a token, append it, and again from the start.
+
+    Args:
+        model: the model.
+        ids: the prompt, at least one id.
+        max_new_tokens: how many to sample; with the prompt, at most `context_length`.
+        seed: makes the sampling repeatable.
+        **settings: those of [`pick`][minillm.generate.pick].
+
+    Returns:
+        The new ids alone, without the prompt.
+
+    Examples:
+        >>> from minillm.config import ModelConfig
+        >>> model = TransformerLM(ModelConfig(50, 8, d_model=16, n_layers=1, n_heads=2))
+        >>> naive = generate_naive(model, [1, 2], 6, seed=7)
+        >>> len(naive), naive == generate(model, [1, 2], 6, seed=7)
+        (6, True)
+    """
+    random, text = torch.Generator().manual_seed(seed), list(ids)
+    for _ in range(max_new_tokens):
+        with torch.inference_mode():
+            logits = model(torch.tensor([text]))[0, -1]  # (V,)
+        text.append(pick(logits, **settings, random=random))
+    return text[len(ids) :]
+
+
 def stream(
     model: TransformerLM,
     ids: Sequence[int],
@@ -302,9 +313,48 @@ def stream(
 ) -> Iterator[int]:
     r"""Continue a text token by token, and yield each new id as it is sampled.
 
-    Reading the prompt (*prefill*) is one pass over all its tokens. After that, each
-    step (*decode*) reads a single new one: keys and values of the others wait in a
-    [`KVCache`][minillm.model.KVCache].
+    Same text as [`generate_naive`][minillm.generate.generate_naive], within the
+    context. Unlike it, this keeps what the model has computed.
+
+    The plain loop gives the model the whole text again for each new token:
+    $1 + 2 + \dots + n$ positions in place of $n$. Count what that takes in the model of
+    the demo, were its context 512 tokens long, in FLOPs ([`minillm.flops`][]), beside
+    reading them once:
+
+    >>> from minillm.config import ModelConfig
+    >>> from minillm.flops import forward_flops
+    >>> config = ModelConfig(2048, 512, d_model=128, n_layers=2, n_heads=4)
+    >>> again = sum(forward_flops(config, 1, n).total for n in range(1, 513))
+    >>> once = forward_flops(config, 1, 512).total
+    >>> round(again / once)
+    233
+
+    But keys and values of the past do not change. Kept in a
+    [`KVCache`][minillm.model.KVCache], they leave one new position to compute, which
+    looks at all before it. All 512 such steps together take even less than reading the
+    tokens once, where the mask throws half of the attention scores away:
+
+    >>> steps = sum(forward_flops(config, 1, 1, past=n).total for n in range(512))
+    >>> steps < once, round(again / steps)
+    (True, 270)
+
+    And the logits are the same. Reading the prompt (*prefill*) is one pass over all its
+    tokens; after that, each step (*decode*) reads a single new one:
+
+    >>> from minillm.model import KVCache
+    >>> model = TransformerLM(config).double()
+    >>> ids = torch.arange(8).unsqueeze(0)
+    >>> cache = KVCache(config, batch_size=1)
+    >>> prefill = model(ids[:, :5], cache)  # the prompt, in one pass
+    >>> decode = [model(ids[:, t : t + 1], cache) for t in range(5, 8)]  # each token
+    >>> torch.cat([prefill, *decode], dim=1).allclose(model(ids))
+    True
+
+    Prefill multiplies matrices, and is limited by how fast the machine can multiply.
+    Decode reads every weight for each token and uses it once, so it is limited by how
+    fast the machine can *read*: with 512 new tokens it gains a factor of about 13, not
+    of 270 ([measured](speed.md#with-and-without-a-cache), with four layers).
+    [`minillm.inference.decoder`][] does what can be done about it.
 
     A text that outgrows the context goes on: the model then reads the last half of its
     context again, and has forgotten what came before.

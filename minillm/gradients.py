@@ -74,20 +74,21 @@ weights. This is *backpropagation* (Rumelhart, Hinton and Williams 1986), and
 
 Both paths from `w1` to the loss are counted. (Walk them yourself: [this graph, step by
 step](backward.md).) The price is an object for each addition and each multiplication.
-For one batch of the demo, how many are there, and would 100 GB hold them?
+For one batch of the demo, how many FLOPs are there, and how many gigabytes would their
+objects take?
 
 >>> import tracemalloc
 >>> tracemalloc.start()
->>> numbers = [w1 * w2 for _ in range(1000)]
->>> bytes_each = tracemalloc.get_traced_memory()[0] / 1000
+>>> numbers = [w1 * w2 for _ in range(100_000)]
+>>> bytes_each = tracemalloc.get_traced_memory()[0] / 100_000
 >>> tracemalloc.stop()
->>> f"{flops:,}", flops * bytes_each < 100e9
-('771,751,936', False)
+>>> f"{flops:,}", f"{round(flops * bytes_each / 1e9, -2):.0f} GB"
+('771,751,936', '200 GB')
 
 # The same with arrays
 
 So let one entry of the tape stand for a whole array. What is its slope, then? The
-product at the head of the demo makes $512 \cdot 2048$ results out of $512 \cdot 128$
+product of the demo's output head makes $512 \cdot 2048$ results out of $512 \cdot 128$
 inputs: a table of 69 billion slopes (the *Jacobian*), nearly all of them zero. But the
 chain rule never asks for the table. It asks for $\bar y$ *times* the table, and that is
 as small as $x$. So each entry keeps a function, which takes $\bar y$ and returns the

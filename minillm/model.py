@@ -32,12 +32,13 @@ Change the last id, and the logits before it stay the same to the bit:
 
 # Where this differs from the first Transformer
 
-Vaswani et al. (2017, arXiv:1706.03762) described an encoder and a decoder, with
-LayerNorm after each part, sinusoidal positions and ReLU. What is built here is the
-decoder alone, in the form that Llama gave it (Touvron et al. 2023, arXiv:2302.13971):
-RMSNorm *before* each part, rotary positions, SwiGLU, and no biases.
+(For those who know it; the words are explained where they are built.) Vaswani et al.
+(2017, arXiv:1706.03762) described an encoder and a decoder, with LayerNorm after each
+part, sinusoidal positions and ReLU. What is built here is the decoder alone, in the
+form that Llama gave it (Touvron et al. 2023, arXiv:2302.13971): RMSNorm *before* each
+part, rotary positions, SwiGLU, and no biases.
 
-**Before this:** [`minillm.attention`][]. **Next:** [`minillm.train`][].
+**Before this:** [`minillm.attention`][]. **Next:** [`minillm.gradients`][].
 """
 
 import math
@@ -117,9 +118,10 @@ class RMSNorm(nn.Module):
     $$\operatorname{RMSNorm}(x)_i =
     \frac{x_i}{\sqrt{\frac1d \sum_j x_j^2 + \epsilon}}\, g_i$$
 
-    Without it, what a block adds would have to grow with everything added before.
-    (Zhang & Sennrich 2019, arXiv:1910.07467, equation 4; there without $\epsilon$,
-    which stands *inside* the root.)
+    Without it the vectors grow from block to block; the example of
+    [`TransformerBlock`][minillm.model.TransformerBlock] shows how far. (Zhang &
+    Sennrich 2019, arXiv:1910.07467, equation 4; there without $\epsilon$, which stands
+    *inside* the root.)
 
     Why not LayerNorm, which subtracts the mean first? The mean is one direction out of
     $d$, so for vectors without a preference it holds one part in $d$ of the square, and
@@ -140,7 +142,8 @@ class RMSNorm(nn.Module):
         >>> RMSNorm(2)(torch.zeros(2)).tolist()
         [0.0, 0.0]
 
-        How far LayerNorm is from it, in a width of 1024, whose root is 32: one part in
+        How far LayerNorm is from it, in a width of 1024: about one part in 32, which is
+        the root of the width.
 
         >>> x = torch.randn(100, 1024, generator=torch.manual_seed(0))
         >>> ours, layer_norm = RMSNorm(1024)(x), F.layer_norm(x, (1024,))
@@ -195,6 +198,11 @@ class SwiGLU(nn.Module):
     $$\operatorname{SwiGLU}(x) =
     W_2\, \bigl(\operatorname{silu}(W_1 x) \odot W_3 x\bigr)$$
 
+    Attention alone is not enough. Once it is decided who looks where, it only takes
+    means of vectors and multiplies them by matrices, and matrices one after the other
+    are no more than one matrix. Nothing in it can say "if both, then". That takes a
+    *nonlinearity* between two products, here `silu`.
+
     $W_1$ and $W_3$ both widen $d$ numbers to $d_{ff}$; the first, through `silu`, says
     how far each of the second is let through. Three matrices instead of the classical
     two, so $d_{ff}$ is $\frac83 d$ instead of $4d$, and the count of weights stays the
@@ -205,6 +213,15 @@ class SwiGLU(nn.Module):
         d_ff: $d_{ff}$, the hidden width.
 
     Examples:
+        Two products equal one, unless something stands between them:
+
+        >>> first, second, x = Linear(4, 9), Linear(9, 4), torch.eye(4)
+        >>> one = second.weight @ first.weight
+        >>> second(first(x)).allclose(x @ one.T, atol=1e-5)
+        True
+        >>> second(silu(first(x))).allclose(x @ one.T, atol=1e-5)
+        False
+
         >>> ffn = SwiGLU(d_model=8, d_ff=24)
         >>> ffn(torch.ones(5, 8)).shape, sum(p.numel() for p in ffn.parameters())
         (torch.Size([5, 8]), 576)
@@ -245,26 +262,37 @@ class TransformerBlock(nn.Module):
         >>> block(torch.zeros(1, 3, 32)).shape
         torch.Size([1, 3, 32])
 
-        How large the stream is after 1, 4 and 8 of 16 blocks: with norms and sums,
-        without the norms, and without either. The weights are three times as large as
-        in a fresh model, as they might be after some training.
+        How large the stream is after 1, 4 and 8 of 16 blocks, with fresh weights and
+        with weights three times as large, as they may become during training: with
+        norms and sums, without the norms, and without either.
 
+        >>> config = ModelConfig(9, 32, d_model=64, n_layers=16, n_heads=4)
         >>> def sizes(norm=True, add=True):
-        ...     _ = torch.manual_seed(0)
-        ...     model = TransformerLM(ModelConfig(9, 32, 64, n_layers=16, n_heads=4))
-        ...     x, sizes = torch.randn(2, 32, 64), []
-        ...     for b in model.blocks:
-        ...         for pre, part in ((b.attn_norm, b.attn), (b.ffn_norm, b.ffn)):
-        ...             y = 3 * part(pre(x) if norm else x)
-        ...             x = x + y if add else y
-        ...         sizes.append(x.square().mean().sqrt().item())
-        ...     return [f"{sizes[i]:.2g}" for i in (0, 3, 7)]
+        ...     for scale in (1, 3):
+        ...         _ = torch.manual_seed(0)
+        ...         model = TransformerLM(config)
+        ...         x, sizes = torch.randn(2, 32, 64), []
+        ...         for w in model.blocks.parameters():
+        ...             w.data *= scale if w.ndim == 2 else 1
+        ...         for b in model.blocks:
+        ...             for pre, part in ((b.attn_norm, b.attn), (b.ffn_norm, b.ffn)):
+        ...                 y = part(pre(x) if norm else x)
+        ...                 x = x + y if add else y
+        ...             sizes.append(x.square().mean().sqrt().item())
+        ...         print(*(f"{sizes[i]:.2g}" for i in (0, 3, 7)))
         >>> sizes()
-        ['1.1', '1.3', '1.5']
+        1 1 1.1
+        3.6 7.1 10
         >>> sizes(norm=False)
-        ['1.1', '1.8', '4.3e+04']
+        1 1 1.1
+        10 inf nan
         >>> sizes(norm=False, add=False)
-        ['0.025', '1.2e-17', '0']
+        0.00084 0 0
+        7.3 1.7e+15 nan
+
+        Without either, the stream vanishes in a fresh model and explodes in one with
+        larger weights; with sums alone, a fresh model is sound and does not stay so.
+        [The page on depth](training/depth.md) does the same with gradients.
     """
 
     def __init__(self, config: ModelConfig, rope: RotaryEmbedding) -> None:

@@ -30,7 +30,7 @@ learned, then where it was left out.
 
 >>> [round(r["before"]["ended"], 2) for r in runs("policy, sort")]
 [0.86, 0.92, 0.93]
->>> [round(r["after"]["ended"], 2) for r in runs("unended")]
+>>> [round(r["before"]["ended"], 2) for r in runs("unended")]
 [0.01, 0.01, 0.01]
 
 A checker that cuts each answer at the right length would never notice. And what does
@@ -312,7 +312,7 @@ rounds:
 
 The reward is perfect and the answers are worthless. The curve of the reward cannot show
 it; only a number that is *not* trained on does. Two repairs are usual: a penalty for
-moving away from the start
+moving away from the start, the *KL divergence* from it
 ([`kl_estimates`][minillm.training.divergence.kl_estimates]), and a better verifier,
 here one that gives a share of the reward for each digit in its place:
 
@@ -382,8 +382,8 @@ Each takes a few minutes, and begins with a guess.
 3. *A mean over tokens gives long answers more weight.* Does a mean over sequences
    change anything, on the task whose answers differ in length? Compare `runs("policy,
    split")` with `runs("split, mean over sequences")`, and say how sure you are.
-4. *A better judge*: `minillm lab posttraining --quick --set reward=learned --set
-   judged=4000`. How far does the truth come now?
+4. *A worse judge*: `minillm lab posttraining --quick --set reward=learned --set
+   judged=64`. Does the truth fall sooner?
 
 `minillm lab posttraining` runs all
 [`VARIANTS`][minillm.labs.posttraining.VARIANTS], three seeds each.

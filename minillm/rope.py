@@ -38,12 +38,12 @@ $$\operatorname{Re}(q\,r_m \, \bar k\, \bar r_n)
 and it depends on the distance alone if $r_m \bar r_n$ does. Take $n = 0$, where we may
 choose $r_0 = 1$: then $r_m \bar r_n = r_{m-n}$ for all $m$ and $n$. One step further is
 always the same factor, $r_{m+1} = r_m\, r_1$, so $r_m = r_1^m$. And a number of length
-1 is $e^{i\theta}$ for some angle $\theta$. Hence
+1 is $e^{i\alpha}$ for some angle $\alpha$. Hence
 
-$$r_m = e^{i m \theta} :$$
+$$r_m = e^{i m \alpha} :$$
 
-a turn by an angle that grows evenly with the position. There was no other choice than
-the speed. (Su et al. 2021, RoFormer, arXiv:2104.09864, section 3.4.1.)
+a turn by an angle that grows evenly with the position. Only the speed is left to
+choose. (Su et al. 2021, RoFormer, arXiv:2104.09864, section 3.4.1.)
 
 >>> import cmath
 >>> def turn(x, m, speed=0.3):
@@ -66,11 +66,13 @@ between neighbours.
 [1.0, 1.0, 0.9048]
 
 So a head of $d_h$ numbers has $d_h / 2$ pairs, each with a speed of its own, from one
-radian a position down to almost $1/\theta$, like the hands of a clock. A model of two
+radian a position down to almost $1/\theta$, like the hands of a clock; the base
+$\theta$ is usually 10,000. A model of two
 layers that has learned to repeat shows what it can do with them. Its heads score keys
 by distance, in waves whose crests lie where it wants to look: one position back in the
 first layer and ten in the second, eleven together. The text repeats itself after
-twelve, and the next token is the one that stood eleven positions back.
+twelve, and the next token is the one that stood eleven positions back. (A single head
+that looks eleven back would do, too; training found this way.)
 ([`minillm.drawing.attention`][] trains it and shows where its heads look.)
 
 <div class="figure" markdown>

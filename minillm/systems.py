@@ -1,7 +1,7 @@
 r"""Systems: one step on the clock; memory, machines and messages.
 
 **The question.** Chapter 7 counted what a step of training must compute. Your processor
-can do that much in a fraction of a second, and the step takes longer. What is the time
+could do that much in about half of the time that the step takes. What is the time
 spent on, how much of it can be saved, and by what? And when a second processor helps:
 why does the work not take half as long?
 
@@ -20,8 +20,9 @@ The products have all the FLOPs, by definition, and not all the time. A norm, a 
 or a step of AdamW does little arithmetic for each number that it touches, so it waits
 for memory; and the smallest operations are mostly overhead, a *call*. So measure three
 things of a machine: the *peak* of a large product, the *bandwidth* for arrays of
-several sizes, and the cost of a call. Every operation then has a place under the roof
-of [chapter 7](flops.md), and a predicted time ([`minillm.training.clock`][]):
+several sizes, and the cost of a call. Every operation then has a place under the
+[roofline](accounting/cost.md) of chapter 7, the limit that peak and bandwidth set
+together, and a predicted time ([`minillm.training.clock`][]):
 
 <div class="figure" markdown>
 
@@ -92,7 +93,8 @@ speed for GPT-2's attention (figure 1). Later versions gain from better scheduli
 
 # What messages cost
 
-Data parallelism gives each process half of the batch, and all-reduces the gradients
+Data parallelism gives each process (its number is its *rank*) a share of the batch, and
+*all-reduces* the gradients: every process gets the sum of all of them
 ([`minillm.training.distributed`][]). The sum over $n$ processes could be computed by
 one that collects and answers: it would receive $n - 1$ gradients and send as many,
 while the others wait. In a *ring*, everybody works. Each gradient is cut into $n$
@@ -116,11 +118,14 @@ all-reduce of any size should take:
 >>> round(latency * 1e6), round(bandwidth / 1e9, 1)
 (50, 2.0)
 >>> one = all_reduce_seconds(4e6, 2, latency, bandwidth)
->>> many = 21 * all_reduce_seconds(4e6 / 21, 2, latency, bandwidth)
+>>> many = 21 * all_reduce_seconds(4e6 / 21, 2, latency, bandwidth)  # one a weight
 >>> f"{one * 1e3:.1f} ms in one message, {many * 1e3:.1f} ms in 21"
 '2.1 ms in one message, 4.1 ms in 21'
 
-So much for the arithmetic. Measured between processes on one machine, a busy one:
+So much for the arithmetic. Measured between processes on one machine, a busy one, and
+at another time than the first table of this page; so compare the rows with each other,
+not with that table. Where other programs keep the processors busy, a second process
+does not find a second processor, and the step does not take half as long:
 
 --8<-- "images/data/messages.md"
 

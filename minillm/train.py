@@ -6,8 +6,8 @@ r"""Learning: how a million random numbers become a model of text.
 from about a million weights, and the weights are random. Which million numbers would
 make it *good*, and how can they be found without trying them all?
 
-**Before this:** the model, and [`minillm.data`][], which turns text into one long
-sequence of token ids. **Next:** [`minillm.generate`][], which samples text from what
+**Before this:** the model, and a text as one long sequence of token ids, which
+[`minillm.data`][] makes. **Next:** [`minillm.generate`][], which samples text from what
 has been learned.
 
 # What "good" means: cross-entropy
@@ -64,9 +64,23 @@ than it corrects:
 >>> round(descend(lr=0.001), 2), round(descend(lr=1.1), -3)
 (4.71, 27000.0)
 
-A model has a million weights and a million tokens to learn from, and more can go wrong.
-So a step of training has four parts, each the answer to something that goes wrong
-without it ([`minillm.training.curves`][] shows how that looks):
+The demo has a million weights and half a million tokens to learn from, and more can go
+wrong. Here is a small model, trained as it should be and with one mistake, and what it
+reaches with three seeds: bits per byte, the lower the better
+([`minillm.training.curves`][] shows the curves, and more mistakes).
+
+>>> from minillm.training.curves import committed
+>>> for name in ("sound", "in order", "warm-up", "no warm-up"):
+...     ends = [run["validation"][-1][1] for run in committed()[name]]
+...     print(f"{name:10} {min(ends):.2f} to {max(ends):.2f}")
+sound      3.46 to 3.53
+in order   4.49 to 5.07
+warm-up    3.57 to 3.70
+no warm-up 3.66 to 3.93
+
+"In order" reads the text from its beginning instead of from anywhere. The last two have
+a learning rate that is too high: begun gently, it does less harm. So a step of training
+has four parts:
 
 - a *batch* of sequences from anywhere in the text, since neighbours are alike
   ([`get_batch`][minillm.training.batches.get_batch]);
@@ -74,7 +88,7 @@ without it ([`minillm.training.curves`][] shows how that looks):
   ([`minillm.training.descent`][] builds it in four steps from the lines above);
 - a *learning-rate schedule*: a warm-up, then a decay
   ([`cosine_schedule`][minillm.training.optimizer.cosine_schedule]);
-- *gradient clipping*, so that one odd batch cannot spoil the steps after it
+- *gradient clipping*, which brings the length of each gradient down to a limit
   ([`clip_gradients`][minillm.training.optimizer.clip_gradients]).
 
 [`train_naive`][minillm.train.train_naive], below, puts them together in a dozen lines.

@@ -14,6 +14,7 @@ from minillm.config import ModelConfig
 from minillm.generate import (
     apply_temperature,
     generate,
+    generate_naive,
     pick,
     stream,
     stream_text,
@@ -304,6 +305,13 @@ def test_a_text_is_that_of_a_loop_with_and_without_a_cache(
     # 25 tokens outgrow a context of nine more than once.
     found = generate(lm, prompt, 25, use_cache=use_cache, **chosen)
     assert found == continue_by_a_loop(lm, prompt, 25, **chosen)
+
+
+@pytest.mark.parametrize("chosen", [{}, {"temperature": 1.5, "top_k": 9}])
+def test_the_plain_loop_writes_the_same(lm, chosen):
+    naive = generate_naive(lm, [3, 1, 4], 6, seed=4, **chosen)
+    assert naive == generate(lm, [3, 1, 4], 6, seed=4, **chosen)
+    assert naive == continue_by_a_loop(lm, [3, 1, 4], 6, seed=4, **chosen)
 
 
 def test_the_seed_is_the_only_chance(lm):

@@ -38,13 +38,13 @@ def need(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:
-        missing(f"{name} is not installed: pip install 'minillm[docs,test]'")
+        missing(f"{name} is not installed: pip install -e '.[docs,test]'")
 
 
 def build(folder: Path, offline: bool) -> Path:
     for needed in ("mkdocs", "material", "mkdocstrings_handlers"):
         if importlib.util.find_spec(needed) is None:
-            missing(f"the site needs {needed}: pip install 'minillm[docs]'")
+            missing(f"the site needs {needed}: pip install -e '.[docs]'")
     environment = os.environ | {
         "NO_MKDOCS_2_WARNING": "1",
         "OFFLINE": str(offline).lower(),
@@ -320,6 +320,24 @@ def test_next_and_previous_follow_the_plan(pages: dict[str, Page]) -> None:
         text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
         assert not re.search(r"^Next: ", text, re.MULTILINE), page
         assert "<strong>Next:</strong>" not in pages[f"{page}.html"].html, page
+
+
+def test_next_in_a_module_is_what_the_plan_has_next() -> None:
+    # The site leaves these words out. In an editor they are the only way on; they name
+    # the next page of a module, or the next chapter.
+    path = [module for page in learners_path() for module in modules_on(page)]
+    following = dict(pairwise(path)) | {path[-1]: ""}
+    chapter = dict(pairwise(chapters()))
+    seen = 0
+    for name in path:
+        file = ROOT / "minillm" / f"{name.replace('.', '/')}.py"
+        if not file.exists():
+            continue
+        lesson = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        for named in re.findall(r"\*\*Next:\*\*\s+\[`minillm\.([\w.]+)`\]", lesson):
+            seen += 1
+            assert named in {following[name], chapter.get(name)}, name
+    assert seen > 20
 
 
 @pytest.mark.check

@@ -36,6 +36,7 @@ PHRASES = {
     r"(?<=[.;:!?] )Who [a-z]+s ": "if you …",
     r"that one can wait for": "fast enough to use",
     r"examined on|is examined": "evaluated on",
+    r"pip install 'minillm": "pip install and the library's own name",
     r"previous[- ]place head|place after the same": "position",
 }
 FOUND = re.compile("|".join(f"(?P<p{i}>\\b(?:{p})\\b)" for i, p in enumerate(PHRASES)))

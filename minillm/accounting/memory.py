@@ -21,8 +21,8 @@ values of the tokens read so far.
 So the answer to "out of memory" depends on what takes the space. If it is activations,
 a smaller batch or recomputation helps; if it is the parameters, neither does.
 
-**Before this:** [`minillm.accounting.shapes`][]. **Next:**
-[`minillm.accounting.cost`][].
+**Before this:** [`minillm.flops`][]; [`minillm.accounting.shapes`][] has the models by
+name. **Next:** [`minillm.accounting.cost`][].
 """
 
 from dataclasses import asdict, dataclass
@@ -198,8 +198,9 @@ def training_memory(
         >>> kept == 16 * param_count(preset("gpt2")).total
         True
 
-        In mixed precision it is 16 again: 2 for the weight, 2 for the gradient, and 12
-        for the optimizer, which keeps the exact weight too (Rajbhandari et al. 2019,
+        Our trainer's mixed precision keeps all of these in float32. In another kind,
+        usual in large runs, it is 16 again: 2 for the weight, 2 for the gradient, and
+        12 for the optimizer, which keeps the exact weight too (Rajbhandari et al. 2019,
         arXiv:1910.02054, section 3.1). So a model of 175 billion parameters asks for
         2.8 terabytes, 35 times what one chip of 80 GB has:
 

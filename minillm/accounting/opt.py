@@ -39,8 +39,31 @@ takes three times all of it, for forward and backward.
 
 What differs from a count is one entry of four, the first.
 
+# What is wrong
+
+The projections of attention are four products of $(T, d) \times (d, d)$, hence $8d^2$ a
+token; no $T$ can be in it. Narayanan et al. 2021 (arXiv:2104.04473, appendix) count the
+same, $6Bsh^2$ and $2Bsh^2$ in their letters. And so does the counter, watching a layer
+of attention as wide as that of OPT-175B:
+
+>>> import torch
+>>> from minillm.attention import MultiHeadAttention
+>>> from minillm.accounting.measure import watched
+>>> d, T = 12288, 2048
+>>> with torch.device("meta"):  # tensors with a shape and no numbers
+...     layer, x = MultiHeadAttention(d, n_heads=96), torch.zeros(1, T, d)
+>>> with watched() as counter:
+...     _ = layer(x)
+>>> projections = counter.get_total_flops() // T - 4 * T * d
+>>> projections == 8 * d**2, projections == 2 * d**2 + 8 * T * d
+(True, False)
+
+In a terminal, `minillm flops opt-175b --measure` lets it watch the whole model. How
+$2d^2 + 8Td$ came into the table, we do not know. What else can be said of it stands at
+[`opt_table`][minillm.accounting.opt.opt_table].
+
 **Before this:** [`minillm.accounting.measure`][], the judge. **Next:**
-[`minillm.accounting.shapes`][].
+[`minillm.accounting.memory`][].
 """
 
 from typing import Literal, NamedTuple
@@ -109,26 +132,6 @@ def opt_table(
 ) -> list[OptRow]:
     r"""Rebuild the famous table, as it was published or as the products count.
 
-    **What is wrong.** The projections. They are four products of
-    $(T, d) \times (d, d)$, hence $8d^2$ a token; no $T$ can be in it. Narayanan et al.
-    2021 (arXiv:2104.04473, appendix) count the same, $6Bsh^2$ and $2Bsh^2$ in their
-    letters. And so does the counter, watching a layer of attention as wide as that of
-    OPT-175B:
-
-    >>> import torch
-    >>> from minillm.attention import MultiHeadAttention
-    >>> from minillm.accounting.measure import watched
-    >>> d, T = 12288, 2048
-    >>> with torch.device("meta"):  # tensors with a shape and no numbers
-    ...     layer, x = MultiHeadAttention(d, n_heads=96), torch.zeros(1, T, d)
-    >>> with watched() as counter:
-    ...     _ = layer(x)
-    >>> projections = counter.get_total_flops() // T - 4 * T * d
-    >>> projections == 8 * d**2, projections == 2 * d**2 + 8 * T * d
-    (True, False)
-
-    In a terminal, `minillm flops opt-175b --measure` lets it watch the whole model.
-
     **The team had it right.** Its report of January 2022, with Roller among the
     authors, puts the training of OPT-175B on 300 billion tokens at about
     $4.30 \cdot 10^{23}$ FLOPs (metaseq, *175B Training Run Completed*). That is the
@@ -154,7 +157,7 @@ def opt_table(
     the four smallest models one digit too small. That the factor 4/3 stands for
     recomputation, we take from its size. That the formula is the one behind the sheet
     is nearly certain: among all of this form with small whole coefficients, the next
-    best gives 25 figures. How $2d^2 + 8Td$ came into it, we do not know.
+    best gives 25 figures.
 
     **What remains.** As counted, projections and FFN stay at one to two for every size,
     so that at this length the FFN tends to two thirds and never to four fifths. What

@@ -178,7 +178,9 @@ def _hint(exercise: "Exercise", folder: Path) -> None:
         print("The same command again gives the next one.")
     else:
         module, first, last = place(exercise.answer[0])
-        print(f"Read: {module.replace('.', '/')}.py, lines {first} to {last}.")
+        # What stands among the exercises is the solution, not a place to read.
+        if not module.startswith("minillm.exercises"):
+            print(f"Read: {module.replace('.', '/')}.py, lines {first} to {last}.")
         print("The solution is behind --reveal.")
 
 

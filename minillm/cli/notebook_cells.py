@@ -247,7 +247,8 @@ def notebook(chapter: str) -> str:
         from nbformat import v4
     except ImportError as error:
         raise ImportError(
-            "a notebook is written by nbformat: pip install 'minillm[notebook]'"
+            "a notebook is written by nbformat, the extra 'notebook': "
+            "pip install nbformat"
         ) from error
     made = v4.new_notebook(
         metadata={

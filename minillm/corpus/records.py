@@ -145,7 +145,7 @@ def _warcio(module: str) -> Any:
     except ImportError as error:
         raise ImportError(
             "WARC is read and written by warcio, the extra 'curation': "
-            "pip install 'minillm[curation]'"
+            "pip install warcio"
         ) from error
 
 

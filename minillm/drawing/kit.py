@@ -44,7 +44,7 @@ def new_figure(width: float = 7.2, height: float = 3.6) -> "tuple[Figure, Axes]"
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "drawing needs matplotlib, the extra 'plots': pip install 'minillm[plots]'"
+            "drawing needs matplotlib, the extra 'plots': pip install matplotlib"
         ) from error
     mpl.rcParams.update(mpl.rcParamsDefault)
     mpl.rcParams.update({

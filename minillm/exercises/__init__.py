@@ -34,7 +34,8 @@ The inputs are the same in every run. The one that is shown is the smallest that
 be found, and a mistake is named if it gives the same wrong results as yours on all the
 inputs that fail.
 
-The exercises need the extra `exercises`: `pip install 'minillm[exercises]'`.
+The inputs are made by hypothesis, the extra `exercises`; where it is missing,
+`pip install hypothesis`.
 """
 
 from collections.abc import Callable

@@ -274,6 +274,11 @@ EXERCISES = (
                 "That is Dice's coefficient; the union counts what both have once.",
                 _dice,
             ),
+            Mistake(
+                "counts twice below what both have",
+                "len(a) + len(b) has the common ones twice; the union has them once.",
+                lambda a, b: _dice(a, b) / 2 if a or b else 1.0,
+            ),
         ),
         hints=(
             "Make sets of the lists first.",
@@ -341,6 +346,11 @@ EXERCISES = (
                 "Bands belong to different hash functions: keep a table for each, or "
                 "put the number of the band into the key.",
                 lambda s, bands: _candidates(s, bands, place=False),
+            ),
+            Mistake(
+                "one equal entry is enough",
+                "All entries of a band have to be equal.",
+                lambda s, bands: _candidates(s, len(s[0])),
             ),
             Mistake(
                 "asks that all bands agree",

@@ -55,6 +55,15 @@ def _one_sided(f: Callable[[Array], float], x: Array, eps: float) -> Array:
     return np.array([(f(x + s) - f(x)) / eps for s in steps]).reshape(x.shape)
 
 
+def _row_by_row(f: Callable[[Array], float], x: Array, eps: float) -> Array:
+    slopes = np.zeros(x.shape)
+    for i in range(len(x)):
+        step = np.zeros(x.shape)
+        step[i] = eps
+        slopes[i] = (f(x + step) - f(x - step)) / (2 * eps)
+    return slopes
+
+
 def _never_put_back(f: Callable[[Array], float], x: Array, eps: float) -> Array:
     slopes, moved = np.zeros(x.shape), x.copy()
     for at in np.ndindex(x.shape):
@@ -294,6 +303,12 @@ EXERCISES = (
                 ),
             ),
             Mistake(
+                "moves a row at once",
+                "x[i] is a whole row of a matrix: np.ndindex(x.shape) gives the index "
+                "of every number.",
+                _row_by_row,
+            ),
+            Mistake(
                 "does not put the number back",
                 "When the second number is tried, the first must stand where it was.",
                 _never_put_back,
@@ -383,6 +398,14 @@ EXERCISES = (
                 "one copy only",
                 "All copies count, not the first.",
                 _first_copy,
+            ),
+            Mistake(
+                "the first axis only",
+                "Several axes may be new, and axes of size 1 were repeated, too: sum "
+                "over all of these.",
+                lambda y_bar, shape: (
+                    y_bar if y_bar.shape == shape else y_bar.sum(axis=0)
+                ),
             ),
             Mistake(
                 "new axes only",

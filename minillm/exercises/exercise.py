@@ -20,7 +20,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "the exercises need hypothesis, which makes their inputs: "
-        "pip install 'minillm[exercises]'"
+        "pip install hypothesis"
     ) from error
 
 __all__ = ["CHAPTERS", "Exercise", "Mistake", "Stub", "chapter_text", "tensors"]

@@ -4,7 +4,8 @@ It knows nothing of files and processes: it is given an
 [`Exercise`][minillm.exercises.exercise.Exercise] and a function, calls both on the same
 inputs, and looks for the smallest input on which they differ. Then it calls the known
 mistakes of the exercise on the inputs that failed: the one that gives what the learner
-gave, on all of them, is probably the one that was made.
+gave, on all of them, is probably the one that was made. If it explains only some, there
+may be a second one, which explains the rest.
 """
 
 import contextlib
@@ -303,9 +304,30 @@ class _Session:
                     )
             likely = [m for m in fits if 2 * fits[m][0] >= len(same)]
             likely.sort(key=lambda m: fits[m], reverse=True)
-        if not likely:
-            return report
-        return replace(report, mistake=likely[0].name, why=likely[0].sentence)
+        first = likely[0] if likely else None
+        if first:
+            report = replace(report, mistake=first.name, why=first.sentence)
+        if second := self.second(first, bad):
+            why = f"On other inputs it looks like “{second.name}”. {second.sentence}"
+            report = replace(report, why=f"{report.why} {why}".strip())
+        return report
+
+    def second(self, first: Mistake | None, bad: list[Trial]) -> Mistake | None:
+        """Find the mistake that explains most of what the first does not."""
+        rest = [
+            trial
+            for trial in bad[1:]
+            if kind_of(trial) in VALUES
+            and not (first and self.alike(first.function, trial))
+        ]
+        if len(rest) < 2:
+            return None
+        for mistake in self.exercise.mistakes:
+            if mistake.kind == "value" and mistake is not first:
+                n = sum(self.alike(mistake.function, trial) for trial in rest)
+                if 2 * n > len(rest):
+                    return mistake
+        return None
 
     def alike(self, mistake: Callable[..., Any], trial: Trial) -> bool:
         wrong = attempt(self.exercise, mistake, trial.args)

@@ -279,6 +279,12 @@ EXERCISES = (
                 "That is rarer than one in twenty: it takes hundreds.",
                 lambda n_models, n_questions: 0.5 + 1.5 / math.sqrt(n_questions),
             ),
+            Mistake(
+                "1.96 deviations up, of however many",
+                "That is the end of an interval of 95 %. How far out the best is "
+                "depends on how many there are.",
+                lambda n_models, n_questions: 0.5 + 0.98 / math.sqrt(n_questions),
+            ),
         ),
         hints=(
             "The standard deviation of one score is 0.5 / sqrt(n_questions).",

@@ -60,7 +60,7 @@ def _section(exercise: Exercise) -> str:
 Check it:
 
 ```sh
-minillm exercises check {exercise.name}
+minillm exercises check {exercise.name} DIR
 ```
 
 {hints}

@@ -62,6 +62,12 @@ EXERCISES = (
                 "Probabilities of independent events are multiplied.",
                 lambda p, k: p / k,
             ),
+            Mistake(
+                "times the length",
+                "k digits are right more rarely than one, not more often: multiply p "
+                "with itself.",
+                lambda p, k: p * k,
+            ),
         ),
         hints=(
             "Two digits: how often is the first right, and of these the second?",
@@ -99,6 +105,12 @@ EXERCISES = (
                 "the square root",
                 "The square root undoes two digits; here there are k.",
                 lambda share, k: share**0.5,
+            ),
+            Mistake(
+                "divided by the length",
+                "The digits multiply to the share, they do not add up to it: take the "
+                "k-th root.",
+                lambda share, k: share / k,
             ),
         ),
         hints=(

@@ -61,8 +61,10 @@ def _online(
     sums: bool = True,
     gather: bool = True,
     add: bool = True,
+    own: bool = False,
 ) -> Parts:
-    new = np.maximum(m, scores.max(axis=-1, keepdims=True))
+    largest = scores.max(axis=-1, keepdims=True)
+    new = largest if own else np.maximum(m, largest)
     old, p = np.exp(m - new), np.exp(scores - new)
     total = total * (old if sums else 1) + p.sum(axis=-1, keepdims=True)
     moved = p @ values
@@ -202,6 +204,12 @@ EXERCISES = (
                 "forgets what was gathered",
                 "The new block comes on top of the old ones.",
                 lambda *args: _online(*args, add=False),
+            ),
+            Mistake(
+                "the largest score of the block alone",
+                "The largest score so far may lie in an earlier block: np.maximum of m "
+                "and that of the block.",
+                lambda *args: _online(*args, own=True),
             ),
             Mistake(
                 "does not subtract the largest score",
@@ -429,6 +437,12 @@ EXERCISES = (
                 "the mean for the sum",
                 "All-reduce adds; only gradients are averaged.",
                 lambda x, a, b: _column_then_row(x, a, b) / len(a),
+            ),
+            Mistake(
+                "adds the weights up first",
+                "The ranks have different columns of A, and different rows of B: add "
+                "up the results.",
+                lambda x, a, b: np.maximum(x @ sum(a), 0) @ sum(b),
             ),
         ),
         hints=(

@@ -206,6 +206,11 @@ def _after(gradients: list[Tensor], max_norm: float) -> tuple[list[Tensor], floa
     return clipped, _norm(clipped)
 
 
+def _greatest(gradients: list[Tensor], max_norm: float) -> tuple[list[Tensor], float]:
+    norm = max(_norm([g]) for g in gradients)
+    return _shorter(gradients, min(1.0, max_norm / (norm or 1.0))), norm
+
+
 # Batches
 
 
@@ -572,6 +577,12 @@ EXERCISES = (
                     ),
                     float(sum(_norm([g]) for g in gradients)),
                 ),
+            ),
+            Mistake(
+                "the greatest of the lengths",
+                "All tensors together are one vector: the root of the sum of all "
+                "squares.",
+                _greatest,
             ),
         ),
         hints=(

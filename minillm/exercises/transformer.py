@@ -158,6 +158,7 @@ def _several(
     turned: bool = False,
     whole_scale: bool = False,
     in_order: bool = True,
+    output_turned: bool = False,
 ) -> Tensor:
     w_q, w_k, w_v, w_o, n_heads = weights
     if turned:
@@ -168,7 +169,8 @@ def _several(
     scale = (lambda d: math.sqrt(x.shape[-1])) if whole_scale else math.sqrt
     heads = _attend(q, k, v, mask, scale=scale)
     joined = heads.transpose(1, 2).flatten(2) if in_order else heads.reshape(x.shape)
-    return joined @ w_o.T if output else joined
+    w_o = w_o if output_turned else w_o.T
+    return joined @ w_o if output else joined
 
 
 @st.composite
@@ -288,8 +290,8 @@ EXERCISES = (
         name="model.rms_norm",
         title="The norm",
         minutes=10,
-        why="Without it, what each block adds would have to grow with all that was "
-        "added before.",
+        why="Without it the vectors grow from block to block, until float32 cannot "
+        "hold them.",
         answer=(model.RMSNorm,),
         reference=_rms_norm,
         forbidden=frozenset({"rms_norm", "layer_norm"}),
@@ -460,7 +462,8 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 "a large negative number for minus infinity",
-                "A score may lie below -10000, too: only -inf is below all of them.",
+                "A score may lie below -10000, too: only -inf is below all of them. A "
+                "row that is all -inf then gives NaN: set its weights to zero.",
                 lambda *args: _attend(*args, fill=-1e4, zeros=False),
             ),
             Mistake(
@@ -575,6 +578,11 @@ EXERCISES = (
                 "weights the wrong way round",
                 "They are (out, in): x @ w.T, not x @ w.",
                 lambda *args: _several(*args, turned=True),
+            ),
+            Mistake(
+                "the output weight the wrong way round",
+                "w_o is (out, in), like the others: joined @ w_o.T.",
+                lambda *args: _several(*args, output_turned=True),
             ),
             Mistake(
                 "scaled by the width of the model",

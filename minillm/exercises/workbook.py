@@ -75,9 +75,12 @@ def workbook(folder: Path) -> Path:
         True
     """
     if not _has_exercises(folder):
+        near = sorted(p.name for p in folder.glob("*") if p.is_dir())
+        name = next((n for n in near if _has_exercises(folder / n)), "my-course")
         raise ValueError(
-            f"no exercises in {folder.resolve()}: `minillm exercises start DIR` writes "
-            "them, and the folder is named behind the exercises"
+            f"no exercises in {folder.resolve()}: name their folder, as in `minillm "
+            f"exercises check bpe.merge {name}`; `minillm exercises start {name}` "
+            "writes them"
         )
     return folder
 

@@ -162,7 +162,7 @@ def read_parts(
         import gguf
     except ImportError:
         raise ImportError(
-            "reading GGUF needs the package gguf: pip install 'minillm[gguf]'"
+            "reading GGUF needs the package gguf: pip install gguf"
         ) from None
     try:
         _check_lengths(path)

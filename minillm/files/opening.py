@@ -181,7 +181,7 @@ def find(source: str | PathLike[str]) -> Path:
     except ImportError:
         raise ImportError(
             f"there is no folder {name}; to look for it on the hub needs the package "
-            "huggingface_hub: pip install 'minillm[hub]'"
+            "huggingface_hub: pip install huggingface_hub"
         ) from None
     try:
         return Path(snapshot_download(name, allow_patterns=WANTED))

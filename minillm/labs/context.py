@@ -25,7 +25,8 @@ uniform distribution, the best guess at the next state is, for each candidate, h
 it followed the present state so far, plus one, as a share: the *bigram baseline*. If
 you ignore the order, you can only count how often each state occurred: the *unigram
 baseline*, which would be best if the states were independent. Both are evaluated over
-the second half of the sequence, where there is something to count:
+the second half of the sequence, where there is something to count. (These sequences
+are others than those of [`minillm.emergence`][], so the last digits differ.)
 
 >>> chains = markov_chains(2000, 65, 3, random)
 >>> bigram, unigram = count_lines(chains, 3)

@@ -10,8 +10,7 @@ without others beside it. Three *baselines* that only count give the scale:
 
 Trigrams with Kneser-Ney smoothing were the standard language model for decades.
 
-**Before this:** [`minillm.data`][]. **Next:** [`minillm.train`][], whose model looks
-back over a hundred tokens instead of two.
+**Before this:** [`minillm.training.loss`][]. **Next:** [`minillm.training.descent`][].
 """
 
 import math

@@ -14,7 +14,7 @@ The text may be far larger than the memory. `numpy.load(path, mmap_mode="r")` ma
 file of ids into memory without reading it; the system reads the pages that are touched,
 and only those.
 
-**Before this:** [`minillm.data`][]. **Next:** [`minillm.train`][].
+**Before this:** [`minillm.train`][]. **Next:** [`minillm.training.curves`][].
 """
 
 import numpy as np

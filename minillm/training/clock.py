@@ -26,7 +26,7 @@ True
 How long each *should* have taken is predicted by [`minillm.training.machine`][], from
 three measurements of the processor.
 
-**Before this:** [`minillm.flops`][]. **Next:** [`minillm.training.machine`][].
+**Before this:** [`minillm.systems`][]. **Next:** [`minillm.training.machine`][].
 """
 
 import time

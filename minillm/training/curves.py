@@ -77,10 +77,9 @@ Say what went wrong before you open an answer.
 
     **No warm-up**, at two and a half times the rate of the sound run. AdamW's first
     step moves every weight by the full rate, however small its gradient. The loss falls
-    fast and then stays near the unigram baseline for a quarter of the run. What it
-    costs is left to chance: with twelve steps of warm-up the same rate ends 0.28 and
-    0.16 bits lower with two of three seeds, and no lower with the third. B and D look
-    alike: a warm-up allows a higher rate, not any rate.
+    fast and then stays near the unigram baseline for a quarter of the run. What
+    that costs is left to chance, as the table below shows. B and D look alike: a
+    warm-up allows a higher rate, not any rate.
 
 # E
 

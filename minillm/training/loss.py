@@ -3,7 +3,7 @@ r"""Cross-entropy: how good a model is, as one number.
 **The question.** Two models have read the same text. Which of them has learned more?
 
 **Before this:** the model, whose logits say what it expects next. **Next:**
-[`minillm.training.descent`][] makes the number smaller.
+[`minillm.training.baselines`][] says which number is a good one.
 
 # From a probability to a loss
 
@@ -14,12 +14,13 @@ it is the loss of this course. With the natural logarithm its unit is the *nat*.
 
 # The gradient, by hand
 
-In a small model the loss is a tenth of the work: $V$ logits at every position, and
-automatic differentiation passes over all of them many times. You know
-[from the tape][minillm.training.layers.cross_entropy] what it comes to for the target
-$y$: $p_j - [j = y]$, the probability that the model gave, minus the one that would have
-been right. This is what learning does to the logits: each is pushed down by the
-probability it claimed, and only that of the target is pushed up.
+In a small model the loss takes a part of the time that counts: there are $V$ logits at
+every position, and automatic differentiation passes over all of them many times. You
+know [from the tape][minillm.training.layers.cross_entropy] what it comes to for the
+target $y$: $p - \mathbf 1_y$, the probabilities that the model gave, minus those that
+would have been right, 1 at $y$ and 0 elsewhere. This is what learning does to the
+logits: each is pushed down by the probability it claimed, and only that of the target
+is pushed up.
 
 >>> import math, torch
 >>> logits = torch.zeros(1, 4, requires_grad=True)  # a quarter for each of four tokens

@@ -3,10 +3,11 @@ r"""The step: how far to move each weight, and when.
 **The question.** [`minillm.training.descent`][] found a rule that moves each weight by
 about the learning rate, whatever the size of its gradient. How is it applied to a
 million weights in one pass over memory? How large should the learning rate be, and
-when? What if one gradient is absurdly long? And do all these numbers need 32 bits?
+when? What if one gradient is absurdly long? And do all these numbers need 32 bits? The
+last question is answered here, the others by the functions below.
 
-**Before this:** [`minillm.training.descent`][]. **Next:** [`minillm.train`][], whose
-loop uses all that is below.
+**Before this:** [`minillm.training.descent`][]. **Next:**
+[`minillm.training.batches`][].
 
 # Low precision: which numbers may have 16 bits
 
@@ -57,8 +58,8 @@ less, and every such change is rounded away:
 So everything that is *summed up*, over time or over many terms, stays in float32: the
 weights, their gradients, both moments of AdamW, and the sums over the vocabulary inside
 the loss. The matrix multiplications, which are nearly all of the work, take their
-inputs and give their results in bf16; inside, the processor adds in float32. This is
-*mixed precision*, and PyTorch's `autocast` makes the choice for each operation:
+inputs and give their results in bf16; inside, the processor adds in float32. This is a
+kind of *mixed precision*, and PyTorch's `autocast` makes the choice for each operation:
 
 >>> from minillm.config import ModelConfig
 >>> from minillm.model import TransformerLM

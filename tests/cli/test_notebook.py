@@ -29,7 +29,7 @@ NAMES = list(chapters().values())
 def missing(name):
     """Skip on a user's machine, fail where everything should be installed."""
     if importlib.util.find_spec(name) is None and os.environ.get("CI") == "true":
-        pytest.fail(f"{name} is not installed: pip install 'minillm[notebook,test]'")
+        pytest.fail(f"{name} is not installed: pip install -e '.[notebook,test]'")
     return pytest.importorskip(name)
 
 
@@ -196,5 +196,5 @@ def test_the_command_writes_and_overwrites_nothing(tmp_path, capsys):
 
 def test_without_nbformat_the_command_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "nbformat", None)
-    with pytest.raises(ImportError, match=r"minillm\[notebook\]"):
+    with pytest.raises(ImportError, match="pip install nbformat"):
         notebook("config")

@@ -1,5 +1,6 @@
 """The widgets: their data is what the package computes today."""
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -75,3 +76,12 @@ def test_the_scores_belong_to_the_vocabulary_of_the_demo():
     assert set(data["prompts"]) == set(PROMPTS)
     for logits in data["prompts"].values():
         assert len(logits) == 2048 and max(logits) == 0
+
+
+def test_a_fixed_number_of_tokens_keeps_as_much_as_the_pages_say():
+    kept = []
+    for logits in read("sampling")["prompts"].values():
+        weights = sorted((math.exp(x) for x in logits), reverse=True)
+        kept.append(sum(weights[:8]) / sum(weights))
+    assert max(kept) == pytest.approx(1 / 2, abs=0.03)
+    assert min(kept) == pytest.approx(1 / 6, abs=0.01)

@@ -166,6 +166,29 @@ def test_one_of_two_mistakes_is_named():
     assert (report.kind, report.mistake) == ("value", "characters for bytes")
 
 
+def test_a_second_mistake_is_named_behind_the_first():
+    # The smallest input shows the row that may look nowhere, all others the scale.
+    def attention(q, k, v, mask):
+        scores = q @ k.transpose(-2, -1) / q.shape[-1]
+        return scores.masked_fill(~mask, -1e4).softmax(-1) @ v
+
+    report = check("model.attention", attention)
+    assert report.mistake == "a large negative number for minus infinity"
+    assert "On other inputs it looks like “scaled by d”." in report.why
+
+    # No mistake that is known gives what is shown.
+    report = check("curation.shingles", lambda text, k: {text.upper()})
+    assert (report.mistake, report.why) == ("", "")
+
+
+def test_one_mistake_is_not_taken_for_two():
+    for exercise, name in (("model.attention", "scaled by d"), ("bpe.merge", "eats")):
+        (found,) = find_exercises([exercise])
+        (mistake,) = (m for m in found.mistakes if m.name.startswith(name))
+        report = grade(found, mistake.function, watch=False)
+        assert (report.mistake, report.why) == (mistake.name, mistake.sentence)
+
+
 def test_a_changed_input_is_noticed():
     def merge(ids, pair, new_id):
         result = bpe_merge(ids, pair, new_id)
@@ -472,6 +495,10 @@ def test_hints_come_one_by_one_and_the_solution_last(tmp_path):
         app, ["exercises", "check", "bpe.merge", "--reveal"]
     ).output
     assert "new_ids.append(new_id)" in revealed and "minillm/bpe.py" in revealed
+    # Where the answer stands among the exercises, its place is not a hint.
+    command[2] = "emergence.exact_match"
+    last = [runner.invoke(app, command).output for _ in range(3)][-1]
+    assert "--reveal" in last and "Read: " not in last
 
 
 @every
@@ -486,7 +513,8 @@ def test_the_solution_says_where_it_stands(exercise):
     ("arguments", "says"),
     [
         (["check", "murge"], "did you mean"),
-        (["check", "bpe.merge", "{empty}"], "no exercises in"),
+        (["check", "bpe.merge", "{empty}"], "bpe.merge my-course`"),
+        (["check", "bpe.merge", "{empty}/.."], "bpe.merge broken`"),
         (["check", "no/such/folder"], "no folder"),
         (["check", "--hint", "{empty}"], "name one exercise"),
         (["check", "--json", "{empty}"], "no exercises in"),
@@ -647,7 +675,7 @@ def test_without_hypothesis_the_extra_is_named():
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "pip install 'minillm[exercises]'" in done.stderr.splitlines()[-1]
+    assert "pip install hypothesis" in done.stderr.splitlines()[-1]
 
 
 def test_only_stubs_are_unfinished():

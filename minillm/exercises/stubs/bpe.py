@@ -1,6 +1,7 @@
 r"""Exercises to chapter 1: text to integers.
 
-Write each function in the place of its `raise NotImplementedError`, and ask
+Write each function in the place of its `raise NotImplementedError`, and ask, in
+this folder:
 
     minillm exercises check bpe.merge        # one of them
     minillm exercises check                  # all of them
@@ -103,7 +104,7 @@ def split_specials(text: str, specials: tuple[str, ...]) -> list[str]:
 
     Ordinary text stands at the even places of the result, also where it is empty, and
     special tokens at the odd ones. Where one special token begins another, the longer
-    is found.
+    is found. There may be no special tokens.
 
     >>> split_specials("one<|end|>two", ("<|end|>",))
     ['one', '<|end|>', 'two']

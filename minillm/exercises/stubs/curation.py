@@ -1,6 +1,7 @@
 r"""Exercises to chapter 9: where the text comes from.
 
-Write each function in the place of its `raise NotImplementedError`, and ask
+Write each function in the place of its `raise NotImplementedError`, and ask, in
+this folder:
 
     minillm exercises check curation.shingles   # one of them
     minillm exercises check curation            # those of this file

@@ -1,6 +1,7 @@
 r"""Exercises to chapter 10: more is different.
 
-Write each function in the place of its `raise NotImplementedError`, and ask
+Write each function in the place of its `raise NotImplementedError`, and ask, in
+this folder:
 
     minillm exercises check emergence.exact_match   # one of them
     minillm exercises check emergence               # those of this file

@@ -1,6 +1,7 @@
 r"""Exercises to chapter 12: how good is it, and how sure are we?
 
-Write each function in the place of its `raise NotImplementedError`, and ask
+Write each function in the place of its `raise NotImplementedError`, and ask, in
+this folder:
 
     minillm exercises check evaluation.pass_at_k   # one of them
     minillm exercises check evaluation             # those of this file

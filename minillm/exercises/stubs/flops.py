@@ -1,7 +1,8 @@
 r"""Exercises to chapter 7: accounting.
 
 Each function takes the shape of a model, or of a run, and returns one number. Write it
-in the place of its `raise NotImplementedError`, and ask
+in the place of its `raise NotImplementedError`, and ask, in
+this folder:
 
     minillm exercises check flops.forward    # one of them
     minillm exercises check flops            # those of this file

@@ -1,6 +1,7 @@
 r"""Exercises to chapter 6: sampling.
 
-Write each function in the place of its `raise NotImplementedError`, and ask
+Write each function in the place of its `raise NotImplementedError`, and ask, in
+this folder:
 
     minillm exercises check generate.top_k   # one of them
     minillm exercises check generate         # those of this file

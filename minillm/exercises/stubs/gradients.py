@@ -1,6 +1,7 @@
 r"""Exercises to chapter 4: backpropagation by hand.
 
-Write each function in the place of its `raise NotImplementedError`, and ask
+Write each function in the place of its `raise NotImplementedError`, and ask, in
+this folder:
 
     minillm exercises check gradients.matmul    # one of them
     minillm exercises check gradients           # those of this file
@@ -22,7 +23,8 @@ def numerical(f: Callable[[Array], float], x: Array, eps: float) -> Array:
     r"""Find the gradient of `f` at `x` by trying, one number of `x` after the other.
 
     Take the central difference, $(f(x + \epsilon) - f(x - \epsilon)) / 2\epsilon$. The
-    result has the shape of `x`, which may have any number of axes.
+    result has the shape of `x`, which may have any number of axes. Graded is also what
+    is left in `x`: what was there.
 
     >>> numerical(lambda x: float((x * x).sum()), np.array([1.0, 3.0]), 0.5).tolist()
     [2.0, 6.0]

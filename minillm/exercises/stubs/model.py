@@ -1,6 +1,7 @@
 r"""Exercises to chapters 2 and 3: attention and the Transformer.
 
-Write each function in the place of its `raise NotImplementedError`, and ask
+Write each function in the place of its `raise NotImplementedError`, and ask, in
+this folder:
 
     minillm exercises check model.softmax    # one of them
     minillm exercises check model            # those of this file

@@ -1,6 +1,7 @@
 r"""Exercises to chapter 11: from completing to answering.
 
-Write each function in the place of its `raise NotImplementedError`, and ask
+Write each function in the place of its `raise NotImplementedError`, and ask, in
+this folder:
 
     minillm exercises check posttraining.advantages   # one of them
     minillm exercises check posttraining              # those of this file

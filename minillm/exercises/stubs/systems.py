@@ -1,8 +1,13 @@
 r"""Exercises to chapter 8: systems.
 
-Fill in the functions, one after the other, and check each with
-`minillm exercises check systems.NAME DIR`. Arrays are NumPy's, of float64. The
-functions change nothing that they are given: they return what is new.
+Write each function in the place of its `raise NotImplementedError`, and ask, in
+this folder:
+
+    minillm exercises check systems.product_seconds  # one of them
+    minillm exercises check systems                  # those of this file
+
+Arrays are NumPy's, of float64. The functions change nothing that they are given: they
+return what is new.
 """
 
 import numpy as np

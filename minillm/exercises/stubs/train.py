@@ -1,6 +1,7 @@
 r"""Exercises to chapter 5: learning.
 
-Write each function in the place of its `raise NotImplementedError`, and ask
+Write each function in the place of its `raise NotImplementedError`, and ask, in
+this folder:
 
     minillm exercises check train.cross_entropy   # one of them
     minillm exercises check train                 # those of this file
@@ -21,7 +22,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     r"""The mean surprise at the tokens that came, in nats: a tensor without axes.
 
     `logits` is (…, vocab), `targets` (…): the same axes before. Scores of 1000 must
-    not overflow. PyTorch's `log_softmax` may be used.
+    not overflow. PyTorch's `log_softmax` may be used, its `cross_entropy` may not.
 
     >>> round(cross_entropy(torch.zeros(1, 4), torch.tensor([2])).item(), 3)
     1.386
@@ -120,6 +121,7 @@ def open_split(
     Returns the tokens to train on and those to examine with; of n tokens, the second
     has `int(n * fraction)`. The file may be larger than the memory: nothing of it is
     read before somebody looks (`mmap_mode` of `numpy.load`), and neither part is a
-    copy.
+    copy. Graded are the two parts, whether both are mapped, and whether the file can be
+    written to through them; it must not.
     """
     raise NotImplementedError
