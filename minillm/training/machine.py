@@ -26,7 +26,8 @@ The first is all call, the second all arithmetic. Adding up the predictions of a
 operations predicts the step. `minillm clock` measures your machine, predicts the demo's
 step, and then lets the clock judge.
 
-**Before this:** [`minillm.training.clock`][]. **Next:** [`minillm.training.distributed`][].
+**Before this:** [`minillm.training.clock`][].
+**Next:** [`minillm.training.distributed`][].
 """
 
 import math
