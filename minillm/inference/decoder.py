@@ -39,8 +39,10 @@ Three things are done about it, all of them with the same weights and the same f
 
 For a small model this halves the time. A large one waits for its weights to come from
 memory, and nothing but fewer or shorter weights can help: at $n$ weights of 4 bytes and
-a memory that gives $b$ bytes a second, no program writes more than $b / 4n$ tokens a
-second. `python -m benchmarks.model decode` shows both.
+a memory that gives $b$ bytes a second, no program that reads them once for each token
+writes more than $b / 4n$ tokens a second. ([`minillm.inference.speculative`][] and
+[`minillm.inference.batched`][] get several tokens out of one reading.)
+`python -m benchmarks.model decode` shows both.
 
 **Before this:** [`minillm.generate`][], which does all this by itself where it can.
 """
@@ -244,9 +246,9 @@ def read_prompt(
 ) -> Float[Tensor, "last vocab"]:
     r"""Read a prompt, and return the logits after its last tokens alone.
 
-    Same result as the end of `model(ids, cache)`. Unlike it: the head, which is a fifth
-    of the work in a small model with many words, meets only the positions that are
-    asked for.
+    Same result as the end of `model(ids, cache)`. Unlike it: the head, which has
+    [a third of the FLOPs](../flops.md) of the demo's model, meets only the positions
+    that are asked for.
 
     Args:
         model: a model that [`suits`][minillm.inference.decoder.suits].
