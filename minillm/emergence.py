@@ -70,7 +70,8 @@ predicted 0.97, at least 0.95
 outcome 0.87 0.87 0.86
 
 When it happens is partly luck. The same model needs different budgets with different
-seeds, more than half of its training with two of these three:
+seeds, more than half of its training with two of these three, and of width 8 two seeds
+had not got there when their training ended:
 
 >>> [f"{jump(r):.1e}" for r in runs]
 ['4.6e+11', '4.8e+11', '1.6e+11']

@@ -38,11 +38,10 @@ Three things are done about it, all of them with the same weights and the same f
 - *No modules.* What they would do stands in a single loop.
 
 For a small model this halves the time. A large one waits for its weights to come from
-memory, and nothing but fewer or shorter weights can help: at $n$ weights of 4 bytes and
-a memory that gives $b$ bytes a second, no program that reads them once for each token
-writes more than $b / 4n$ tokens a second. ([`minillm.inference.speculative`][] and
-[`minillm.inference.batched`][] get several tokens out of one reading.)
-`python -m benchmarks.model decode` shows both.
+memory, and as long as it reads them for one token at a time, nothing but fewer or
+shorter weights can help: at $n$ weights of 4 bytes and
+a memory that gives $b$ bytes a second, no program writes more than $b / 4n$ tokens a
+second. `python -m benchmarks.model decode` shows both.
 
 **Before this:** [`minillm.generate`][], which does all this by itself where it can.
 """

@@ -14,9 +14,8 @@ it is the loss of this course. With the natural logarithm its unit is the *nat*.
 
 # The gradient, by hand
 
-In the demo the loss takes [6 % of the time](../systems.md) of a step, though it has no
-product in it: $V$ logits at every position, and automatic differentiation passes over
-all of them many times. You know
+In a small model the loss is a tenth of the work: $V$ logits at every position, and
+automatic differentiation passes over all of them many times. You know
 [from the tape][minillm.training.layers.cross_entropy] what it comes to for the target
 $y$: $p_j - [j = y]$, the probability that the model gave, minus the one that would have
 been right. This is what learning does to the logits: each is pushed down by the
