@@ -11,10 +11,11 @@ Each step is forced by a number that rules out the one before.
 
 >>> text = "Hello, 🌍! 你好!"
 
-*Characters.* Unicode has a number for each. The problem is the size of the vocabulary.
-GPT-2 small, a model of 124 million numbers, keeps 768 of them for every token that it
-knows. For all characters it would need seven times its own size, and it would never
-meet most of them:
+*Characters.* Unicode has a number for each, its *code point*. The problem is the size
+of the vocabulary. GPT-2 small, a model of 124 million numbers, keeps 768 of them for
+every token that it knows. For all code points it would need seven times its own size.
+(Some 160,000 belong to a character so far; these alone would double it.) And it would
+never meet most of them:
 
 >>> characters = CharTokenizer()
 >>> round(compression_ratio(text, characters.encode(text)), 2), characters.vocab_size

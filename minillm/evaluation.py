@@ -82,20 +82,23 @@ formula for the metric at hand.
 A model that was trained with another seed scores differently on the *same* questions,
 and no interval over questions accounts for that. When a paper says that method X beats
 Y by two points, ask what was varied: questions, or seeds, too?
-[`spread`][minillm.evaluation.spread] separates the two. Here it is given three seeds of
-a run of the last chapter. Each was asked the same 300 problems 64 times, before it was
-trained by rewards, and after:
+[`spread`][minillm.evaluation.spread] estimates the part of each. Here it is given three
+seeds of a run of the last chapter. Each was asked the same 300 problems 64 times,
+before it was trained by rewards, and after:
 
 >>> from minillm.labs.posttraining import rates
 >>> for when in ("before", "after"):
 ...     s = spread(rates("policy, sort", when))
-...     print(f"{when}: {s.mean:.3f}, seeds {s.seeds:.3f}, questions {s.questions:.3f}")
-before: 0.359, seeds 0.068, questions 0.017
-after: 0.596, seeds 0.101, questions 0.018
+...     print(when, *(f"{name} {x:.3f}" for name, x in s._asdict().items()))
+before mean 0.359 seeds 0.065 questions 0.014 rest 0.018
+after mean 0.596 seeds 0.099 questions 0.014 rest 0.019
 
-Both are standard deviations of one score, and add up as squares. A handful of
-demonstrations makes very different models; an interval from one of them, over however
-many questions, would have claimed a precision that does not exist.
+The last three are standard deviations of one seed's score, and add up as squares; the
+*rest* is the luck of single answers, and questions that are hard for one seed alone. A
+handful of demonstrations makes very different models; an interval from one of them,
+over however many questions, would have claimed a precision that does not exist. For
+the difference between two runs of a few seeds there is
+[`mean_interval`][minillm.inference.intervals.mean_interval], which chapter 9 used.
 
 # 5. The wording is a sample, too
 
@@ -115,17 +118,28 @@ And with three solved sums before the question, in each of their six orders:
 >>> [round(sum(right) / 40, 2) for right in asked["orders"]]
 [0.55, 0.72, 0.8, 0.8, 0.65, 0.7]
 
-The examples help, and their order, which carries no information, moves the score by up
-to 25 points (Lu et al. 2022, arXiv:2104.08786, found it in larger models). Wordings and
-orders can take the place of seeds in the same function:
+The examples help, and between the best and the worst order lie 25 points, though an
+order carries no information (Lu et al. 2022, arXiv:2104.08786, found it in larger
+models). How many of them are luck? Shuffle the six answers to each question, so that an
+answer has no order any more, and see how far apart the six scores are then:
 
+>>> shuffle = np.random.default_rng(0).permuted
+>>> ranges = [np.ptp(shuffle(asked["orders"], axis=0).mean(1)) for _ in range(2000)]
+>>> above = np.mean(np.array(ranges) > 0.2499)
+>>> print(f"{np.mean(ranges):.2f}; as far as the real ones in {above:.0%}")
+0.13; as far as the real ones in 1%
+
+Half of it, but not all. Wordings and orders can take the place of seeds in `spread`,
+which has luck in its rest:
+
+>>> names = ("mean", "ways", "questions", "rest")
 >>> for kind in ("wordings", "orders"):
-...     s = spread(asked[kind])
-...     print(f"{kind}: {s.mean:.2f}, ways {s.seeds:.3f}, questions {s.questions:.3f}")
-wordings: 0.23, ways 0.135, questions 0.038
-orders: 0.70, ways 0.095, questions 0.056
+...     found = zip(names, spread(asked[kind]), strict=True)
+...     print(kind, *(f"{name} {x:.3f}" for name, x in found))
+wordings mean 0.225 ways 0.122 questions 0.028 rest 0.058
+orders mean 0.704 ways 0.082 questions 0.052 rest 0.049
 
-Here which words were chosen matters more than which questions. Say how you asked, and
+Here how the question was put matters more than which questions. Say how you asked, and
 ask in several ways.
 
 # 6. What counts as an answer?
@@ -234,47 +248,67 @@ __all__ = [
 
 
 class Spread(NamedTuple):
-    """Where the chance in a score comes from.
+    """Where the chance in the score of one seed comes from.
 
     Attributes:
         mean: over seeds and questions.
-        seeds: the standard deviation of one seed's score that is due to its seed.
-        questions: the same, that is due to which questions were asked.
+        seeds: the standard deviation that is due to the seed.
+        questions: that is due to which questions were asked: some are hard for all.
+        rest: that is due to neither alone: the luck of single answers, and questions
+            that are hard for one seed and easy for another.
     """
 
     mean: float
     seeds: float
     questions: float
+    rest: float
 
 
 def spread(rates: ArrayLike) -> Spread:
     r"""Separate the chance of the seed from the chance of the questions.
+
+    The scores of $S$ seeds on $n$ questions differ even if the seeds do not matter,
+    since single answers are a matter of luck. What is left of the table $x_{sq}$
+    without the means of its rows and columns says how much, $M = \frac{1}{(S - 1)(n -
+    1)} \sum_{sq} (x_{sq} - \bar x_s - \bar x_q + \bar x)^2$, and is taken off the
+    variances of these means (*analysis of variance*):
+
+    $$\text{seeds}^2 = \operatorname{Var}_s \bar x_s - \frac Mn \qquad
+    \text{questions}^2 = \frac1n \Bigl(\operatorname{Var}_q \bar x_q - \frac MS\Bigr)
+    \qquad \text{rest}^2 = \frac Mn$$
 
     Args:
         rates: (seeds, questions), at least two of each: how often each model answers
             each question right.
 
     Returns:
-        Mean and standard deviations. All seeds share the questions, so what these
-        contribute is the deviation of their means over the seeds, divided by the root
-        of their number.
+        Mean and standard deviations; zero where an estimate of a variance is negative.
 
     Raises:
         ValueError: if there are fewer than two seeds or questions.
 
     Examples:
-        Two models that agree everywhere have no spread between seeds:
+        Two models that agree everywhere have no spread between seeds. Of two that agree
+        nowhere, and have the same score, all is rest:
 
-        >>> spread([[1, 0, 0, 1], [1, 0, 0, 1]])
-        Spread(mean=0.5, seeds=0.0, questions=0.28867513459481287)
+        >>> [round(x, 2) for x in spread([[1, 0, 0, 1], [1, 0, 0, 1]])]
+        [0.5, 0.0, 0.29, 0.0]
+        >>> [round(x, 2) for x in spread([[1, 0, 1, 0], [0, 1, 0, 1]])]
+        [0.5, 0.0, 0.0, 0.41]
     """
     x = np.asarray(rates, dtype=np.float64)
     if x.ndim != 2 or min(x.shape) < 2:
         raise ValueError(
             f"two seeds and two questions are needed at least; got the shape {x.shape}"
         )
-    questions = x.mean(0).std(ddof=1) / math.sqrt(x.shape[1])
-    return Spread(float(x.mean()), float(x.mean(1).std(ddof=1)), float(questions))
+    n_seeds, n = x.shape
+    of_seed, of_question = x.mean(1, keepdims=True), x.mean(0)
+    left = ((x - of_seed - of_question + x.mean()) ** 2).sum()
+    left /= (n_seeds - 1) * (n - 1)
+    seeds = of_seed.var(ddof=1) - left / n
+    questions = (of_question.var(ddof=1) - left / n_seeds) / n
+    deviations = (math.sqrt(max(0.0, v)) for v in (seeds, questions, left / n))
+    return Spread(float(x.mean()), *deviations)
 
 
 def chance_corrected(accuracy: float, n_choices: int) -> float:

@@ -14,8 +14,8 @@ these files.
 | `tokenizer.json` | the tokenizer |
 | `tokenizer_config.json` | how other programs use it |
 
-`transformers`, vLLM, llama.cpp and others read such a folder; a run of this course
-*is* one.
+`transformers`, vLLM and others read such a folder, and the converter of llama.cpp makes
+a GGUF file of it; a run of this course *is* one.
 
 # Two conventions for one rotation
 

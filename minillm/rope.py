@@ -134,8 +134,8 @@ class RotaryEmbedding(nn.Module):
     Args:
         d_head: $d_h$, the width of the vectors, even.
         context_length: $T$, positions run from 0 to $T - 1$.
-        theta: $\theta$, the base. The slowest pair turns once in about $2\pi\theta$
-            positions, so longer contexts want a larger base.
+        theta: $\theta$, the base. The slowest pair turns once in
+            $2\pi\theta^{1 - 2/d_h}$ positions, so longer contexts want a larger base.
         scaling: slows some of the pairs; `None` for none.
 
     Examples:

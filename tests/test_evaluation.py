@@ -16,6 +16,7 @@ from minillm.evaluation import (
     questions_needed,
     spread,
 )
+from minillm.inference.intervals import mean_interval
 
 
 def binomial(n, p):
@@ -182,6 +183,38 @@ def test_spread_needs_two_of_each():
     for shape in ((1, 5), (5, 1), (5,)):
         with pytest.raises(ValueError, match="two seeds and two questions"):
             spread(np.zeros(shape))
+
+
+def test_luck_is_not_taken_for_seeds_or_questions():
+    random = np.random.default_rng(0)
+    found = [spread(random.random((5, 100)) < 0.5) for _ in range(400)]
+    seeds, questions, rest = np.square(found)[:, 1:].mean(0)
+    # The standard deviation of one score is that of a hundred coins.
+    assert rest == pytest.approx(0.5**2 / 100, rel=0.02)
+    # An estimate that may not be negative is above zero on average, but not by much.
+    assert seeds < 0.4 * rest and questions < 0.1 * rest
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_parts_of_a_spread_add_up_to_one_score(seed):
+    random = np.random.default_rng(seed)
+    shape, n = (200, 400), 400
+    of_seed, of_question = random.normal(0, 0.1, (200, 1)), random.normal(0, 0.3, n)
+    found = spread(0.5 + of_seed + of_question + random.normal(0, 0.5, shape))
+    assert found.seeds == pytest.approx(0.1, rel=0.15)
+    assert found.questions == pytest.approx(0.3 / 20, rel=0.15)
+    assert found.rest == pytest.approx(0.5 / 20, rel=0.02)
+
+
+@pytest.mark.parametrize("n", [2, 3, 12])
+def test_the_interval_of_a_mean_holds_it_19_times_in_20(n):
+    random, hits = np.random.default_rng(n), 0
+    for values in random.normal(3, 2, (4000, n)):
+        middle, half = mean_interval(values.tolist())
+        assert middle == pytest.approx(values.mean())
+        hits += abs(middle - 3) < half
+    # The count has a standard deviation of 0.35 %; for many values t is too careful.
+    assert 0.936 < hits / 4000 < 0.965
 
 
 @pytest.mark.parametrize("n_choices", [2, 4, 5])

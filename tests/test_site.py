@@ -549,6 +549,18 @@ def test_every_paper_that_a_chapter_cites_is_listed() -> None:
     assert {paper for paper in cited if f"arXiv:{paper}" not in listed} == set()
 
 
+def test_references_are_in_the_order_of_the_years_and_arxiv_has_the_first() -> None:
+    listed = (DOCS / "references.md").read_text(encoding="utf-8")
+    years = []
+    for line in re.findall(r"^- .*$", listed, re.MULTILINE):
+        bare = re.sub(r"\(.*?\)|`.*?`", "", line)
+        years.append(int(re.findall(r"\b(?:19|20)\d\d\b", bare)[-1]))
+        for first in re.findall(r"\[arXiv:(\d\d)", line):
+            assert f" 20{first}. [arXiv:" in line, line
+            years[-1] = 2000 + int(first)
+    assert years == sorted(years)
+
+
 def test_sources_without_a_number_are_listed() -> None:
     listed = (DOCS / "references.md").read_text(encoding="utf-8")
     text = "".join(

@@ -246,8 +246,9 @@ def cluster_flops(
     language model again, for the first time since GPT-2, and with them the architecture
     and the hours: 2.1 million on H100s for a mixture of experts that meets 5.1 billion
     parameters a token. How many tokens it read stayed out, but for "trillions". Two of
-    the three factors give bounds on the third, over the utilizations that others have
-    announced:
+    the three factors give bounds on the third, over utilizations of others: the 43 %
+    that Llama 3.1 405B announced, and the 14 % that the hours of Llama 3 8B
+    [imply][minillm.accounting.cost]:
 
     >>> hours = claim("gpt-oss-120b run").low
     >>> for utilization in (0.14, 0.43):

@@ -193,7 +193,8 @@ def extract_text(html: str) -> str:
         html: the page, however broken.
 
     Returns:
-        The blocks that are content, with a blank line between two.
+        The blocks that are content, with a blank line between two. A frame that is
+        never closed, such as a `<nav>`, takes all that follows with it.
 
     Examples:
         >>> page = '''<nav><a href=/>Home</a></nav><h1>RAIN</h1>

@@ -32,7 +32,7 @@ appendix A), and so does DCLM (Li et al. 2024, arXiv:2406.11794, section 4.4).
 
 Gopher: Rae et al. 2021, arXiv:2112.11446, appendix A.1.1. C4: Raffel et al. 2020,
 arXiv:1910.10683, section 2.2. FineWeb: Penedo et al. 2024, arXiv:2406.17557, section
-3.5.
+3.6.
 """
 
 import re

@@ -38,7 +38,8 @@ Three things are done about it, all of them with the same weights and the same f
 - *No modules.* What they would do stands in a single loop.
 
 For a small model this halves the time. A large one waits for its weights to come from
-memory, and nothing but fewer or shorter weights can help: at $n$ weights of 4 bytes and
+memory, and as long as it reads them for one token at a time, nothing but fewer or
+shorter weights can help: at $n$ weights of 4 bytes and
 a memory that gives $b$ bytes a second, no program writes more than $b / 4n$ tokens a
 second. Beside another program, the first gains more than the second
 ([measured](../speed.md#writing)).
@@ -249,9 +250,9 @@ def read_prompt(
 ) -> Float[Tensor, "last vocab"]:
     r"""Read a prompt, and return the logits after its last tokens alone.
 
-    Same result as the end of `model(ids, cache)`. Unlike it: the head, which is a fifth
-    of the work in a small model with many words, meets only the positions that are
-    asked for.
+    Same result as the end of `model(ids, cache)`. Unlike it: the head, which has
+    [a third of the FLOPs](../flops.md) of the demo's model, meets only the positions
+    that are asked for.
 
     Args:
         model: a model that [`suits`][minillm.inference.decoder.suits].

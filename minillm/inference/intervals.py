@@ -2,18 +2,29 @@ r"""Intervals: how far a score may be from what it estimates.
 
 **The question.** A score is a mean over questions that happened to be asked. How far
 off might it be? For shares of right answers there is a formula; for everything else the
-sample itself is asked, by resampling.
+sample itself is asked, by resampling, and for a handful of seeds by its spread.
 
 **Before this:** [`minillm.evaluation`][], which shows what they are for.
 """
 
 import math
-from statistics import NormalDist
+from collections.abc import Sequence
+from statistics import NormalDist, mean, stdev
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["binomial_interval", "bootstrap_interval", "questions_needed"]
+__all__ = [
+    "STUDENT",
+    "binomial_interval",
+    "bootstrap_interval",
+    "mean_interval",
+    "questions_needed",
+]
+
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""Nineteen of twenty draws of Student's t lie within ± these, for 1, 2, 3 … freedoms;
+for more than ten, take the last."""
 
 
 def binomial_interval(c: int, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -149,3 +160,41 @@ def bootstrap_interval(
     ])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float]:
+    r"""How far might the mean of a few runs be off?
+
+    With three seeds there is nothing to resample. If the values scatter normally, with
+    a standard deviation $s$ that is only known from themselves, the mean of all seeds
+    that could have been taken lies within
+
+    $$\bar x \pm t\, \frac{s}{\sqrt n}$$
+
+    nineteen times in twenty, with Student's $t$ for $n - 1$ freedoms. To compare two
+    ways, give the differences seed by seed; if the interval holds zero, these runs have
+    shown no difference.
+
+    Args:
+        values: one number for each run, at least two.
+
+    Returns:
+        The mean, and half of the interval.
+
+    Raises:
+        ValueError: if there are fewer than two values.
+
+    Examples:
+        Three differences, all of them positive, are not yet a gain:
+
+        >>> print("{:.2f} ± {:.2f}".format(*mean_interval([0.1, 0.2, 0.1])))
+        0.13 ± 0.14
+        >>> mean_interval([0.5])
+        Traceback (most recent call last):
+        ValueError: an interval needs at least 2 values; got 1
+    """
+    n = len(values)
+    if n < 2:
+        raise ValueError(f"an interval needs at least 2 values; got {n}")
+    t = STUDENT[min(n - 1, len(STUDENT)) - 1]
+    return mean(values), t * stdev(values) / math.sqrt(n)

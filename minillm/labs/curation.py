@@ -21,10 +21,9 @@ has nothing, bulletins drawn anew, and the test tales that leaked.
 On the bench of [`minillm.labs.bench`][], told in [`minillm.curation`][].
 """
 
-import math
 from functools import cache
 from itertools import pairwise
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ from minillm.config import ModelConfig
 from minillm.corpus.crawl import leaked_tales, unseen_tales
 from minillm.data import END_OF_TEXT, tokenize
 from minillm.flops import aligned, training_flops
+from minillm.inference.intervals import mean_interval
 from minillm.labs.bench import Config, Lab, Point, by_config, plan
 from minillm.labs.repairs import (
     STAGES,
@@ -78,9 +78,6 @@ BUDGETS = (100, 400)
 
 KEEPS = (1.0, 0.5, 0.25, 0.1, 0.03)
 """What share of the text is kept there."""
-
-# Nineteen of twenty means of so few runs lie within ± this, times their error.
-STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 
 
 @cache
@@ -190,7 +187,8 @@ def gain(
 
     Returns:
         The mean difference, positive if the loss fell, and half of the interval that
-        should hold the true one 19 times in 20: Student's $t$ times the standard error.
+        should hold the true one 19 times in 20
+        ([`mean_interval`][minillm.inference.intervals.mean_interval]).
 
     Examples:
         >>> before, after = ([{"tales": x, "seed": i} for i, x in enumerate(row)]
@@ -201,8 +199,7 @@ def gain(
     """
     seeds = {r["seed"]: r[domain] for r in before}
     falls = [seeds[r["seed"]] - r[domain] for r in after if r["seed"] in seeds]
-    error = stdev(falls) / math.sqrt(len(falls))
-    return mean(falls), STUDENT[len(falls)] * error
+    return mean_interval(falls)
 
 
 def losses(results: list[dict[str, Any]], domain: str, **config: Any) -> list[float]:

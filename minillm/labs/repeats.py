@@ -5,9 +5,10 @@ states. Do models of real text have the same two heads, and can it be seen from 
 
 Take random tokens, and write them twice in a row. The first copy is noise: nobody can
 guess it. The second can be predicted with certainty, but only by finding the earlier
-occurrence and reading on, since no such text was in any training set. So the difference
-between the two losses is learning from the context, and nothing else (repeated random
-tokens are the test of Olsson et al. 2022, arXiv:2209.11895).
+occurrence and reading on, since no such text was in any training set. So what the
+second copy costs *less* has been learned from the context. (It may cost more, too: it
+stands at later positions, after more noise. Repeated random tokens are the test of
+Olsson et al. 2022, arXiv:2209.11895.)
 
 >>> from minillm.config import ModelConfig
 >>> _ = torch.manual_seed(0)

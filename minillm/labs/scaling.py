@@ -46,6 +46,7 @@ from minillm.bpe import BPETokenizer
 from minillm.config import ModelConfig
 from minillm.data import END_OF_TEXT, andersen, split, tokenize
 from minillm.flops import aligned, param_count, training_flops
+from minillm.inference.intervals import STUDENT
 from minillm.labs.bench import Config, Lab, Point, by_config, plan
 from minillm.model import TransformerLM
 from minillm.train import TrainConfig, bits_per_byte, evaluate, train
@@ -62,9 +63,6 @@ __all__ = [
 ]
 
 VOCAB_SIZE, CONTEXT = 512, 64
-
-# Nineteen of twenty draws of Student's t lie within ± these, for 1, 2, 3 … freedoms.
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
 class Prediction(NamedTuple):

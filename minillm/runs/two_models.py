@@ -18,7 +18,7 @@ predict the same bytes ([`minillm.training.loss.bits_per_byte`][]); both read wi
 
 Two warnings. Andersen's tales are in many places on the web, so the large model was
 probably trained on this one: for that model it is not held out. And its weights are
-rounded to five bits each, which costs a little accuracy.
+rounded to four bits each, which costs a little accuracy.
 
 To compute the table again, with a run of the demo and the fetched file:
 

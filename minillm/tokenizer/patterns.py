@@ -67,9 +67,10 @@ stay inside its word:
 # One pattern, three engines
 
 A pattern is a program, and the engine that runs it matters. Ours is the `regex`
-package; tiktoken uses Rust's `fancy-regex`, Hugging Face uses Oniguruma. The patterns
-here avoid what the three read differently, such as the `{1,3}+` that tiktoken writes.
-[`minillm.tokenizer.dialects`][] lists the differences, and translates.
+package; tiktoken uses Rust's `fancy-regex`, Hugging Face Oniguruma, and from version
+1.0 on `fancy-regex`, too. The patterns here avoid what the three read differently, such
+as the `{1,3}+` that tiktoken writes. [`minillm.tokenizer.dialects`][] lists the
+differences, and translates.
 
 What cannot be avoided is that each engine carries its own table of Unicode. In the
 versions that the tests use, ours differs from both others in the kind of more than

@@ -71,7 +71,8 @@ def group_advantages(
 
     $$A_i = \frac{R_i - \operatorname{mean}(R)}{\operatorname{std}(R)}$$
 
-    (Shao et al. 2024, section 4.1.2.) The deviation is that of a sample, with $n - 1$.
+    (Shao et al. 2024, section 4.1.2.) The deviation is that of a sample, with $n - 1$;
+    $10^{-6}$ is added to it, so rewards should differ by much more than that.
 
     Args:
         rewards: one row for each prompt, at least two answers in each.
@@ -92,7 +93,8 @@ def group_advantages(
         >>> [[round(a, 2) for a in row] for row in advantages.tolist()]
         [[1.5, -0.5, -0.5, -0.5], [0.0, 0.0, 0.0, 0.0]]
 
-        Neither the zero of the rewards nor their unit matters:
+        Neither the zero of the rewards nor their unit matters, as long as they differ
+        by much more than $10^{-6}$:
 
         >>> r = torch.tensor([[0.0, 1.0, 3.0]])
         >>> group_advantages(r).allclose(group_advantages(10 * r - 7), atol=1e-4)

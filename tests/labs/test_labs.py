@@ -21,6 +21,7 @@ from minillm.emergence import LABS, committed, within
 from minillm.generate import generate
 from minillm.hub import load_gguf
 from minillm.inference.attention_maps import attention_maps
+from minillm.inference.intervals import STUDENT
 from minillm.labs import context as lab_context
 from minillm.labs import digits as lab_digits
 from minillm.labs import repeats as lab_repeats
@@ -42,7 +43,6 @@ from minillm.labs.context import (
 from minillm.labs.digits import BOOK, codes, sums
 from minillm.labs.repeats import measure_copies
 from minillm.labs.scaling import (
-    STUDENT,
     _shape,
     best_of_budget,
     forecast,

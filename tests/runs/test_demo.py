@@ -212,15 +212,21 @@ def test_the_demo_shows_names_and_prompts_as_they_are(run, tmp_path, name, monke
 @pytest.mark.timeout(1200)
 def test_the_whole_demo_reaches_its_aim(tmp_path):
     # As a user runs it; the other tests are content with one thread.
-    threads = torch.get_num_threads()
+    threads, norms = torch.get_num_threads(), []
     torch.set_num_threads(os.cpu_count() or 1)
     try:
-        result = run_demo(tmp_path / "demo")
+        result = run_demo(
+            tmp_path / "demo",
+            watch=lambda model, text, step: norms.append(step.gradient_norm),
+        )
     finally:
         torch.set_num_threads(threads)
     # Clearly below what counting achieves: 1.66 on the machine that drew the figure.
     assert result["bits_per_byte"] < 1.69 < result["baselines"]["Kneser-Ney trigram"]
     assert result["known_words"] >= 0.9
+    # What `clip_gradients` says of the demo.
+    assert np.mean(np.array(norms) > 1) > 0.9
+    assert 1.4 < np.median(norms) < 1.8
     # The committed figure shows this run. Trained numbers differ between processors by
     # less than between seeds, which is about 0.01.
     new = summarize(read_log(tmp_path / "demo"))
