@@ -11,11 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.command import ROOT
-from minillm.bpe import (
-    GPT2_PATTERN,
-    GPT4_PATTERN,
-    BPETokenizer,
-)
+from minillm.bpe import GPT2_PATTERN, GPT4_PATTERN, BPETokenizer
 
 FIXTURES = Path(os.environ.get("MINILLM_FIXTURES") or ROOT / ".cache" / "fixtures")
 # Under these names tiktoken looks for its files.
