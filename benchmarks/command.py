@@ -20,7 +20,6 @@ RESULTS = ROOT / "images" / "data" / "bench"
 NAMES = (
     *("tokenizer", "model", "decoding", "gradients", "training", "sampling"),
     *("curation", "start"),
-    "gpu",
 )
 
 
@@ -90,9 +89,9 @@ def main(name: str, doc: str, parts: Mapping[str, Part]) -> None:
     torch = sys.modules.get("torch")
     if torch and (arguments.cpu or arguments.quick):
         torch.set_num_threads(1)
-    out = arguments.out or (None if arguments.quick or arguments.cpu else RESULTS)
+    usual = None if arguments.quick or arguments.cpu or name not in NAMES else RESULTS
     run(
-        *(name, parts, arguments.parts, out),
+        *(name, parts, arguments.parts, arguments.out or usual),
         turns=arguments.turns,
         quick=arguments.quick,
         cpu=arguments.cpu,

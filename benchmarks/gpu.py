@@ -2,7 +2,8 @@
 
     python -m benchmarks.gpu [PART ...] [--turns N] [--quick]
 
-It needs a GPU that PyTorch calls `cuda`; in a hurry it does with a processor.
+It needs a GPU that PyTorch calls `cuda`; in a hurry it does with a processor. What it
+measures is printed, and kept only where `--out` says.
 """
 
 import statistics
@@ -87,6 +88,6 @@ PARTS = {"gpu step": Part(gpu_step, 150), "gpu decode": Part(gpu_decode, 40)}
 
 if __name__ == "__main__":
     if not torch.cuda.is_available() and "--quick" not in sys.argv:
-        print("PyTorch finds no GPU here; what was measured before is kept")
+        print("PyTorch finds no GPU here")
         sys.exit()
     main("gpu", __doc__, PARTS)

@@ -198,7 +198,7 @@ def show(figures: Sequence[float], unit: str) -> str:
 
 def digits(value: float) -> int:
     """How many digits after the point are worth reading."""
-    return 2 if value < 10 else 1 if value < 100 else 0
+    return 3 if value < 0.1 else 2 if value < 10 else 1 if value < 100 else 0
 
 
 def line(row: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ python -m benchmarks.model [PART ...] [--turns N] [--quick] [--cpu]
 import statistics
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,9 +26,7 @@ PEER = "a plain GPT"
 # the processor multiplies such numbers itself.
 GOALS = {
     ("demo", "float32"): 1.2,
-    ("wide", "float32"): 1.0,
     ("10M", "float32"): 1.0,
-    ("wide", "bf16"): 1.5,
     ("10M", "bf16"): 1.5,
     ("demo", "bf16, compiled"): 1.5,
 }
@@ -48,19 +45,20 @@ def step(record: Record) -> None:
     measured against the fastest product of two large matrices in the same turns, in the
     same type of numbers.
     """
-    _steps(record, ("float32", "bf16"))
+    _steps(record, QUICK if record.quick else SIZES, ("float32", "bf16"))
 
 
 def compiled(record: Record) -> None:
-    """Take the same step with our model compiled by `torch.compile`.
+    """Take the same step of the small model, compiled by `torch.compile`, in bf16.
 
-    The peer is the same one, not compiled. What compiling takes is not counted.
+    The peer is the same one in float32, not compiled. What compiling takes is not
+    counted.
     """
-    _steps(record, ("float32, compiled", "bf16, compiled"))
+    sizes = QUICK if record.quick else {"demo": SIZES["demo"]}
+    _steps(record, sizes, ("bf16, compiled",))
 
 
-def _steps(record: Record, settings: tuple[str, ...]) -> None:
-    sizes = QUICK if record.quick else SIZES
+def _steps(record: Record, sizes: dict[str, Size], settings: tuple[str, ...]) -> None:
     left = len(sizes)
     for name, size in sizes.items():
         if record.left() < 0:
@@ -108,23 +106,6 @@ def _step(
             amount=size.batch_size * size.shape.context_length,
             target=("ratio >=", goal) if goal else None,
             note=f"MFU {utilization:.0%}, peer {theirs:.0%}; {peak / 1e9:,.0f} GFLOP/s",
-        )
-
-
-def step_growth(record: Record) -> None:
-    """Take a step of 2,048 tokens in sequences that grow longer."""
-    lengths = (16, 32) if record.quick else (64, 256, 1024, 2048)
-    tokens = lengths[-1]
-    base = ModelConfig(4096, 1, d_model=256, n_layers=4, n_heads=4)
-    for i, length in enumerate(lengths):
-        size = Size(replace(base, context_length=length), tokens // length)
-        found = record.take_turns(
-            {"us": shapes.trainer(size).step, "them": shapes.peer(size)},
-            *(9, 1 / (len(lengths) - i)),
-        )
-        case = f"{size.batch_size} × {length:,} tokens"
-        record.row(
-            *(case, found["us"], PEER, found["them"]), unit="tokens/s", amount=tokens
         )
 
 
@@ -204,102 +185,35 @@ def write(
         )
 
 
-def decode_growth(record: Record) -> None:
-    """Read a prompt that grows longer, and write 32 tokens after it."""
-    lengths = (16, 64) if record.quick else (64, 256, 1024, 4096)
-    config = ModelConfig(2048, lengths[-1] + 32, 256, 4, n_heads=4)
-    model, theirs = pair(config)
-    for i, length in enumerate(lengths):
-        prompt = torch.randint(config.vocab_size, (length,)).tolist()
-        found = record.take_turns(
-            {
-                "us": lambda: generate(model, prompt, 32, temperature=0),
-                "them": lambda: theirs(prompt, 32),
-            },
-            *(5, 1 / (len(lengths) - i)),
-        )
-        case = f"{length:,} tokens before"
-        record.row(case, found["us"], "transformers.generate", found["them"])
-
-
 def cache(record: Record) -> None:
-    """Write tokens with our cache, and with the whole text read again for each."""
-    cases = (
-        ((32, 2, 16),)
-        if record.quick
-        else (*((128, 4, 64), (128, 4, 256), (128, 4, 512), (512, 8, 128)),)
+    """Write 512 tokens with our cache, and with the whole text read again for each."""
+    d_model, n_layers, n = (32, 2, 16) if record.quick else (128, 4, 512)
+    torch.manual_seed(0)
+    config = ModelConfig(2048, n + 16, d_model, n_layers, d_model // 32)
+    model = TransformerLM(config).eval()
+
+    def write(use_cache: bool) -> list[int]:
+        return generate(model, list(range(16)), n, temperature=0, use_cache=use_cache)
+
+    same = write(True) == write(False)
+    found = record.take_turns(
+        {"with": lambda: write(True), "without": lambda: write(False)}, *(3, 1, 0)
     )
-    for i, (d_model, n_layers, n) in enumerate(cases):
-        torch.manual_seed(0)
-        config = ModelConfig(2048, n + 16, d_model, n_layers, d_model // 32)
-        model = TransformerLM(config).eval()
-
-        def write(
-            use_cache: bool, model: TransformerLM = model, n: int = n
-        ) -> list[int]:
-            return generate(
-                model, list(range(16)), n, temperature=0, use_cache=use_cache
-            )
-
-        same = write(True) == write(False)
-        found = record.take_turns(
-            {"with": lambda: write(True), "without": lambda: write(False)},
-            *(3, 1 / (len(cases) - i), 0),
-        )
-        record.row(
-            f"d = {d_model}, {n_layers} layers, {n} new tokens",
-            *(found["with"], "without cache", found["without"]),
-            unit="tokens/s",
-            amount=n,
-            target=("ratio >=", 10) if n == 512 else None,
-            note="the same ids" if same else "some ids differ",
-        )
-
-
-def limits(record: Record) -> None:
-    """Do nothing but what cannot be left out: how fast could anybody be?
-
-    Of a training step in float32 that is the products of our matrices and the fused
-    attention, forwards and backwards; of writing a token, one product of a row with
-    each matrix, in the fastest layout that we know. Everything else is taken as free.
-    The ratio to the others' whole work is what no arrangement of the same kernels can
-    pass.
-    """
-    sizes = QUICK if record.quick else SIZES
-    for i, (name, size) in enumerate(sizes.items()):
-        programs = {"us": shapes.products(size), "them": shapes.peer(size)}
-        found = record.take_turns(programs, 9, 0.6 / (len(sizes) - i))
-        case = f"{name}, a step's products alone"
-        record.row(case, found["us"], f"a step of {PEER}", found["them"])
-    n = 4 if record.quick else 64
-    for d_model, n_layers in WIDTHS[record.quick]:
-        config = ModelConfig(2048, 256, d_model, n_layers, n_heads=d_model // 32)
-        _, theirs = pair(config)
-        rows = shapes.row_products(config)
-        found = record.take_turns(
-            {
-                "us": lambda rows=rows: [rows() for _ in range(n)],
-                "them": lambda theirs=theirs: theirs(list(range(16)), n),
-            },
-            *(5, 0.5),
-        )
-        record.row(
-            f"d = {d_model}, {n_layers} layers, a token's products alone",
-            *(found["us"], "transformers.generate", found["them"]),
-            unit="tokens/s",
-            amount=n,
-            note=f"{4 * param_count(config).total / 1e6:,.0f} MB of weights",
-        )
+    record.row(
+        f"d = {d_model}, {n_layers} layers, {n} new tokens",
+        *(found["with"], "without cache", found["without"]),
+        unit="tokens/s",
+        amount=n,
+        target=None if record.quick else ("ratio >=", 10),
+        note="the same ids" if same else "some ids differ",
+    )
 
 
 PARTS = {
-    "step": Part(step, 90),
-    "compiled": Part(compiled, 230),
-    "step growth": Part(step_growth, 25),
-    "decode": Part(decode, 25),
-    "decode growth": Part(decode_growth, 25),
-    "cache": Part(cache, 45),
-    "limits": Part(limits, 30),
+    "step": Part(step, 35),
+    "compiled": Part(compiled, 55),
+    "decode": Part(decode, 20),
+    "cache": Part(cache, 15),
 }
 
 if __name__ == "__main__":

@@ -27,54 +27,36 @@ HEADINGS = {
     "sampling": "Sampling many sequences",
     "curation": "Cleaning a crawl",
     "start": "Until something happens",
-    "gpu": "On a GPU",
 }
 TITLES = {
     "encode": "Encoding",
-    "steps": "Where the time of encoding goes",
+    "newest": "The newest programs",
     "long": "Words without an end",
     "file": "Files, with two processes",
-    "encode growth": "Encoding more and more",
     "train": "Learning tokens",
-    "train growth": "Learning from more and more",
-    "vocabulary growth": "Learning more and more tokens",
     "memory": "Memory",
     "step": "A step of training",
     "compiled": "The same, compiled",
-    "step growth": "Longer sequences",
     "decode": "Writing",
-    "decode growth": "Writing after more and more",
     "cache": "With and without a cache",
-    "limits": "What nobody can pass",
     "tokens": "A token in eight bits",
     "prompts": "A prompt in eight bits",
-    "question": "A second question",
     "opened": "Opening a file",
     "pass": "Forward and backward, on the tape",
-    "operations": "Where its time goes",
-    "memory of the tape": "What it keeps",
-    "loop": "The loop around the model",
     "optimizer": "AdamW",
-    "checkpoint": "Checkpoints",
-    "ddp": "Two processes",
     "messages": "Gradients in one message",
     "lab": "For reinforcement learning",
     "extraction": "Text from HTML",
     "minhash": "Signatures of near duplicates",
-    "pairs": "Signatures and pairs",
-    "pairs growth": "Ten times as many pages",
-    "imports": "Imports",
-    "commands": "Commands",
-    "doctests": "Doctests",
+    "growth": "Ten times as many pages",
+    "commands": "An import and a command",
     "site": "The site",
-    "gpu step": "A step on a GPU",
-    "gpu decode": "Writing on a GPU",
 }
 INTRODUCTION = """\
 # How fast is it, beside the best?
 
 *This page is written by a program from what another has measured.* `make bench`
-measures again and writes it again, in twenty minutes on two cores; `python -m
+measures again and writes it again, in ten minutes on two cores; `python -m
 benchmarks NAME` measures one of its parts: {names}.
 
 **The ratio comes first.** It says how many times as fast as the other program this
@@ -98,8 +80,7 @@ REASONS = {
     ),
     "train": (
         "Where it is missed: two thirds of the time go into merging, which visits each "
-        "word that has the pair, one after the other, in Python. Docstrings have about "
-        "as many distinct words as twice as much code has."
+        "word that has the pair, one after the other, in Python."
     ),
     "memory": (
         "Where it is missed: about a million distinct runs are remembered at a time "
@@ -110,9 +91,9 @@ REASONS = {
     ),
     "step": (
         "Where it is missed: both sides spend most of a step in the same products of "
-        "matrices, and [these alone](#what-nobody-can-pass) leave little to win in "
-        "float32. What we win with the loss and AdamW, root-mean-square norms, rotary "
-        "positions and gated layers take again: they are more, and smaller, operations."
+        "matrices (MFU says how much), which leaves little to win in float32. What we "
+        "win with the loss and AdamW, root-mean-square norms, rotary positions and "
+        "gated layers take again: they are more, and smaller, operations."
     ),
     "compiled": (
         "Where it is missed: a compiled step of the small model still takes a "
@@ -121,18 +102,12 @@ REASONS = {
     ),
     "decode": (
         "Where it is missed: each token takes all weights out of memory once, on both "
-        "sides. That [alone](#what-nobody-can-pass) keeps the larger model from more."
+        "sides, and for the larger model that is most of the time."
     ),
     "cache": (
         "Where it is missed: with the cache, a token of so small a model is a hundred "
         "small operations, and calling them takes longer than they do. Without it, "
         "each token is a few products that are large enough for both cores."
-    ),
-    "loop": (
-        "Where it is missed: a step of the small model is so short that a millisecond "
-        "counts. Half of that is clipping, which reads every gradient once more, and "
-        "writes it if it is too long; the rest is cutting out the batch and freeing "
-        "the memory of the step before."
     ),
     "minhash": (
         "Where it is missed: about half of the time goes into cutting the text into "
@@ -140,12 +115,33 @@ REASONS = {
         "which AVX-512 has an instruction for and AVX2 has not."
     ),
 }
+# What the tokenizer's tables mean for a reader, below them.
+TERABYTE = """\
+**How the newest programs do it.** They are written in Rust, and each part of the work
+is done in another way than here. *Cutting:* none of them runs a general engine on a
+pattern that it knows. [tokenizers 1.0](https://github.com/huggingface/tokenizers) and
+[gigatoken](https://github.com/marcelroed/gigatoken) look up the class of each byte in a
+table, dozens of bytes at a time by SIMD, and find the ends of words in the bits that
+result; that is why they refuse other patterns. *Looking up:* an entry of gigatoken's
+cache holds a word of up to 15 bytes and up to four ids in 32 bytes, half a cache line,
+so that finding it reads memory once, and the processor is told beforehand which line it
+will be. *Merging:* [tokie](https://github.com/chonkie-inc/tokie) and
+[fastokens](https://github.com/crusoecloud/fastokens) merge a new word in a time that
+grows with its length only: an automaton finds the longest token, a table says whether
+two tokens may be neighbors, and if not, a shorter one is tried. What NumPy can do of
+this, ours does ([runs](tokenizer/runs.md), [arrays](tokenizer/arrays.md)).
+
+**For a terabyte,** train the tokenizer here and encode with the fastest program that
+reads its `tokenizer.json` and gives your ids. [Most do](tokenizer/crossings.md), but
+compare a few megabytes first. Ours is fast enough for what one machine trains on.
+"""
 # What nobody should read into the tables.
 NEVER = (
     "Other processors than this one. All figures are of one machine.",
     "Other systems than Linux. On Windows and macOS the ratios may differ.",
-    "nanoGPT and minbpe themselves. Their counterparts here were written for the "
-    "comparison, in the same manner, so that both sides can be read and changed.",
+    "GPUs. `python -m benchmarks.gpu` measures on one, and prints what it finds.",
+    "nanoGPT itself. Its counterpart here was written for the comparison, in the same "
+    "manner, so that both sides can be read and changed.",
     "The quality of what is learned at equal speed; the [demo](runs/demo.md) is about "
     "that.",
     "Text in other languages than English and Python.",
@@ -182,6 +178,8 @@ def page(results: Mapping[str, Any]) -> str:
             if part in REASONS and any(met(row) is False for row in entry["rows"]):
                 pieces.append(REASONS[part] + "\n")
             pieces.append(small_print(entry))
+        if name == "tokenizer":
+            pieces.append(TERABYTE)
     pieces.append("## What was not measured\n")
     absent = [
         f"- {HEADINGS[name]}, {TITLES[part].lower()}: "
@@ -233,9 +231,8 @@ def machines(results: Mapping[str, Any]) -> Iterator[str]:
     told = set()
     for name, result in results.items():
         where, versions = result["machine"], result["versions"]
-        gpu = f"{where['GPU']}, " if "GPU" in where else ""
         text = (
-            f"{gpu}{where['processor']}, {where['cores']} cores "
+            f"{where['processor']}, {where['cores']} cores "
             f"({', '.join(where['instructions']) or 'instructions not known'}), "
             f"{where['memory, GB']} GB of memory, {where['system']}; "
             + ", ".join(f"{name} {version}" for name, version in versions.items())

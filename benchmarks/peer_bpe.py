@@ -1,26 +1,17 @@
-"""The other tokenizers: tiktoken, Hugging Face's tokenizers, rustbpe, a naive loop.
+"""The tokenizers that are installed beside ours: tiktoken, tokenizers, rustbpe.
 
-The tables of GPT-2, cl100k and o200k are those that `make fixtures` fetches.
+The tables of GPT-2 and cl100k are those that `make fixtures` fetches.
 """
 
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from benchmarks.command import ROOT
-from minillm.bpe import (
-    GPT2_PATTERN,
-    GPT4_PATTERN,
-    O200K_PATTERN,
-    BPETokenizer,
-    count_pairs,
-    merge,
-)
-from minillm.tokenizer.patterns import pretokenize
+from minillm.bpe import GPT2_PATTERN, GPT4_PATTERN, BPETokenizer
 
 FIXTURES = Path(os.environ.get("MINILLM_FIXTURES") or ROOT / ".cache" / "fixtures")
 # Under these names tiktoken looks for its files.
@@ -28,10 +19,8 @@ TIKTOKEN_CACHE = {
     "gpt2/vocab.bpe": "6d1cbeee0f20b3d9449abfede4726ed8212e3aee",
     "gpt2/encoder.json": "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6",
     "cl100k_base.tiktoken": "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
-    "o200k_base.tiktoken": "fb374d419588a4632f3f557e76b4b70aebbca790",
 }
 HUGGING_FACE = "tokenizers"
-PATTERNS = {"cl100k_base": GPT4_PATTERN, "o200k_base": O200K_PATTERN}
 
 
 def table(name: str) -> Path:
@@ -47,7 +36,7 @@ def ours(name: str) -> BPETokenizer:
     if name == "gpt2":
         files = table("gpt2/encoder.json"), table("gpt2/vocab.bpe")
         return BPETokenizer.from_gpt2_files(*files)
-    return BPETokenizer.from_tiktoken_file(table(f"{name}.tiktoken"), PATTERNS[name])
+    return BPETokenizer.from_tiktoken_file(table(f"{name}.tiktoken"), GPT4_PATTERN)
 
 
 def forget(tokenizer: BPETokenizer) -> None:
@@ -65,16 +54,6 @@ def tiktoken(name: str) -> Any:
             shutil.copy(table(file), Path(folder) / cached)
         os.environ["TIKTOKEN_CACHE_DIR"] = folder
         return tiktoken.get_encoding(name)
-
-
-def hugging_face(tokenizer: BPETokenizer) -> Any:
-    """The same of Hugging Face's tokenizers, from the file that we write."""
-    import tokenizers
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tokenizer.json"
-        tokenizer.save(path)
-        return tokenizers.Tokenizer.from_file(str(path))
 
 
 def train_hugging_face(texts: Sequence[str], vocab_size: int) -> None:
@@ -99,14 +78,3 @@ def train_rustbpe(texts: Sequence[str], vocab_size: int) -> None:
     rustbpe.Tokenizer().train_from_iterator(
         iter(texts), vocab_size, pattern=GPT2_PATTERN
     )
-
-
-def train_naively(text: str, vocab_size: int) -> None:
-    """Train as minbpe does: count every pre-token again after each merge."""
-    chunks = [list(piece.encode()) for piece in pretokenize(text, GPT2_PATTERN)]
-    for new_id in range(256, vocab_size):
-        counts = count_pairs([])
-        for chunk in chunks:
-            counts.update(pairwise(chunk))
-        pair = max(counts, key=counts.__getitem__)
-        chunks = [merge(chunk, pair, new_id) for chunk in chunks]

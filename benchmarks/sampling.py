@@ -42,7 +42,7 @@ def lab(record: Record) -> None:
     )
 
 
-PARTS = {"lab": Part(lab, 60)}
+PARTS = {"lab": Part(lab, 12)}
 
 if __name__ == "__main__":
     main("sampling", __doc__, PARTS)

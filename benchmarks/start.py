@@ -1,4 +1,4 @@
-"""How long until something happens: imports, commands, doctests, the site?
+"""How long until something happens: an import, a command, the site?
 
 python -m benchmarks.start [PART ...] [--turns N] [--quick]
 """
@@ -7,13 +7,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from functools import partial
 
 from benchmarks.command import ROOT, main
 from benchmarks.measure import Part, Record
-
-# In seconds beyond Python's own start.
-IMPORTS = {"minillm": 0.05, "minillm.flops": 0.05, "minillm.bpe": 0.15}
-PEERS = ("tiktoken", "tokenizers", "torch", "transformers")
 
 
 def _run(*command: str, **more: str) -> None:
@@ -29,51 +26,25 @@ def _run(*command: str, **more: str) -> None:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no word"])[-1])
 
 
-def imports(record: Record) -> None:
-    """Import a module in a new process: the time beyond Python's own start.
-
-    The other libraries are there for the scale.
-    """
-    names = [*IMPORTS, *(() if record.quick else PEERS)]
-    programs = {"": lambda: _run("-c", "pass")}
-    for name in names:
-        with record.optional(f"import {name}"):
-            _run("-c", f"import {name}")
-            programs[name] = lambda name=name: _run("-c", f"import {name}")
-    found = record.take_turns(programs, 15)
-    bare = found.pop("")
-    record.row("Python itself", bare)
-    for name, taken in found.items():
-        beyond = [max(a - b, 1e-6) for a, b in zip(taken, bare, strict=True)]
-        goal = IMPORTS.get(name)
-        record.row(f"import {name}", beyond, target=("ours <=", goal) if goal else None)
-
-
 def commands(record: Record) -> None:
-    """Run a command that only has to say something, beside `pip --help`."""
+    """Import the tokenizer, and run a command that only has to say something.
+
+    Of the import, the time beyond Python's own start is counted.
+    """
     programs = {
-        "minillm --help": lambda: _run("-m", "minillm", "--help"),
-        "minillm flops gpt2": lambda: _run("-m", "minillm", "flops", "gpt2"),
-        "pip --help": lambda: _run("-m", "pip", "--help"),
+        "python": ("-c", "pass"),
+        "import": ("-c", "import minillm.bpe"),
+        "minillm --help": ("-m", "minillm", "--help"),
+        "pip --help": ("-m", "pip", "--help"),
     }
-    found = record.take_turns(programs, 9)
-    theirs = found.pop("pip --help")
-    for command, ours in found.items():
-        record.row(command, ours, "pip --help", theirs)
-
-
-def doctests(record: Record) -> None:
-    """Run the doctests of chapters that need no PyTorch, as a reader would."""
-    chapters = (
-        ("accounting/shapes",)
-        if record.quick
-        else ("bpe", "tokenizer/tokenizer", "accounting/shapes")
+    found = record.take_turns(
+        {name: partial(_run, *command) for name, command in programs.items()}, 9
     )
-    for chapter in chapters:
-        found = record.take_turns(
-            {chapter: lambda: _run("-m", "doctest", f"minillm/{chapter}.py")}, 5, 0.5
-        )
-        record.row(f"python -m doctest minillm/{chapter}.py", found[chapter])
+    both = zip(found["import"], found["python"], strict=True)
+    beyond = [max(a - b, 1e-6) for a, b in both]
+    record.row("import minillm.bpe", beyond, target=("ours <=", 0.15))
+    ours, theirs = found["minillm --help"], found["pip --help"]
+    record.row("minillm --help", ours, "pip --help", theirs)
 
 
 def site(record: Record) -> None:
@@ -89,17 +60,12 @@ def site(record: Record) -> None:
                     NO_MKDOCS_2_WARNING="1",
                 )
             },
-            2,
+            *(2, 1, 0),
         )
     record.row("mkdocs build --strict", found["site"], target=("ours <=", 10))
 
 
-PARTS = {
-    "imports": Part(imports, 30),
-    "commands": Part(commands, 15),
-    "doctests": Part(doctests, 15),
-    "site": Part(site, 45),
-}
+PARTS = {"commands": Part(commands, 8), "site": Part(site, 25)}
 
 if __name__ == "__main__":
     main("start", __doc__, PARTS)

@@ -9,7 +9,7 @@ says how many bytes were read; programs that are compared read the same ones.
 import re
 import sysconfig
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -74,32 +74,6 @@ def noted(record: Record, name: str, text: str) -> str:
     return text
 
 
-def both(record: Record) -> dict[str, str]:
-    """Documentation of 10 MB and code of 20 MB; a hundredth of it in a hurry."""
-    part = 100 if record.quick else 1
-    return {
-        "documentation": noted(record, "documentation", documentation(10 * MB // part)),
-        "code": noted(record, "code", code(20 * MB // part)),
-    }
-
-
 def documents(text: str, size: int = 100_000) -> list[str]:
     """A text in pieces, as trainers that work in parallel want it."""
     return [text[i : i + size] for i in range(0, len(text), size)]
-
-
-def grow(record: Record, measure: Callable[[str, float], None]) -> None:
-    """Measure with texts of 1 to 100 MB, while there is time."""
-    sizes = [0.1, 0.3] if record.quick else [1, 3, 10, 30, 100]
-    whole = code(round(sizes[-1] * MB))
-    before = took = 0.0
-    for size in sizes:
-        # The last size says how long this one would take.
-        if took * size > record.left() * before:
-            record.not_measured(f"{size} MB", "no time was left for it")
-            break
-        start = record.left()
-        text = noted(record, f"code, {size} MB", whole[: round(size * MB)])
-        # Half of what is left, since the larger ones need more.
-        measure(text, 0.5)
-        before, took = size, start - record.left()

@@ -1,18 +1,23 @@
 """The benchmarks compare like with like, keep what they find, and the page shows it."""
 
+import hashlib
+import importlib
 import importlib.metadata
 import json
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 
 import pytest
 import torch
 
+from minillm.bpe import BPETokenizer
 from minillm.flops import param_count
 
 pytest.importorskip("benchmarks.page")
-from benchmarks import command, machine, page, shapes
+import benchmarks.__main__
+from benchmarks import command, machine, page, peer_programs, shapes
 from benchmarks.measure import Part, Record, met, show, spread
 from benchmarks.peer_gpt import GPT, PeerConfig, make_optimizer, training_step
 
@@ -62,6 +67,21 @@ def test_texts_are_what_they_say():
     texts.noted(record, "code, 1 MB", "é" * 10)
     assert record.texts["code, 1 MB"]["bytes"] == 20
     assert "".join(texts.documents(code, 7_000)) == code
+
+
+def test_a_program_of_others_reads_what_is_saved_and_encodes_it(tmp_path):
+    texts = ["the cat in the hat\r\n", "naïve 漢字"]
+    tokenizer = BPETokenizer.train(texts, 270)
+    files = [tmp_path / name for name in ("tokenizer.json", "0", "1")]
+    tokenizer.save(files[0])
+    for path, text in zip(files[1:], texts, strict=True):
+        path.write_bytes(text.encode())
+    ids = array("I", [i for text in texts for i in tokenizer.encode(text)])
+    digest = hashlib.sha256(ids.tobytes()).hexdigest()
+    with peer_programs.running("tokenizers", *files) as ask:
+        *seconds, found = ask("ids")
+        assert found == digest != ask("go")[-1]
+    assert [float(second) >= 0 for second in seconds] == [True, True]
 
 
 # ── taking turns ──
@@ -130,6 +150,7 @@ def test_a_row_has_the_ratio_of_each_turn_and_the_quartiles(capsys):
     assert "2.00x (1.00–3.00)" in capsys.readouterr().out
     assert spread([5]) == [5, 5, 5]
     assert show([0.0123, 0.0123, 0.0123], "s") == "12.3\N{NO-BREAK SPACE}ms"
+    assert show([0.031, 0.031, 0.031], "") == "0.031"
     assert show([1, 1234, 2000], "MB") == "1,234\N{NO-BREAK SPACE}MB (1–2,000)"
 
 
@@ -229,30 +250,20 @@ def test_from_a_run_to_the_page(tmp_path):
     assert "not measured: it takes too long" in said
     kept = page.load(tmp_path)["start"]
     by_case = {row["case"]: row for e in kept["parts"].values() for row in e["rows"]}
-    ours, bpe = (by_case[f"import minillm{x}"]["ours"][1] for x in ("", ".bpe"))
-    assert 0 < ours < bpe
+    assert by_case["import minillm.bpe"]["ours"][1] > 0
     assert by_case["minillm --help"]["peer"] == "pip --help"
     text = page.page(page.load(tmp_path))
     assert show(by_case["import minillm.bpe"]["ours"], "s") in text
 
 
-def test_every_part_has_a_title():
-    from benchmarks import (
-        curation,
-        decoding,
-        gpu,
-        gradients,
-        model,
-        sampling,
-        start,
-        tokenizer,
-        training,
-    )
-
-    parts = [*tokenizer.PARTS, *model.PARTS, *decoding.PARTS, *gradients.PARTS]
-    parts += [*training.PARTS, *sampling.PARTS, *curation.PARTS]
-    parts += [*start.PARTS, *gpu.PARTS]
+def test_every_part_has_a_title_and_all_of_them_take_ten_minutes():
+    modules = {n: importlib.import_module(f"benchmarks.{n}") for n in command.NAMES}
+    parts = [part for module in modules.values() for part in module.PARTS]
     assert parts == list(page.TITLES)
+    for name, module in modules.items():
+        seconds = sum(part.seconds for part in module.PARTS.values())
+        assert seconds <= benchmarks.__main__.LIMITS[name]
+    assert sum(benchmarks.__main__.LIMITS.values()) <= 600
 
 
 @pytest.mark.check
@@ -262,9 +273,7 @@ def test_every_benchmark_runs(tmp_path):
     results = page.load(tmp_path)
     for name in command.NAMES:
         for part, entry in results[name]["parts"].items():
-            assert entry["rows"] or part in {"site", "opened"}, (
-                name,
-                part,
-                entry["missing"],
-            )
+            skipped = part in {"site", "opened"}
+            assert entry["rows"] or skipped, (name, part, entry["missing"])
     assert page.page(results).count("\n### ") == len(page.TITLES)
+    assert "tiny" in bench("benchmarks.gpu", "--quick")

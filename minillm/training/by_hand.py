@@ -40,8 +40,8 @@ on a text that counts from 0 to 49 again and again:
 >>> np.allclose(taped, theirs, rtol=1e-10), theirs[0] - theirs[-1] > 0.1
 (True, True)
 
-How long a step takes beside PyTorch's, and how much of that is matrix products, is
-printed by `python -m benchmarks.gradients` ([results](../speed.md)).
+How long a step takes beside PyTorch's is printed by `python -m benchmarks.gradients`
+([results](../speed.md)).
 
 **Next:** [`minillm.training.kept`][] counts what this costs.
 """

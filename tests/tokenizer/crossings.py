@@ -1,7 +1,9 @@
-"""Which program reads what we write: `python tests/tokenizer/crossings.py`.
+"""Which program reads what we write.
 
 Saves tokenizers of every kind, lets the programs of others read them and encode texts,
 and writes down who gives our ids. A test repeats it, and the site shows the table.
+
+    PYTHONPATH=tests python tests/tokenizer/crossings.py
 """
 
 import json
@@ -130,18 +132,24 @@ def version(name: str) -> str | None:
     return PROGRAMS[package] if there else None
 
 
-def read(name: str, path: Path) -> list[list[int]] | None:
-    """Let a program read a file, and encode the texts. None if it refuses."""
+def started(
+    name: str, program: str, *arguments: str
+) -> tuple[list[str], dict[str, str]]:
+    """How a program is started: its command, and the environment that it needs."""
     package, code = READERS[name]
     folder = FOLDER / "programs" / package.strip("@").replace("/", "-")
     environment = dict(os.environ)
     if name == "tokenizers.js":
         environment["NODE_PATH"] = str(folder / "node_modules")
-        command = ["node", "-e", JAVASCRIPT, str(path)]
-    else:
-        if package:
-            environment["PYTHONPATH"] = str(folder)
-        command = [sys.executable, "-c", PYTHON.format(load=code), str(path)]
+        return ["node", "-e", JAVASCRIPT, *arguments], environment
+    if package:
+        environment["PYTHONPATH"] = str(folder)
+    return [sys.executable, "-c", program.format(load=code), *arguments], environment
+
+
+def read(name: str, path: Path) -> list[list[int]] | None:
+    """Let a program read a file, and encode the texts. None if it refuses."""
+    command, environment = started(name, PYTHON, str(path))
     result = subprocess.run(
         command,
         input=json.dumps(TEXTS),
