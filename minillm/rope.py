@@ -66,7 +66,7 @@ between neighbours.
 [1.0, 1.0, 0.9048]
 
 So a head of $d_h$ numbers has $d_h / 2$ pairs, each with a speed of its own, from one
-radian a position down to almost $1/\theta$, like the hands of a clock; the base
+radian a position down to $\theta^{2/d_h - 1}$, like the hands of a clock; the base
 $\theta$ is usually 10,000. A model of two
 layers that has learned to repeat shows what it can do with them. Its heads score keys
 by distance, in waves whose crests lie where it wants to look: one position back in the
