@@ -68,7 +68,7 @@ CHIPS: dict[str, Chip] = {
     "h200": Chip(989.4e12, 4.8e12, 141e9, "the same peak, and NVIDIA H200 SXM sheet"),
     "h800": Chip(989.4e12, 3.35e12, 80e9, "an H100 with slower links between chips"),
     "b200": Chip(2.25e15, 8e12, 180e9, "NVIDIA HGX B200 data sheet, an eighth of it"),
-    "tpu-v4": Chip(275e12, 1.228e12, 32e9, "Google Cloud TPU v4 documentation"),
+    "tpu-v4": Chip(275e12, 1.2e12, 34.4e9, "Google Cloud TPU v4 documentation"),
     "tpu7x": Chip(2.307e15, 7.38e12, 206e9, "Google Cloud TPU7x documentation"),
 }
 """Accelerators by name, as announced. Data sheets like to print twice these peaks, for
