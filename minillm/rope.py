@@ -225,7 +225,6 @@ class RotaryEmbedding(nn.Module):
         turned = pairs * _for_all_heads(self.turns[at], x)  # (..., T, d_h / 2)
         return torch.view_as_real(turned).flatten(-2).to(x.dtype)  # (..., T, d_h)
 
-
     def _check(self, x: Tensor, positions: Tensor | None, start: int) -> None:
         # Indexing would count a negative position from the end of the table, and a
         # table that is cut to one row would be stretched over all of `x`.

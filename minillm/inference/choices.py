@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from minillm.bpe import BPETokenizer
-from minillm.inference.decoder import check_ids
+from minillm.inference.checks import check_ids
 from minillm.model import TransformerLM
 
 __all__ = ["By", "Choices", "choice_log_likelihoods", "score_choices"]

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from minillm.inference.checks import check_temperature
 from minillm.model import TransformerLM
 
 __all__ = ["group_advantages", "log_probs", "policy_loss"]
@@ -55,11 +56,8 @@ def log_probs(
         >>> round(log_probs(model, ids).sum(1).exp().sum().item(), 6)
         1.0
     """
-    if not 0 < temperature < float("inf"):
-        raise ValueError(
-            f"the temperature must be positive and finite; got {temperature}: a greedy "
-            "choice has no probability to learn from"
-        )
+    # A greedy choice has no probability to learn from.
+    check_temperature(temperature, greedy=False)
     logits = model(ids[:, :-1]) / temperature
     return logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
 

@@ -75,8 +75,6 @@ def test_half_a_step_in_every_precision(dtype, size, bits):
     within = scale.double() / 2 * (1 + 1e-5)
     assert (off <= within).all()
     assert levels.abs().max() <= 2 ** (bits - 1) - 1
-    if size == 1e-7 and dtype == torch.float16:  # its smallest numbers are not lost
-        assert torch.equal(found.restore() == 0, weights == 0)
 
 
 def test_zeros_stay_zeros():
