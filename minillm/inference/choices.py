@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from minillm.bpe import BPETokenizer
 from minillm.inference.checks import check_ids
 from minillm.model import TransformerLM
+from minillm.tokenizer.streams import check_lists
 
 __all__ = ["By", "Choices", "choice_log_likelihoods", "score_choices"]
 
@@ -105,6 +106,7 @@ def score_choices(
         >>> bool(0 < p.sum() < 1)  # the other bytes begin longer characters
         True
     """
+    check_lists(choices=choices)
     if not choices or not all(choices) or not prompt:
         raise ValueError("a prompt and at least one choice are needed, none of them ''")
     head = [*begin_ids, *tokenizer.encode(prompt)]

@@ -16,6 +16,7 @@ from minillm.files.writing import atomic_array
 from minillm.tokenizer.parallel import batches, check_workers, map_in_order, processes
 from minillm.tokenizer.patterns import compile_pattern, pretokenize
 from minillm.tokenizer.streams import (
+    check_lists,
     BLOCK,
     SAFE_CUT,
     read_text,
@@ -229,6 +230,7 @@ def encode_each(
         >>> next(encode_each(tokenizer, repeat("the"), 1, ())).tolist()
         [257]
     """
+    check_lists(texts=texts)
     n_workers = check_workers(workers)
     if n_workers == 1:
         for text in texts:
