@@ -167,7 +167,7 @@ def test_every_list_of_strings_is_spoken_for() -> None:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_string_is_no_list(name: str) -> None:
-    with pytest.raises(ValueError, match="not the string '.*'; write [{[]'"):
+    with pytest.raises(ValueError, match=r"not the string '.*'; write [{[]'"):
         REFUSED[name]()
 
 

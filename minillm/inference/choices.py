@@ -49,7 +49,7 @@ class Choices(NamedTuple):
             The index.
 
         Raises:
-            ValueError: for `prior` without priors.
+            ValueError: for `prior` without priors, or if a score is not a number.
         """
         if by == "prior" and self.priors is None:
             raise ValueError("there are no priors: give a neutral prompt as `without`")
@@ -60,6 +60,11 @@ class Choices(NamedTuple):
             "byte": self.log_likelihoods / self.n_bytes,
             "prior": self.log_likelihoods - priors,
         }
+        if np.isnan(scores[by]).any():
+            raise ValueError(
+                f"a score by {by} is not a number, so none is the greatest: the "
+                "model's weights are damaged, or a choice is empty"
+            )
         return int(scores[by].argmax())
 
 

@@ -104,10 +104,18 @@ def speed_up(alpha: float, k: int, c: float) -> float:
     Returns:
         The ratio; below 1 it is a loss.
 
+    Raises:
+        ValueError: if a number is out of its range.
+
     Examples:
         >>> speed_up(1.0, k=4, c=0.0), speed_up(0.0, k=4, c=0.25)
         (5.0, 0.5)
     """
+    if not 0 <= alpha <= 1 or k < 0 or not c >= 0:
+        raise ValueError(
+            f"alpha must lie in [0, 1], and k and c be 0 or more; got {alpha}, {k} and "
+            f"{c}: write 80 % as 0.8"
+        )
     tokens = sum(alpha**i for i in range(k + 1))
     return tokens / (k * c + 1)
 

@@ -38,8 +38,9 @@ from minillm.runs.display import SAMPLING, training_display
 from minillm.runs.result import counting_losses, draw_loss, run_result
 from minillm.runs.run import CHECKPOINTS
 from minillm.tokenizer.streams import check_lists
+from minillm.training.batches import Tokens
 from minillm.training.loop import Progress, Trainer
-from minillm.training.loss import Tokens, bits_per_byte
+from minillm.training.loss import bits_per_byte
 from minillm.training.settings import TrainConfig
 
 __all__ = ["Text", "known_words", "read_log", "run_demo"]

@@ -16,9 +16,9 @@ from minillm.files.writing import atomic_array
 from minillm.tokenizer.parallel import batches, check_workers, map_in_order, processes
 from minillm.tokenizer.patterns import compile_pattern, pretokenize
 from minillm.tokenizer.streams import (
-    check_lists,
     BLOCK,
     SAFE_CUT,
+    check_lists,
     read_text,
     safe_pieces,
     split_specials,

@@ -142,7 +142,7 @@ def policy_loss(
         The loss: the mean over all masked tokens.
 
     Raises:
-        ValueError: if no token was sampled.
+        ValueError: if no token was sampled, or `clip` is negative.
 
     Examples:
         At the first step the model is the one that sampled. All ratios are one, and the
@@ -166,6 +166,8 @@ def policy_loss(
         >>> [round(g, 2) for g in new.grad[:, 0].tolist()]  # the second: exp(0.5) / 2
         [0.0, 0.82]
     """
+    if clip is not None and not clip >= 0:
+        raise ValueError(f"clip must be 0 or more, or None; got {clip}: 0.2 is usual")
     if not mask.any():
         raise ValueError("no token of the batch is learned: leave the batch out")
     # Under the mask anything may stand, even minus infinity, and must not reach `exp`.

@@ -172,6 +172,15 @@ def test_the_formula_is_the_mean_of_what_a_pass_yields():
 
 
 @pytest.mark.parametrize(
+    "numbers",
+    [(2, 4, 0.1), (-0.1, 4, 0.1), (0.5, -1, 0.1), (0.5, 4, -1.0), (math.nan, 4, 0)],
+)
+def test_no_speed_up_of_what_cannot_be(numbers):
+    with pytest.raises(ValueError, match=r"alpha must lie in .* write 80 % as 0.8"):
+        speed_up(*numbers)
+
+
+@pytest.mark.parametrize(
     ("chosen", "message"),
     [
         ({"ids": []}, "the prompt is empty: give at least one id"),
