@@ -162,7 +162,7 @@ def smollm2() -> Any:
     print(bits, flush=True)
     exact = nats(model)
     prompt = encode_chat(tokenizer, [("user", REPEAT)])
-    copied = drafts(model, [prompt], {"look-up": LookUp(len(tokenizer.vocab))}, 0.0)
+    copied = drafts(model, [prompt], {"look-up": LookUp(model.config.vocab_size)}, 0.0)
     eight = nats(to_eight_bits(model, TwoDigits()))
     return {"bits": bits, "greedy": copied, "nats": exact, "eight": eight - exact}
 

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minillm.bpe import BPETokenizer
-from minillm.tokenizer.streams import read_text
+from minillm.tokenizer.streams import check_lists, read_text
 
 __all__ = [
     "END_OF_TEXT",
@@ -193,12 +193,14 @@ def split(
         The documents to train on, and those held out for validation.
 
     Raises:
-        ValueError: if there is only one document, or `fraction` is out of range.
+        ValueError: if there is only one document, or a string in place of a list, or
+            `fraction` is out of range.
 
     Examples:
         >>> split(["six...", "six...", "six...", "two"])
         (['six...', 'six...', 'six...'], ['two'])
     """
+    check_lists(documents=documents)
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie between 0 and 1; got {fraction}")
     if len(documents) < 2:
@@ -250,7 +252,8 @@ def tokenize(documents: Iterable[str], tokenizer: BPETokenizer) -> NDArray[Any]:
         The sequence of ids, in the smallest unsigned type that holds them.
 
     Raises:
-        ValueError: if the tokenizer has no `<|endoftext|>`.
+        ValueError: if the tokenizer has no `<|endoftext|>`, or the documents are one
+            string.
 
     Examples:
         >>> from minillm.bpe import BPETokenizer
@@ -260,6 +263,7 @@ def tokenize(documents: Iterable[str], tokenizer: BPETokenizer) -> NDArray[Any]:
         >>> tokenize(["Hi", "yo"], tokenizer).tolist()
         [256, 72, 105, 256, 121, 111, 256]
     """
+    check_lists(documents=documents)
     end = end_of_text(tokenizer)
     ids = [end]
     for document in documents:

@@ -322,7 +322,7 @@ def chance_corrected(accuracy: float, n_choices: int) -> float:
         $(a - \frac1m) / (1 - \frac1m)$; negative if worse than guessing.
 
     Raises:
-        ValueError: if there are fewer than two choices.
+        ValueError: if there are fewer than two choices, or the accuracy is no share.
 
     Examples:
         >>> chance_corrected(0.5, 2), chance_corrected(1.0, 4)
@@ -330,4 +330,8 @@ def chance_corrected(accuracy: float, n_choices: int) -> float:
     """
     if n_choices < 2:
         raise ValueError(f"a question has at least 2 choices; got {n_choices}")
+    if not 0 <= accuracy <= 1:
+        raise ValueError(
+            f"an accuracy is a share in [0, 1]; got {accuracy}: write 45 % as 0.45"
+        )
     return (accuracy - 1 / n_choices) / (1 - 1 / n_choices)

@@ -56,13 +56,13 @@ from torch import Tensor
 
 from minillm.attention import softmax
 from minillm.bpe import BPETokenizer
-from minillm.inference.decoder import (
-    Decoder,
-    Memory,
+from minillm.inference.checks import (
     check_ids,
-    read_prompt,
-    suits,
+    check_logits,
+    check_prompt,
+    check_temperature,
 )
+from minillm.inference.decoder import Decoder, Memory, read_prompt, suits
 from minillm.model import TransformerLM
 
 __all__ = [
@@ -110,10 +110,7 @@ def apply_temperature(
         [0.5, 0.3, 0.15, 0.05] 1.65
         [0.38, 0.29, 0.21, 0.12] 1.89
     """
-    if not 0 < t < math.inf:
-        raise ValueError(
-            f"the temperature must be positive and finite; got {t}: 1 changes nothing"
-        )
+    check_temperature(t, greedy=False)
     return logits / t
 
 
@@ -238,18 +235,11 @@ def pick(
         >>> pick(logits, temperature=0, banned_ids=[0])
         1
     """
-    if not (logits < math.inf).all():
-        raise ValueError(
-            "the model's scores are not numbers (NaN or infinite): its weights are "
-            "damaged, or its training diverged; go back to an earlier checkpoint"
-        )
+    check_logits(logits)
     if banned_ids:
-        logits = logits.index_fill(0, torch.tensor(list(banned_ids)), -math.inf)
-    if not (logits > -math.inf).any():
-        raise ValueError(
-            "no token is possible: all are banned, or have a score of minus infinity; "
-            "ban fewer"
-        )
+        banned = check_ids(banned_ids, len(logits))
+        logits = logits.index_fill(0, torch.tensor(banned), -math.inf)
+        check_logits(logits)
     if temperature == 0:
         return int(logits.argmax())
     # Only differences matter. In float64, and with the largest logit at 0, no
@@ -401,11 +391,12 @@ def stream(
         "banned_ids": frozenset(banned_ids),
     }
     # Everything is checked now, not when the first token is asked for.
-    _check(model, ids, max_new_tokens, settings)
-    if decoder is not None and decoder.model is not model:
-        raise ValueError(
-            "the decoder is of another model: make one with Decoder(model)"
-        )
+    prompt = check_prompt(ids, model.config)
+    _check(model, max_new_tokens, settings)
+    if decoder is not None:
+        decoder.check(model)
+    if memory is not None and memory.cache is not None:
+        memory.cache.keep_for(model)
     random = torch.Generator()
     if seed is None:
         random.seed()
@@ -416,7 +407,7 @@ def stream(
         return pick(logits.cpu(), **settings, random=random)
 
     kept = (memory or Memory()) if use_cache else None
-    tokens = _decode(model, list(ids), draw, kept, decoder)
+    tokens = _decode(model, prompt, draw, kept, decoder)
     return takewhile(lambda i: i not in stop_ids, islice(tokens, max_new_tokens))
 
 
@@ -457,24 +448,11 @@ def _decode(
         yield ids[-1]
 
 
-def _check(
-    model: TransformerLM,
-    ids: Sequence[int],
-    max_new_tokens: int,
-    settings: dict[str, Any],
-) -> None:
-    """Refuse what cannot be generated from, before anything is computed."""
-    vocab_size, context_length = model.config.vocab_size, model.config.context_length
-    if not ids:
-        raise ValueError(
-            "the prompt is empty: give at least one id, such as that of <|endoftext|>"
-        )
-    if len(ids) > context_length:
-        raise ValueError(
-            f"the model reads at most {context_length} tokens; the prompt has "
-            f"{len(ids)}: shorten it"
-        )
-    check_ids((*ids, *settings["banned_ids"]), vocab_size)
+def _check(model: TransformerLM, max_new_tokens: int, settings: dict[str, Any]) -> None:
+    """Refuse settings that nothing can be sampled with."""
+    vocab_size = model.config.vocab_size
+    check_temperature(settings["temperature"])
+    check_ids(settings["banned_ids"], vocab_size)
     if len(settings["banned_ids"]) == vocab_size:
         raise ValueError("every id is banned: leave at least one")
     if max_new_tokens < 0:

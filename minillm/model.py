@@ -327,6 +327,7 @@ class KVCache:
 
     Attributes:
         layers: one [`LayerCache`][minillm.attention.LayerCache] for each block.
+        model: the model that has filled it; `None` before.
 
     Examples:
         Reading three tokens at once, or one and then two, gives the same logits:
@@ -342,11 +343,37 @@ class KVCache:
     def __init__(self, config: ModelConfig, batch_size: int) -> None:
         shape = batch_size, config.n_kv_heads, config.context_length, config.d_head
         self.layers = [LayerCache(shape) for _ in range(config.n_layers)]
+        self.model: nn.Module | None = None
 
     @property
     def length(self) -> int:
         """How many tokens have been read."""
         return self.layers[0].length
+
+    def keep_for(self, model: nn.Module) -> None:
+        """Note which model fills the cache, since no other understands what it holds.
+
+        Args:
+            model: the model that is about to read.
+
+        Raises:
+            ValueError: if another one has read the tokens that are kept.
+
+        Examples:
+            >>> config = ModelConfig(100, 16, d_model=32, n_layers=2, n_heads=4)
+            >>> cache, ids = KVCache(config, batch_size=1), torch.tensor([[7, 3, 9]])
+            >>> _ = TransformerLM(config)(ids, cache)
+            >>> TransformerLM(config)(ids, cache)
+            Traceback (most recent call last):
+            ValueError: another model has read these 3 tokens: start a new KVCache, or \
+a new Memory
+        """
+        if self.length and self.model is not None and self.model is not model:
+            raise ValueError(
+                f"another model has read these {self.length} tokens: start a new "
+                "KVCache, or a new Memory"
+            )
+        self.model = model
 
     def cut(self, length: int) -> None:
         """Forget the last tokens, so that others can follow in their stead.
@@ -385,7 +412,8 @@ class TransformerLM(nn.Module):
         config: the same, kept.
 
     Raises:
-        ValueError: from the call, if a sequence is longer than `context_length`.
+        ValueError: from the call, if a sequence is longer than `context_length`, or
+            another model has filled the cache.
 
     Examples:
         Before training, no token should be more likely than another. The mean of
@@ -474,6 +502,8 @@ class TransformerLM(nn.Module):
         self, ids: Int[Tensor, "batch seq"], cache: KVCache | None = None
     ) -> Float[Tensor, "batch seq vocab"]:
         """Compute, for each id, the logits of every possible next token."""
+        if cache is not None:
+            cache.keep_for(self)
         start = cache.length if cache is not None else 0
         if start + ids.shape[1] > self.config.context_length:
             raise ValueError(

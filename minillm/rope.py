@@ -138,6 +138,10 @@ class RotaryEmbedding(nn.Module):
             $2\pi\theta^{1 - 2/d_h}$ positions, so longer contexts want a larger base.
         scaling: slows some of the pairs; `None` for none.
 
+    Raises:
+        ValueError: from the call, if a position is not in the table, or the vectors
+            have another width.
+
     Examples:
         The same distance gives the same score, wherever the two stand:
 
@@ -206,6 +210,7 @@ class RotaryEmbedding(nn.Module):
         start: int = 0,
     ) -> Float[Tensor, "*batch seq d_head"]:
         """Turn `x`, whose rows stand at `positions`, or else at `start` and after."""
+        self._check(x, positions, start)
         at = slice(start, start + x.shape[-2]) if positions is None else positions
         wide = torch.promote_types(x.dtype, self.cos.dtype)
         if torch.compiler.is_compiling():
@@ -221,6 +226,31 @@ class RotaryEmbedding(nn.Module):
         # $x' = x\, e^{i m \theta_j}$
         turned = pairs * _for_all_heads(self.turns[at], x)  # (..., T, d_h / 2)
         return torch.view_as_real(turned).flatten(-2).to(x.dtype)  # (..., T, d_h)
+
+    def _check(self, x: Tensor, positions: Tensor | None, start: int) -> None:
+        # Indexing would count a negative position from the end of the table, and a
+        # table that is cut to one row would be stretched over all of `x`.
+        rows, width = x.shape[-2:]
+        if width != self.d_head:
+            raise ValueError(
+                f"the table turns vectors of {self.d_head} numbers; got {width}: make "
+                f"a RotaryEmbedding({width}, …)"
+            )
+        first, last = start, start + rows - 1
+        if positions is not None:
+            if positions.shape[-1] != rows:
+                raise ValueError(
+                    f"each of the {rows} vectors has one position; got "
+                    f"{positions.shape[-1]}: give as many"
+                )
+            if torch.compiler.is_compiling() or not positions.numel():
+                return  # a compiled program does not look at the numbers
+            first, last = int(positions.min()), int(positions.max())
+        if first < 0 or last >= self.context_length:
+            raise ValueError(
+                f"positions run from 0 to {self.context_length - 1}; got {first} to "
+                f"{last}: make a table with a larger context_length"
+            )
 
 
 def _for_all_heads(table: Tensor, x: Tensor) -> Tensor:

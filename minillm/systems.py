@@ -297,7 +297,7 @@ class _Blockwise(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, block: int, causal: bool
     ) -> Tensor:
         out, logs = [], []
-        for start in range(0, q.shape[-2], block):
+        for start in range(0, q.shape[-2] or 1, block):  # once, even for no queries
             rows = q[..., start : start + block, :]
             m = rows.new_full((*rows.shape[:-1], 1), -math.inf)
             o = rows.new_zeros(*rows.shape[:-1], v.shape[-1])
@@ -305,7 +305,8 @@ class _Blockwise(torch.autograd.Function):
             for at, scores in _blocks(q, k, start, block, causal):
                 state = online_softmax_update(state, scores, v[..., at, :])
             m, total, o = state
-            out.append(o / total)
+            # The largest score adds 1; a query that sees no key gathers zeros.
+            out.append(o / total.clamp_min(1))
             logs.append(m + total.log())  # $\ln \sum_j e^{s_j}$
         result = torch.cat(out, dim=-2)
         ctx.save_for_backward(q, k, v, result, torch.cat(logs, dim=-2))

@@ -164,11 +164,10 @@ from collections.abc import Callable
 import torch
 
 from minillm.model import TransformerLM
-from minillm.training.batches import get_batch
+from minillm.training.batches import Tokens, get_batch
 from minillm.training.checkpoint import load_checkpoint, read_extra, save_checkpoint
 from minillm.training.loop import Progress, Trainer
 from minillm.training.loss import (
-    Tokens,
     bits_per_byte,
     cross_entropy,
     evaluate,

@@ -206,6 +206,42 @@ def test_rope_can_start_anywhere():
         assert torch.equal(rope(x, start=start), rope(x, torch.arange(5) + start))
 
 
+@pytest.mark.parametrize(
+    ("rows", "call", "message"),
+    [
+        (3, {"start": 7}, "from 0 to 7; got 7 to 9: make a table with a larger"),
+        (9, {}, "from 0 to 7; got 0 to 8"),
+        (2, {"start": -1}, "got -1 to 0"),
+        (1, {"positions": torch.tensor([-1])}, "got -1 to -1"),
+        (2, {"positions": torch.tensor([[0, 8]])}, "got 0 to 8"),
+    ],
+)
+def test_rope_refuses_positions_that_it_has_not(rows, call, message):
+    with pytest.raises(ValueError, match=message):
+        RotaryEmbedding(4, 8)(randn(rows, 4), **call)
+
+
+def test_rope_refuses_vectors_of_another_width():
+    with pytest.raises(ValueError, match="vectors of 4 numbers; got 2"):
+        RotaryEmbedding(4, 8)(randn(3, 2))
+    # Where shapes are not compared with the signature, as they are in these tests.
+    with pytest.raises(ValueError, match=r"each of the 3 vectors has one .* got 1"):
+        RotaryEmbedding(4, 8)._check(randn(3, 4), torch.tensor([5]), 0)
+
+
+def test_rope_turns_nothing_and_all_that_it_has():
+    rope = RotaryEmbedding(4, 8)
+    assert rope(randn(8, 4)).shape == (8, 4)
+    assert rope(randn(0, 4)).shape == rope(randn(0, 4), start=8).shape == (0, 4)
+    assert rope(randn(0, 4), torch.zeros(0, dtype=torch.long)).shape == (0, 4)
+
+
+def test_attention_reads_no_further_than_its_table():
+    attn = MultiHeadAttention(8, 2, rope=RotaryEmbedding(4, 1))
+    with pytest.raises(ValueError, match="from 0 to 0; got 0 to 4"):
+        attn(randn(1, 5, 8).float())
+
+
 def test_rope_takes_any_layout_and_leaves_its_input_alone():
     rope = RotaryEmbedding(4, 9).double()
     for x in (randn(4, 5).T, randn(5, 9)[:, 1:5], randn(5, 8)[:, ::2], randn(1, 4)):

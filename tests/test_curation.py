@@ -197,6 +197,8 @@ def test_numbers_that_must_be_positive(bad):
         mixture([1, 2], bad)
     with pytest.raises(ValueError, match="leave empty domains out"):
         mixture([1, 0], 1.0)
+    with pytest.raises(ValueError, match=r"must be positive; got 1 and nan"):
+        mixture([1, 2], float("nan"))
 
 
 @given(st.lists(TEXTS, max_size=4), st.lists(TEXTS, max_size=3), st.integers(1, 4))

@@ -224,6 +224,12 @@ def test_guessing_is_zero_after_the_correction(n_choices):
     assert chance_corrected(0.0, n_choices) < 0
 
 
+@pytest.mark.parametrize("accuracy", [45, -0.1, math.nan])
+def test_percent_is_no_share(accuracy):
+    with pytest.raises(ValueError, match=r"in \[0, 1\]; got .*: write 45 % as 0\.45"):
+        chance_corrected(accuracy, 4)
+
+
 def test_one_choice_is_none():
     with pytest.raises(ValueError, match="at least 2 choices; got 1"):
         chance_corrected(0.5, 1)

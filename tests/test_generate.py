@@ -4,6 +4,7 @@ import copy
 import math
 from itertools import combinations, islice
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -21,7 +22,8 @@ from minillm.generate import (
     top_k_filter,
     top_p_filter,
 )
-from minillm.inference.decoder import Decoder
+from minillm.inference.checks import check_prompt
+from minillm.inference.decoder import Decoder, Memory, read_prompt
 from minillm.model import TransformerLM
 
 CONFIG = ModelConfig(23, 9, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=24)
@@ -437,7 +439,7 @@ def test_an_empty_prompt_needs_a_mark():
         ({"ids": [1, 23]}, "knows the ids 0 to 22; got 23: is this its own tokenizer"),
         ({"ids": [-1]}, "knows the ids 0 to 22; got -1"),
         ({"max_new_tokens": -1}, "max_new_tokens must be 0 or more; got -1"),
-        ({"temperature": -0.5}, r"temperature must be positive and finite; got -0\.5"),
+        ({"temperature": -0.5}, r"must be 0 or more, and finite; got -0\.5: 1 changes"),
         ({"temperature": math.nan}, "temperature must be .*; got nan"),
         ({"temperature": math.inf}, "temperature must be .*; got inf"),
         ({"top_k": 0}, "top_k must be at least 1; got 0"),
@@ -485,6 +487,49 @@ def test_a_text_begins_and_ends_as_its_tokenizer_says(tokenizer):
     own.stop_ids = first
     assert list(stream_text(lm, own, "the", 9, temperature=0)) == []
     assert list(stream_text(lm, own, "the", 1, temperature=0, stop_ids=[])) != []
+
+
+def test_a_memory_is_of_one_model(lm):
+    memory, other = Memory(), copy.deepcopy(lm)
+    generate(lm, [1, 2, 3], 3, seed=0, memory=memory)
+    with pytest.raises(ValueError, match=r"another model has read these 5 tokens"):
+        stream(other, [1, 2, 3, 4], 5, memory=memory)  # at once
+    for reads in (lambda m, c: m(torch.tensor([[1]]), c), read_one, decode_one):
+        with pytest.raises(ValueError, match="start a new KVCache, or a new Memory"):
+            reads(other, memory.cache)
+    # What is forgotten belongs to nobody.
+    memory.cache.cut(0)
+    ids = torch.tensor([[1, 2]])
+    assert torch.equal(other(ids, memory.cache), other(ids))
+
+
+def read_one(model, cache):
+    return read_prompt(model, [1], cache)
+
+
+def decode_one(model, cache):
+    return Decoder(model)(1, cache)
+
+
+@pytest.mark.parametrize(
+    "ids", [np.array([0], np.uint16), torch.tensor([0]), iter([0]), range(1)], ids=str
+)
+def test_ids_of_other_libraries_become_integers(ids):
+    found = check_prompt(ids, CONFIG)
+    assert (found, type(found[0])) == ([0], int)
+
+
+@pytest.mark.parametrize(
+    "ids", [np.array([1.7]), torch.tensor([1.0]), "1", iter([2.0])]
+)
+def test_ids_are_never_rounded(ids):
+    with pytest.raises(ValueError, match=r"^ids are integers; got .*: encode the text"):
+        check_prompt(ids, CONFIG)
+
+
+def test_only_ids_that_there_are_can_be_banned():
+    with pytest.raises(ValueError, match="the ids 0 to 2; got -1"):
+        pick(torch.zeros(3), banned_ids=[-1])
 
 
 def test_a_decoder_can_be_kept(lm, monkeypatch):

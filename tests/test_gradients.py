@@ -205,6 +205,25 @@ def test_scalars_against_torch():
         assert a.grad == pytest.approx(b.grad.item(), rel=1e-12)
 
 
+def test_slopes_of_several_losses_add_up_as_in_torch():
+    def losses(a, b):
+        shared = a * b
+        inner = shared * a
+        return [inner + shared, inner.tanh(), inner + shared, a, inner]
+
+    ours = [Scalar(0.5), Scalar(-1.5)]
+    theirs = [
+        torch.tensor(x.value, dtype=torch.float64, requires_grad=True) for x in ours
+    ]
+    pairs = list(zip(losses(*ours), losses(*theirs), strict=True))
+    for y, z in [*pairs, pairs[0]]:  # the first of them twice
+        y.backward()
+        z.backward(retain_graph=True)
+        for a, b in zip(ours, theirs, strict=True):
+            assert a.grad == pytest.approx(0 if b.grad is None else b.grad.item())
+    assert pairs[0][0].grad == pytest.approx(1.0)
+
+
 def test_scalars_and_arrays_are_one_rule():
     w, x = normal(4), normal(4, seed=1)
     scalars = [Scalar(float(n)) for n in w]

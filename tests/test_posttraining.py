@@ -162,6 +162,13 @@ def naive_policy_loss(new, old, advantages, mask, clip):
     return -total / count
 
 
+@pytest.mark.parametrize("clip", [-0.5, math.nan])
+def test_a_negative_clip_is_refused(clip):
+    one, mask = torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool)
+    with pytest.raises(ValueError, match=f"clip must be 0 or more, .*; got {clip}"):
+        policy_loss(one, one, torch.ones(1), mask, clip=clip)
+
+
 @pytest.mark.parametrize("clip", [0.1, 0.2, math.inf])
 def test_policy_loss_is_the_formula(clip):
     _, mask = masked(6, 5)

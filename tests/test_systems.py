@@ -111,6 +111,16 @@ def test_no_array_is_as_large_as_the_scores():
     assert ours == 2 * 128 * 4  # as large as the result
 
 
+def test_nothing_to_ask_and_nothing_to_see():
+    for queries, keys in ((0, 3), (2, 0), (0, 0)):
+        q, k, v = torch.randn(queries, 4), torch.randn(keys, 4), torch.randn(keys, 5)
+        inputs = [x.double().requires_grad_() for x in (q, k, v)]
+        found = blockwise_attention(*inputs, 2, causal=False)
+        assert torch.equal(found, torch.zeros(queries, 5).double())
+        found.sum().backward()
+        assert not any(x.grad.any() for x in inputs)
+
+
 def test_what_attention_cannot_do():
     q = torch.zeros(2, 3)
     with pytest.raises(ValueError, match="block=0"):

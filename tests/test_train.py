@@ -292,6 +292,12 @@ def test_evaluate_leaves_no_trace() -> None:
 
 def test_evaluate_refuses() -> None:
     model = tiny_model(4)
+    vocab_size = model.config.vocab_size
+    with pytest.raises(ValueError, match="token ids are integers; the text has"):
+        evaluate(model, np.array([1.7, 2.2, 3.9]))
+    for unknown in (-1, vocab_size):
+        with pytest.raises(ValueError, match=f"the text has {unknown}: tokenize it"):
+            evaluate(model, np.array([1, 2, unknown]))
     for n in (0, 1):
         with pytest.raises(ValueError, match=f"nothing to predict: the text has {n}"):
             evaluate(model, random_text(n))

@@ -143,11 +143,13 @@ def _print_reports(reports: list[dict[str, Any]]) -> None:
 
     def column(r: dict[str, Any]) -> dict[str, str]:
         train, run = r["training_memory"], r["inference_memory"]
-        estimate = six_nd(r["parameters"]["total"], r["batch"] * r["context"])
+        # A token of a mixture meets some of the experts, and only these cost FLOPs.
+        estimate = six_nd(r["parameters"]["active"], r["batch"] * r["context"])
         cells = {
             "": r["model"],
             "sequences x tokens": f"{r['batch']} x {r['context']:,}",
             "parameters": f"{r['parameters']['total']:,}",
+            "parameters, active": f"{r['parameters']['active']:,}",
             "FLOPs, forward pass": short(r["forward"]["total"]),
         }
         for part, share in r["shares"].items():
@@ -156,7 +158,7 @@ def _print_reports(reports: list[dict[str, Any]]) -> None:
         step = "FLOPs, training step"
         cells[step + (", recomputing" if r["recompute"] else "")] = short(r["training"])
         return cells | {
-            "  6 x parameters x tokens": short(estimate),
+            "  6 x active parameters x tokens": short(estimate),
             "bytes to train, float32, AdamW": short(train["total"]),
             "  of these, activations": short(train["activations"]),
             "bytes to write, 16 bits": short(run["total"]),
@@ -226,7 +228,8 @@ def cost(
         float | None, typer.Option(help="FLOPs, instead of --params and --tokens.")
     ] = None,
     chip: Annotated[
-        str | None, typer.Option(help="a100, h100, h200 or tpu-v4.")
+        str | None,
+        typer.Option(help="a100, h100, h200, h800, b200, tpu-v4 or tpu7x."),
     ] = None,
     peak: Annotated[
         float | None, typer.Option(help="FLOP/s of a chip, instead of --chip.")
@@ -284,11 +287,13 @@ def _total_flops(
     if flops is not None or params is None or tokens is None:
         raise ValueError("say what is trained: --params and --tokens, or --flops alone")
     try:
-        n_params = float(params)
+        n_params, met = float(params), ""
     except ValueError:
-        n_params = param_count(read_shape(params)).total
+        count = param_count(read_shape(params))
+        # A token of a mixture meets some of the experts, and only these cost FLOPs.
+        n_params, met = count.active, "active " * bool(count.idle)
     check_positive(**{"--params": n_params, "--tokens": tokens})
-    origin = f"6 x {n_params:.3g} parameters x {tokens:.3g} tokens"
+    origin = f"6 x {n_params:.3g} {met}parameters x {tokens:.3g} tokens"
     return six_nd(n_params, tokens), origin
 
 

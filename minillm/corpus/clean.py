@@ -74,6 +74,7 @@ from minillm.corpus.records import Record, read_records
 from minillm.corpus.signatures import signature
 from minillm.files.writing import atomic_folder, atomic_write, locked
 from minillm.tokenizer.parallel import check_workers, map_in_order, processes
+from minillm.tokenizer.streams import check_lists
 
 __all__ = ["Settings", "clean"]
 
@@ -154,6 +155,7 @@ def clean(
     """
     settings, out = settings or Settings(), Path(out)
     n_workers = check_workers(workers)
+    check_lists(paths=paths, apart=apart)
     for path in [*paths, *apart]:
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no file {path}: check the name")

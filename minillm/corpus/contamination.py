@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Float64, UInt64
 
 from minillm.corpus.signatures import polynomials
+from minillm.tokenizer.streams import check_lists
 
 __all__ = ["contaminated", "gram_hashes"]
 
@@ -52,7 +53,7 @@ def contaminated(
         document; 0 for one without words.
 
     Raises:
-        ValueError: if `n` is not positive.
+        ValueError: if `n` is not positive, or a string stands in place of a list.
 
     Examples:
         >>> train = ["He went out. The lamp burned all night, they say."]
@@ -61,6 +62,7 @@ def contaminated(
         >>> contaminated(train, ["the lamp burned and went out"], n=2).round(2)
         array([0.6])
     """
+    check_lists(train=train, test=test)
     if n < 1:
         raise ValueError(f"an n-gram has at least one word; got n = {n}")
 

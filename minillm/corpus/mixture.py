@@ -46,7 +46,7 @@ def mixture(tokens: Sequence[int], temperature: float) -> Float64[np.ndarray, " 
 
     Args:
         tokens: $n_i$, the tokens of each domain, positive.
-        temperature: $T$, positive.
+        temperature: $T$, positive; at infinity all shares are equal.
 
     Returns:
         $p_i$, which sum to one.
@@ -58,7 +58,7 @@ def mixture(tokens: Sequence[int], temperature: float) -> Float64[np.ndarray, " 
         >>> [mixture([900, 100], t).round(2).tolist() for t in (1, 2, 100)]
         [[0.9, 0.1], [0.75, 0.25], [0.51, 0.49]]
     """
-    if temperature <= 0 or min(tokens) <= 0:
+    if not temperature > 0 or min(tokens) <= 0:
         raise ValueError(
             "sizes and the temperature must be positive; got "
             f"{min(tokens)} and {temperature}: leave empty domains out"

@@ -60,6 +60,7 @@ from minillm.data import (
 from minillm.files.reading import open_array, parse_json, read_utf8
 from minillm.files.writing import atomic_array, atomic_folder, atomic_write, check_free
 from minillm.tokenizer.encoding import encode_each
+from minillm.tokenizer.streams import check_lists
 
 __all__ = ["Corpus", "embedded_corpus", "hash_of", "load_corpus", "prepare"]
 
@@ -134,6 +135,7 @@ def prepare(
     if not 0 < validation < 1:
         raise ValueError(f"validation must lie between 0 and 1; got {validation}")
     check_free(Path(out))
+    check_lists(paths=paths)
     separator, limit = _survey(paths, field, validation, say)
 
     def documents() -> Iterator[tuple[bool, str]]:

@@ -46,6 +46,7 @@ from jaxtyping import Float64
 from numpy.typing import NDArray
 
 from minillm.corpus.signatures import word_hash
+from minillm.tokenizer.streams import check_lists
 
 __all__ = ["RULES", "Classifier", "Measures", "Rule", "broken_rule"]
 
@@ -230,12 +231,14 @@ class Classifier:
             The classifier; the same texts give the same one.
 
         Raises:
-            ValueError: if there are no texts of one kind.
+            ValueError: if there are no texts of one kind, or a string stands in place
+                of a list.
 
         Examples:
             >>> Classifier.fit(["yes"], ["no"]).score("yes") > 0.9
             True
         """
+        check_lists(good=good, bad=bad)
         if not good or not bad:
             raise ValueError(
                 "a classifier learns from texts of both kinds; got "
@@ -282,6 +285,7 @@ class Classifier:
             >>> Classifier(np.zeros(16), 0.0).scores(["one", "two"]).tolist()
             [0.5, 0.5]
         """
+        check_lists(texts=texts)
         return np.array([self.score(text) for text in texts], np.float64)
 
 

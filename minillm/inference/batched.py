@@ -49,7 +49,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from minillm.inference.decoder import check_ids
+from minillm.inference.checks import (
+    check_ids,
+    check_logits,
+    check_prompt,
+    check_temperature,
+)
 from minillm.model import KVCache, TransformerLM
 
 __all__ = ["Samples", "sample_batch"]
@@ -110,7 +115,8 @@ def sample_batch(
 
     Raises:
         ValueError: if a prompt is empty, an id unknown, a number out of its range, or
-            the longest prompt and its continuation do not fit into the context.
+            the longest prompt and its continuation do not fit into the context; or if
+            the model's logits are not numbers.
 
     Examples:
         Greedy, it writes what `generate` writes:
@@ -128,6 +134,7 @@ def sample_batch(
         ValueError: 2 + 15 tokens do not fit into a context of 16: ask for fewer
     """
     _check(model, prompts, max_new_tokens, n, temperature, stop_ids)
+    prompts = [check_prompt(prompt, model.config) for prompt in prompts]
     device = model.token_embedding.weight.device
     shortest, longest = min(map(len, prompts)), max(map(len, prompts))
     width, pad = longest + max_new_tokens, min(stop_ids, default=0)
@@ -162,6 +169,7 @@ def _choose(
     random: torch.Generator | None,
 ) -> tuple[Int[Tensor, " batch"], Float[Tensor, " batch"]]:
     """Sample one token for each row, and its log-probability."""
+    check_logits(logits)
     if temperature == 0:
         return logits.argmax(-1), logits.new_zeros(len(logits))
     # A tiny temperature makes scores that no float32 holds, unless the best is 0.
@@ -190,22 +198,14 @@ def _check(
     temperature: float,
     stop_ids: Collection[int],
 ) -> None:
-    vocab_size, context_length = model.config.vocab_size, model.config.context_length
-    if not prompts or not all(prompts):
-        raise ValueError(
-            "a prompt is empty, or there is none: give at least one id each, such as "
-            "that of <|endoftext|>"
-        )
+    if len(prompts) == 0:
+        raise ValueError("there is no prompt: give at least one")
     for name, value in (("max_new_tokens", max_new_tokens), ("n", n)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1; got {value}")
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(
-            f"the temperature must be 0 or more, and finite; got {temperature}: "
-            "1 samples from the model as it is"
-        )
-    check_ids({*stop_ids, *(i for prompt in prompts for i in prompt)}, vocab_size)
-    longest = max(map(len, prompts))
+    check_temperature(temperature)
+    check_ids(stop_ids, model.config.vocab_size)
+    longest, context_length = max(map(len, prompts)), model.config.context_length
     if longest + max_new_tokens > context_length:
         raise ValueError(
             f"{longest} + {max_new_tokens} tokens do not fit into a context of "

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from minillm.bpe import BPETokenizer
-from minillm.inference.decoder import check_ids
+from minillm.inference.checks import check_ids
 from minillm.model import TransformerLM
+from minillm.tokenizer.streams import check_lists
 
 __all__ = ["By", "Choices", "choice_log_likelihoods", "score_choices"]
 
@@ -48,7 +49,7 @@ class Choices(NamedTuple):
             The index.
 
         Raises:
-            ValueError: for `prior` without priors.
+            ValueError: for `prior` without priors, or if a score is not a number.
         """
         if by == "prior" and self.priors is None:
             raise ValueError("there are no priors: give a neutral prompt as `without`")
@@ -59,6 +60,11 @@ class Choices(NamedTuple):
             "byte": self.log_likelihoods / self.n_bytes,
             "prior": self.log_likelihoods - priors,
         }
+        if np.isnan(scores[by]).any():
+            raise ValueError(
+                f"a score by {by} is not a number, so none is the greatest: the "
+                "model's weights are damaged, or a choice is empty"
+            )
         return int(scores[by].argmax())
 
 
@@ -105,6 +111,7 @@ def score_choices(
         >>> bool(0 < p.sum() < 1)  # the other bytes begin longer characters
         True
     """
+    check_lists(choices=choices)
     if not choices or not all(choices) or not prompt:
         raise ValueError("a prompt and at least one choice are needed, none of them ''")
     head = [*begin_ids, *tokenizer.encode(prompt)]

@@ -47,7 +47,7 @@ second. Beside another program, the first gains more than the second
 **Before this:** [`minillm.generate`][], which does all this by itself where it can.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
 
 import torch
@@ -91,20 +91,6 @@ KNOWN = {
 MOST_BYTES = 2**30
 
 
-def check_ids(ids: Iterable[int], vocab_size: int) -> None:
-    """Refuse ids that the model does not know, before anything is computed.
-
-    Raises:
-        ValueError: if there is one.
-    """
-    for i in ids:
-        if not 0 <= i < vocab_size:
-            raise ValueError(
-                f"the model knows the ids 0 to {vocab_size - 1}; got {i}: "
-                "is this its own tokenizer?"
-            )
-
-
 def suits(model: nn.Module) -> bool:
     """Say whether the decoder can stand in for a model.
 
@@ -141,6 +127,9 @@ class Decoder:
     Args:
         model: the model.
 
+    Raises:
+        ValueError: from the call, if another model has filled the cache.
+
     Examples:
         >>> from minillm.config import ModelConfig
         >>> config = ModelConfig(50, 8, d_model=16, n_layers=2, n_heads=2)
@@ -170,6 +159,27 @@ class Decoder:
         self.final_norm = model.final_norm.weight.detach()
         self.head = _joined(model.lm_head)
 
+    def check(self, model: nn.Module) -> None:
+        """Refuse to stand in for another model.
+
+        Args:
+            model: the model that is asked.
+
+        Raises:
+            ValueError: if it is not the one that this was made of.
+
+        Examples:
+            >>> from minillm.config import ModelConfig
+            >>> config = ModelConfig(50, 8, d_model=16, n_layers=1, n_heads=2)
+            >>> Decoder(TransformerLM(config)).check(TransformerLM(config))
+            Traceback (most recent call last):
+            ValueError: the decoder is of another model: make one with Decoder(model)
+        """
+        if self.model is not model:
+            raise ValueError(
+                "the decoder is of another model: make one with Decoder(model)"
+            )
+
     def __call__(self, token: int, cache: KVCache) -> Float[Tensor, " vocab"]:
         """Read one token, and return the logits of the next."""
         return self.read([token], cache)[0]
@@ -188,6 +198,7 @@ class Decoder:
         Returns:
             The logits.
         """
+        cache.keep_for(self.model)
         c, start, end = self.config, cache.length, cache.length + len(ids)
         n = c.n_heads + c.n_kv_heads  # heads that are turned: queries and keys
         table = self.model.token_embedding
@@ -271,6 +282,8 @@ def read_prompt(
         ... )
         True
     """
+    if cache is not None:
+        cache.keep_for(model)
     layers = cache.layers if cache is not None else [None] * len(model.blocks)
     device = model.token_embedding.weight.device
     x = model.token_embedding(torch.tensor([ids], device=device))  # (1, T, d)
@@ -289,7 +302,8 @@ class Memory:
 
     Attributes:
         ids: what the cache holds.
-        cache: keys and values of these ids; `None` before the first text.
+        cache: keys and values of these ids; `None` before the first text. It refuses
+            a model other than the one that filled it.
 
     Examples:
         >>> from minillm.config import ModelConfig

@@ -122,8 +122,9 @@ def quantize(
             or, if an integer, that many neighbours in a row.
 
     Returns:
-        Levels between $-(2^{b-1} - 1)$ and $2^{b-1} - 1$, and the scales. Where all
-        weights of a group are zero, the scale is 1.
+        Levels between $-(2^{b-1} - 1)$ and $2^{b-1} - 1$, and the scales, in float32 at
+        least. Where all weights of a group are zero, or so small that the scale would
+        not be a normal number, the scale is 1 and all levels are 0.
 
     Raises:
         ValueError: if there are no such bits, the group does not divide the row, or a
@@ -134,6 +135,12 @@ def quantize(
 
         >>> quantize(torch.tensor([[0.9, -0.2, -1.0, 0.6]]), bits=2).levels.tolist()
         [[1, 0, -1, 1]]
+
+        A scale in the 16 bits of the weights would be rounded, and 127 of its steps
+        would end somewhere else than at the largest weight:
+
+        >>> quantize(torch.tensor([[0.3, 0.1]]).bfloat16()).scale.dtype
+        torch.float32
         >>> quantize(torch.ones(2, 48), bits=4, group=32)
         Traceback (most recent call last):
         ValueError: a row of 48 weights cannot be cut into groups of 32: take a divisor
@@ -158,9 +165,11 @@ def quantize(
     if group == "tensor":
         largest = largest.amax().view(1, 1)
     # A group of zeros has no largest weight to divide by; any scale gives zeros back.
-    scale = torch.where(largest > 0, largest / top, 1.0)
-    # The smallest numbers have few digits, and may land one level too high.
-    levels = (groups / scale.unsqueeze(-1)).round_().clamp_(-top, top)
+    # So do the smallest numbers, which have too few digits to be cut into steps.
+    wide = torch.promote_types(weights.dtype, torch.float32)
+    scale = largest.to(wide) / top
+    scale = torch.where(scale >= torch.finfo(wide).tiny, scale, 1.0)
+    levels = (groups / scale.unsqueeze(-1)).round_()
     return Quantized(levels.to(torch.int8).view(n_rows, width), scale)
 
 

@@ -130,8 +130,8 @@ def simulate(requests: Sequence[Request], seats: int, continuous: bool) -> Serve
         What it took.
 
     Raises:
-        ValueError: if there is nothing to serve, nowhere to do it, or the requests are
-            not in order.
+        ValueError: if there is nothing to serve, nowhere to do it, a request is
+            impossible, or they are not in order.
 
     Examples:
         Alone, a request takes its steps, each a little longer for its own sake:
@@ -144,6 +144,7 @@ def simulate(requests: Sequence[Request], seats: int, continuous: bool) -> Serve
         raise ValueError(
             f"serving takes a request and a seat; got {len(requests)} and {seats}"
         )
+    _check(requests)
     arrivals = [request.arrival for request in requests]
     if arrivals != sorted(arrivals):
         raise ValueError("requests come in the order of their arrival: sort them")
@@ -177,12 +178,16 @@ def waste(requests: Sequence[Request], longest: int, block: int | None) -> int:
         Tokens, at the moment when each has its last one.
 
     Raises:
-        ValueError: if a request is longer than that.
+        ValueError: if a request is impossible or longer than that, or a block empty.
 
     Examples:
         >>> waste([Request(0, prompt=10, new=7)], longest=32, block=4)
         3
     """
+    _check(requests)
+    size = longest if block is None else block
+    if size < 1:
+        raise ValueError(f"a block has at least one token; got {size}: 16 is usual")
     total = 0
     for request in requests:
         length = request.prompt + request.new
@@ -190,9 +195,17 @@ def waste(requests: Sequence[Request], longest: int, block: int | None) -> int:
             raise ValueError(
                 f"a sequence may have {longest} tokens; a request needs {length}"
             )
-        size = block or longest
         total += math.ceil(length / size) * size - length
     return total
+
+
+def _check(requests: Sequence[Request]) -> None:
+    for request in requests:
+        if request.prompt < 1 or request.new < 1 or not math.isfinite(request.arrival):
+            raise ValueError(
+                "a request comes at some time, with at least one token, and wants one; "
+                f"got {request}: leave it out"
+            )
 
 
 def random_trace(n: int, every: float, seed: int) -> list[Request]:

@@ -70,9 +70,12 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
+from minillm.inference.checks import check_logits, check_prompt, check_temperature
 from minillm.inference.decoder import Decoder
 from minillm.model import KVCache, TransformerLM
 from minillm.training.baselines import KneserNey
@@ -101,10 +104,18 @@ def speed_up(alpha: float, k: int, c: float) -> float:
     Returns:
         The ratio; below 1 it is a loss.
 
+    Raises:
+        ValueError: if a number is out of its range.
+
     Examples:
         >>> speed_up(1.0, k=4, c=0.0), speed_up(0.0, k=4, c=0.25)
         (5.0, 0.5)
     """
+    if not 0 <= alpha <= 1 or k < 0 or not c >= 0:
+        raise ValueError(
+            f"alpha must lie in [0, 1], and k and c be 0 or more; got {alpha}, {k} and "
+            f"{c}: write 80 % as 0.8"
+        )
     tokens = sum(alpha**i for i in range(k + 1))
     return tokens / (k * c + 1)
 
@@ -290,7 +301,7 @@ def speculate(
 
     Args:
         model: a model that [`suits`][minillm.inference.decoder.suits].
-        ids: the prompt, at least one id.
+        ids: the prompt, at least one id and at most `context_length`.
         draft: who guesses.
         k: how many tokens at once, at least 1.
         temperature: divides the logits; 0 is greedy.
@@ -302,10 +313,10 @@ def speculate(
         An iterator over the new ids, up to the end of the context.
 
     Raises:
-        ValueError: if there is no prompt, or no draft is asked for.
+        ValueError: if an argument is out of its range; or, while sampling, if the
+            model's logits are not numbers, or the draft has another vocabulary.
 
     Examples:
-        >>> import torch
         >>> from minillm.config import ModelConfig
         >>> model = TransformerLM(ModelConfig(9, 32, 16, 1, 2)).double()
         >>> new = list(speculate(model, [1, 2, 3], LookUp(9), temperature=0))
@@ -313,14 +324,15 @@ def speculate(
         >>> len(new), new == model(text)[0, 2:-1].argmax(-1).tolist()
         (29, True)
     """
-    if not ids or k < 1:
-        raise ValueError(
-            f"a draft continues at least one id by at least one; got {len(ids)} ids "
-            f"and k={k}"
-        )
+    prompt = check_prompt(ids, model.config)
+    check_temperature(temperature)
+    if k < 1:
+        raise ValueError(f"k must be at least 1; got {k}: a draft has some tokens")
+    if decoder is not None:
+        decoder.check(model)
     return _speculate(
         decoder or Decoder(model),
-        list(ids),
+        prompt,
         draft,
         k,
         temperature,
@@ -346,7 +358,12 @@ def _speculate(
     while len(ids) < room:
         guess, q = draft.propose(ids, min(k, room - len(ids) - 1), random)
         logits = decoder.read([ids[-1], *guess], cache, last=len(guess) + 1)
-        p = _distributions(logits.double().numpy(), temperature)
+        if q.shape[1] != logits.shape[1]:
+            raise ValueError(
+                f"the draft guesses among {q.shape[1]} ids, and the model knows "
+                f"{logits.shape[1]}: make the draft for this model's vocabulary"
+            )
+        p = _distributions(logits, temperature)
         new = verify(guess, q, p, random)
         statistics.passes += 1
         statistics.drafted += len(guess)
@@ -356,9 +373,16 @@ def _speculate(
         yield from new
 
 
-def _distributions(logits: Probabilities, temperature: float) -> Probabilities:
+def _distributions(
+    logits: Float[Tensor, "positions vocab"], temperature: float
+) -> Probabilities:
     """The softmax of each row; at temperature 0 all for the largest."""
+    check_logits(logits)
+    best = logits.argmax(-1, keepdim=True)
     if temperature == 0:
-        return np.eye(logits.shape[-1])[logits.argmax(-1)]
-    e = np.exp((logits - logits.max(-1, keepdims=True)) / temperature)
-    return np.asarray(e / e.sum(-1, keepdims=True))
+        p = torch.zeros_like(logits).double().scatter(-1, best, 1.0)
+    else:
+        # With the largest logit at 0, no temperature is too small to divide by.
+        x = logits.double()
+        p = ((x - x.gather(-1, best)) / temperature).softmax(-1)
+    return np.asarray(p.numpy())

@@ -50,8 +50,8 @@ from minillm.train import (
     get_batch,
     train,
 )
+from minillm.training.batches import Tokens
 from minillm.training.imitation import sft_loss
-from minillm.training.loss import Tokens
 
 __all__ = ["BASE", "LAB", "VARIANTS", "Compute", "asked", "compute", "runs"]
 

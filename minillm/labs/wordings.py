@@ -39,6 +39,7 @@ from minillm.files.opening import open_model
 from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
 from minillm.model import TransformerLM
+from minillm.tokenizer.streams import check_lists
 
 __all__ = [
     "ORDERS",
@@ -149,6 +150,7 @@ def says(
     Raises:
         ValueError: if a prompt ends within a token of the whole.
     """
+    check_lists(prompts=prompts, answers=answers)
     heads = [[*tokenizer.begin_ids, *tokenizer.encode(prompt)] for prompt in prompts]
     wholes = [
         [*tokenizer.begin_ids, *tokenizer.encode(prompt + answer)]

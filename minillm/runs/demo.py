@@ -37,8 +37,10 @@ from minillm.model import TransformerLM
 from minillm.runs.display import SAMPLING, training_display
 from minillm.runs.result import counting_losses, draw_loss, run_result
 from minillm.runs.run import CHECKPOINTS
+from minillm.tokenizer.streams import check_lists
+from minillm.training.batches import Tokens
 from minillm.training.loop import Progress, Trainer
-from minillm.training.loss import Tokens, bits_per_byte
+from minillm.training.loss import bits_per_byte
 from minillm.training.settings import TrainConfig
 
 __all__ = ["Text", "known_words", "read_log", "run_demo"]
@@ -282,6 +284,7 @@ def known_words(texts: Iterable[str], corpus: Iterable[str]) -> tuple[float, int
         >>> known_words(["The duck quacked happ"], ["A duck!", "the pond"])
         (0.6666666666666666, 3)
     """
+    check_lists(texts=texts, corpus=corpus)
     word = re.compile(r"[^\W\d_]+")
     known = {w.lower() for text in corpus for w in word.findall(text)}
     written = [w.lower() for text in texts for w in word.findall(text)[:-1]]

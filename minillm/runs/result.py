@@ -19,7 +19,8 @@ from minillm.config import ModelConfig
 from minillm.drawing.kit import loss_curve, summarize
 from minillm.flops import param_count, training_flops
 from minillm.training.baselines import KneserNey, uniform_loss, unigram_loss
-from minillm.training.loss import Tokens, bits_per_byte
+from minillm.training.batches import Tokens
+from minillm.training.loss import bits_per_byte
 from minillm.training.settings import TrainConfig
 
 __all__ = ["counting_losses", "draw_loss", "run_result"]

@@ -18,6 +18,7 @@ from minillm.tokenizer.patterns import compile_pattern, pretokenize
 from minillm.tokenizer.streams import (
     BLOCK,
     SAFE_CUT,
+    check_lists,
     read_text,
     safe_pieces,
     split_specials,
@@ -229,6 +230,7 @@ def encode_each(
         >>> next(encode_each(tokenizer, repeat("the"), 1, ())).tolist()
         [257]
     """
+    check_lists(texts=texts)
     n_workers = check_workers(workers)
     if n_workers == 1:
         for text in texts:

@@ -22,6 +22,7 @@ from minillm.tokenizer.parts import (
     to_characters,
 )
 from minillm.tokenizer.patterns import GPT2_PATTERN
+from minillm.tokenizer.streams import check_specials
 
 __all__ = [
     "read_gpt2_files",
@@ -261,7 +262,9 @@ def read_tiktoken_file(
     check(len(vocab) == len(ranks), f"{path}: two tokens have the same rank")
     if not isinstance(special_tokens, Mapping):
         first = max(vocab, default=-1) + 1
-        special_tokens = {t: first + i for i, t in enumerate(special_tokens)}
+        special_tokens = {
+            t: first + i for i, t in enumerate(check_specials(special_tokens))
+        }
     vocab |= {id_: token.encode() for token, id_ in special_tokens.items()}
     merges = merges_from_ranks(ranks)
     return Parts(vocab, merges, dict(special_tokens), pattern, ignore_merges=True)

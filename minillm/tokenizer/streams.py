@@ -30,6 +30,7 @@ from minillm.tokenizer.patterns import (
 __all__ = [
     "SAFE_CUT",
     "WHITESPACE",
+    "check_lists",
     "check_specials",
     "decode_blocks",
     "last_safe_cut",
@@ -43,6 +44,36 @@ __all__ = [
 
 # A file is read in blocks of this many bytes.
 BLOCK: Final = 1 << 20
+
+
+# Lists of strings.
+
+
+def check_lists(**given: object) -> None:
+    """Refuse a string where a list of strings is wanted.
+
+    To Python a string is a list, too: of strings of one character each. Where that is
+    not what was meant, nothing else would fail.
+
+    Args:
+        given: what the caller passed, by the names of its parameters.
+
+    Raises:
+        ValueError: if one of them is a string.
+
+    Examples:
+        >>> check_lists(documents=["the cat"], names=("a", "b"))
+        >>> check_lists(documents="the cat")
+        Traceback (most recent call last):
+        ValueError: documents is a list of strings, not the string 'the cat'; write \
+['the cat']
+    """
+    for name, value in given.items():
+        if isinstance(value, str):
+            shown = repr(value if len(value) <= 40 else value[:37] + "...")
+            raise ValueError(
+                f"{name} is a list of strings, not the string {shown}; write [{shown}]"
+            )
 
 
 # Special tokens.
@@ -65,11 +96,7 @@ def check_specials(special_tokens: Iterable[str]) -> tuple[str, ...]:
         Traceback (most recent call last):
         ValueError: the special token '<a>' is given twice
     """
-    if isinstance(special_tokens, str):
-        raise ValueError(
-            f"special_tokens is a list of strings, not the string {special_tokens!r}; "
-            f"write [{special_tokens!r}]"
-        )
+    check_lists(special_tokens=special_tokens)
     names = tuple(special_tokens)
     seen = set()
     for name in names:

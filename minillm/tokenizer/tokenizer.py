@@ -118,7 +118,11 @@ from minillm.tokenizer.learning import train_bpe
 from minillm.tokenizer.parts import Merge, Parts, check_explained, place_specials
 from minillm.tokenizer.patterns import GPT2_PATTERN, pretokenize
 from minillm.tokenizer.saved import read_tokenizer_json, write_tokenizer_json
-from minillm.tokenizer.streams import safe_pieces, split_specials
+from minillm.tokenizer.streams import (
+    check_specials,
+    safe_pieces,
+    split_specials,
+)
 
 __all__ = ["BPETokenizer"]
 
@@ -264,7 +268,7 @@ class BPETokenizer:
             >>> BPETokenizer.train(["the cat in the hat"], 260, ["<|end|>"])
             <BPETokenizer: vocab_size=260, merges=3, special_tokens={'<|end|>': 259}>
         """
-        specials = list(special_tokens)
+        specials = check_specials(special_tokens)
         vocab, merges = train_bpe(
             source, vocab_size, specials, pattern=pattern, **options
         )
@@ -391,7 +395,7 @@ class BPETokenizer:
             The tokens of each text, in the order of the texts.
 
         Raises:
-            ValueError: as `encode`.
+            ValueError: as `encode`; or if the texts are one string.
 
         Examples:
             >>> tokenizer = BPETokenizer.train(["the cat in the hat"], 258)

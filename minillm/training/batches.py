@@ -17,14 +17,18 @@ and only those.
 **Before this:** [`minillm.train`][]. **Next:** [`minillm.training.curves`][].
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Int
+from numpy.typing import NDArray
 from torch import Tensor
 
-from minillm.training.loss import Tokens
+__all__ = ["Tokens", "check_ids", "cut_sequences", "get_batch", "sample_starts"]
 
-__all__ = ["check_ids", "cut_sequences", "get_batch", "sample_starts"]
+Tokens = NDArray[Any]
+"""A sequence of token ids, in memory or memory-mapped from a file."""
 
 
 def sample_starts(

@@ -69,6 +69,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from minillm.model import Linear, TransformerLM
+from minillm.tokenizer.streams import check_lists
 
 __all__ = [
     "LoRA",
@@ -155,6 +156,7 @@ def add_lora(
     Examples:
         See the beginning of this page.
     """
+    check_lists(where=where)
     if any(isinstance(part, LoRA) for part in model.modules()):
         raise ValueError("the model has LoRA layers already: merge_lora first")
     found = [

@@ -35,22 +35,18 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from minillm.model import TransformerLM
+from minillm.training.batches import Tokens, check_ids
 
 __all__ = [
-    "Tokens",
     "bits_per_byte",
     "cross_entropy",
     "cross_entropy_fast",
     "evaluate",
     "perplexity",
 ]
-
-Tokens = NDArray[Any]
-"""A sequence of token ids, in memory or memory-mapped from a file."""
 
 
 def cross_entropy(
@@ -231,7 +227,8 @@ def evaluate(
         Nats per token.
 
     Raises:
-        ValueError: if the text is too short, or the stride too short or too long.
+        ValueError: if the text is too short or not the model's, or the stride too
+            short or too long.
 
     Examples:
         >>> import numpy as np
@@ -262,10 +259,11 @@ def evaluate(
     for i in range(0, len(ends), batch_size):
         chosen = slice(i, i + batch_size)
         pieces = [
-            tokens[s : e + 1].astype(np.int64)
-            for s, e in zip(starts[chosen], ends[chosen], strict=True)
+            tokens[s : e + 1] for s, e in zip(starts[chosen], ends[chosen], strict=True)
         ]
-        batch = torch.from_numpy(np.stack(pieces)).to(device)  # (B, T + 1)
+        windows = np.stack(pieces)
+        check_ids(windows, model.config.vocab_size)
+        batch = torch.from_numpy(windows.astype(np.int64)).to(device)  # (B, T + 1)
         logits = model(batch[:, :-1]).float()
         x_y = logits.gather(-1, batch[:, 1:, None]).squeeze(-1)
         nll = logits.logsumexp(dim=-1) - x_y  # (B, T)

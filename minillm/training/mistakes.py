@@ -24,7 +24,8 @@ from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
 from minillm.model import TransformerLM
 from minillm.training.baselines import KneserNey, unigram_loss
-from minillm.training.loss import Tokens, cross_entropy_fast
+from minillm.training.batches import Tokens
+from minillm.training.loss import cross_entropy_fast
 from minillm.training.optimizer import (
     AdamW,
     clip_gradients,

@@ -305,6 +305,10 @@ def clip_gradients(params: Iterable[Tensor], max_norm: float) -> float:
     Returns:
         The norm before clipping.
 
+    Raises:
+        ValueError: if `max_norm` is not positive: a negative one would turn the
+            gradient round.
+
     Examples:
         >>> w = torch.zeros(2, requires_grad=True)
         >>> w.grad = torch.tensor([30.0, 40.0])
@@ -313,6 +317,8 @@ def clip_gradients(params: Iterable[Tensor], max_norm: float) -> float:
         >>> [round(g, 3) for g in w.grad.tolist()]
         [0.6, 0.8]
     """
+    if not max_norm > 0:
+        raise ValueError(f"max_norm must be positive; got {max_norm}: 1 is usual")
     gradients = [w.grad for w in params if w.grad is not None]
     if not gradients:
         return 0.0

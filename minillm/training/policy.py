@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from minillm.inference.checks import check_temperature
 from minillm.model import TransformerLM
 
 __all__ = ["group_advantages", "log_probs", "policy_loss"]
@@ -55,11 +56,8 @@ def log_probs(
         >>> round(log_probs(model, ids).sum(1).exp().sum().item(), 6)
         1.0
     """
-    if not 0 < temperature < float("inf"):
-        raise ValueError(
-            f"the temperature must be positive and finite; got {temperature}: a greedy "
-            "choice has no probability to learn from"
-        )
+    # A greedy choice has no probability to learn from.
+    check_temperature(temperature, greedy=False)
     logits = model(ids[:, :-1]) / temperature
     return logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
 
@@ -146,7 +144,7 @@ def policy_loss(
         The loss: the mean over all masked tokens.
 
     Raises:
-        ValueError: if no token was sampled.
+        ValueError: if no token was sampled, or `clip` is negative.
 
     Examples:
         At the first step the model is the one that sampled. All ratios are one, and the
@@ -170,6 +168,8 @@ def policy_loss(
         >>> [round(g, 2) for g in new.grad[:, 0].tolist()]  # the second: exp(0.5) / 2
         [0.0, 0.82]
     """
+    if clip is not None and not clip >= 0:
+        raise ValueError(f"clip must be 0 or more, or None; got {clip}: 0.2 is usual")
     if not mask.any():
         raise ValueError("no token of the batch is learned: leave the batch out")
     # Under the mask anything may stand, even minus infinity, and must not reach `exp`.

@@ -95,7 +95,7 @@ def test_an_empty_prompt_starts_a_text(call, run):
         (["--top-p", "0"], "top_p must lie in (0, 1]; got 0.0: 1 keeps every token"),
         (["--top-p", "1.5"], "top_p must lie in (0, 1]; got 1.5"),
         (["--top-k", "0"], "top_k must be at least 1; got 0"),
-        (["--temperature", "-1"], "the temperature must be positive"),
+        (["--temperature", "-1"], "the temperature must be 0 or more, and finite"),
     ],
 )
 def test_bad_sampling_options(call, run, options, message):

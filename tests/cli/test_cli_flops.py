@@ -12,6 +12,7 @@ from minillm.accounting import measure as flops_measure
 from minillm.accounting.industrialization import GPT4_REPORT, disclose, disclosure_table
 from minillm.config import ModelConfig
 from minillm.flops import (
+    CHIPS,
     forward_flops,
     inference_memory,
     param_count,
@@ -248,6 +249,41 @@ def test_cost_of_a_model_by_name(call: Call) -> None:
         "days                   7.5  on 1,024 chips",
         "dollars            368,244  at 2.00 an hour",
     ]
+
+
+def test_a_mixture_costs_what_its_tokens_meet(call: Call) -> None:
+    # Mixtral: 46.7 billion parameters, of which a token meets 12.9 billion
+    # (Jiang et al. 2024, arXiv:2401.04088, table 1 and section 5).
+    run = ("--params", "mixtral-8x7b", "--tokens", 2e12, "--chip", "h100")
+    lines = call("cost", *run, *ASSUMED)[1].splitlines()
+    assert lines[0].endswith("1.55e+23  6 x 1.29e+10 active parameters x 2e+12 tokens")
+    assert lines[2].split()[1] == "108,483"  # FLOPs / (0.4 x 989.4e12) / 3600
+    assert lines[4].split()[1] == "216,965"
+
+
+def test_six_nd_of_a_mixture_is_near_a_step(call: Call) -> None:
+    out = call("flops", "mixtral-8x7b")[1]
+
+    def told(label: str) -> str:
+        (line,) = (x for x in out.splitlines() if x.strip().startswith(label + "  "))
+        return line.split()[-1]
+
+    assert told("6 x active parameters x tokens") == "2.53P"
+    assert told("FLOPs, training step") == "4.2P"
+    assert told("parameters") == "46,702,792,704"
+    assert told("parameters, active") == "12,879,925,248"
+
+
+def test_the_help_names_every_chip(call: Call) -> None:
+    told = call("cost", "--help")[1]
+    assert [name for name in CHIPS if name not in told] == []
+
+
+def test_chips_convert_binary_gigabytes() -> None:
+    # 32 GiB and 1200 GBps, 192 GiB and 7380 GBps, in Google's own tables.
+    for name, gib, bandwidth in (("tpu-v4", 32, 1.2e12), ("tpu7x", 192, 7.38e12)):
+        assert CHIPS[name].memory == pytest.approx(gib * 2**30, rel=2e-3)
+        assert CHIPS[name].bandwidth == bandwidth
 
 
 def test_cost_by_numbers(call: Call) -> None:

@@ -170,8 +170,8 @@ def test_the_same_seed_gives_the_same_samples():
 @pytest.mark.parametrize(
     ("prompts", "settings", "message"),
     [
-        ([], {}, "a prompt is empty, or there is none"),
-        ([[1], []], {}, "a prompt is empty"),
+        ([], {}, "there is no prompt: give at least one"),
+        ([[1], []], {}, "the prompt is empty: give at least one id"),
         ([[1, 5]], {}, "the ids 0 to 4; got 5"),
         ([[1]], {"stop_ids": [-1]}, "the ids 0 to 4; got -1"),
         ([[1]], {"n": 0}, "n must be at least 1"),
@@ -185,6 +185,14 @@ def test_what_cannot_be_sampled_is_refused(prompts, settings, message):
     settings = {"max_new_tokens": 2} | settings
     with pytest.raises(ValueError, match=message):
         sample_batch(opinionated(), prompts, **settings)
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_damaged_weights_give_no_samples(temperature):
+    model = opinionated()
+    model.final_norm.weight.data[0] = float("nan")
+    with pytest.raises(ValueError, match="scores are not numbers"):
+        sample_batch(model, [[1, 2]], 4, temperature=temperature)
 
 
 def test_a_tiny_temperature_is_nearly_greedy():

@@ -114,6 +114,16 @@ def test_four_counts_four_winners():
         scores._replace(priors=None).best("prior")
 
 
+def test_damaged_weights_choose_nothing():
+    scores = Choices(np.array([np.nan, -1.0]), np.array([1, 1]), np.array([1, 1]))
+    for by in ("total", "token", "byte"):
+        with pytest.raises(ValueError, match=f"a score by {by} is not a number"):
+            scores.best(by)
+    # An impossible choice is one, and loses.
+    impossible = scores._replace(log_likelihoods=np.array([-np.inf, -1.0]))
+    assert impossible.best() == 1
+
+
 @pytest.mark.parametrize(
     ("prompt", "choices", "message"),
     [

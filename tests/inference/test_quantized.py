@@ -57,8 +57,26 @@ def test_no_weight_is_off_by_more_than_half_a_step(bits, group, rows, seed):
     torch.testing.assert_close(scale * top, largest.expand_as(scale))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [1e4, 0.02, 1e-5, 1e-7, 1e-30, 1e-36, 2e-44])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_half_a_step_in_every_precision(dtype, size, bits):
+    weights = torch.randn(64, 64, generator=torch.Generator().manual_seed(1))
+    weights = (weights * size).to(dtype)
+    levels, scale = found = quantize(weights, bits)
+    off = (found.restore().double() - weights.double()).abs()
+    # The result is a float32, and rounded to it.
+    within = scale.double() / 2 * (1 + 1e-5)
+    assert (off <= within).all()
+    assert levels.abs().max() <= 2 ** (bits - 1) - 1
+
+
 def test_zeros_stay_zeros():
     assert not quantize(torch.zeros(3, 8), 4, 4).restore().any()
+    for small in (torch.zeros(1, 3).half(), torch.tensor([[1e-44, 0.0, -5e-45]])):
+        levels, scale = quantize(small)
+        assert scale.item() == 1
+        assert not levels.any()
 
 
 @pytest.mark.parametrize(

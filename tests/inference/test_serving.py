@@ -1,5 +1,7 @@
 """Serving, counted: two policies on one trace, and the room that is wasted."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -66,6 +68,12 @@ def test_paging_wastes_less_than_a_block_for_each(trace, block):
             "sort them",
         ),
         (lambda: waste([Request(0, 9, 9)], 16, None), "16 tokens; a request needs 18"),
+        (lambda: waste([Request(0, 9, 1)], 16, 0), "at least one token; got 0"),
+        (lambda: waste([Request(0, 9, 1)], 16, -4), "at least one token; got -4"),
+        (lambda: waste([Request(0, 9, -3)], 16, 4), "and wants one; got .*new=-3"),
+        (lambda: simulate([Request(0, 5, 0)], 2, True), "wants one; got .*new=0"),
+        (lambda: simulate([Request(0, 0, 5)], 2, True), "at least one .*prompt=0"),
+        (lambda: simulate([Request(math.nan, 5, 5)], 2, True), "got .*arrival=nan"),
     ],
 )
 def test_what_cannot_be_served_is_refused(call, message):

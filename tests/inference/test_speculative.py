@@ -171,7 +171,53 @@ def test_the_formula_is_the_mean_of_what_a_pass_yields():
     assert speed_up(alpha, k, 0.0) == pytest.approx(mean)
 
 
-@pytest.mark.parametrize(("ids", "k"), [([], 3), ([1], 0)])
-def test_a_draft_needs_a_beginning(ids, k):
-    with pytest.raises(ValueError, match="at least one"):
-        speculate(opinionated(), ids, LookUp(5), k=k)
+@pytest.mark.parametrize(
+    "numbers",
+    [(2, 4, 0.1), (-0.1, 4, 0.1), (0.5, -1, 0.1), (0.5, 4, -1.0), (math.nan, 4, 0)],
+)
+def test_no_speed_up_of_what_cannot_be(numbers):
+    with pytest.raises(ValueError, match=r"alpha must lie in .* write 80 % as 0.8"):
+        speed_up(*numbers)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"ids": []}, "the prompt is empty: give at least one id"),
+        ({"ids": [1] * 25}, "at most 24 tokens; the prompt has 25: shorten it"),
+        ({"ids": [1, 5]}, "knows the ids 0 to 4; got 5"),
+        ({"ids": [-1]}, "knows the ids 0 to 4; got -1"),
+        ({"k": 0}, "k must be at least 1; got 0"),
+        ({"temperature": -1.0}, r"must be 0 or more, and finite; got -1\.0"),
+        ({"temperature": math.nan}, "must be 0 or more, and finite; got nan"),
+        ({"temperature": math.inf}, "must be 0 or more, and finite; got inf"),
+        ({"decoder": Decoder(opinionated())}, "the decoder is of another model"),
+    ],
+    ids=str,
+)
+def test_what_generate_refuses_is_refused_at_once(chosen, message):
+    arguments = {"ids": [1, 2], "draft": LookUp(5), **chosen}
+    with pytest.raises(ValueError, match=message):
+        speculate(opinionated(), **arguments)
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_damaged_weights_give_no_text(temperature):
+    model = opinionated()
+    model.final_norm.weight[0] = math.nan
+    text = speculate(model, [1, 2], LookUp(5), temperature=temperature)
+    with pytest.raises(ValueError, match="scores are not numbers"):
+        next(text)
+
+
+def test_a_tiny_temperature_is_nearly_greedy():
+    model = opinionated()
+    greedy = list(speculate(model, [1, 2], LookUp(5), temperature=0))
+    for t in (1e-3, 1e-320):
+        assert list(speculate(model, [1, 2], LookUp(5), temperature=t)) == greedy
+
+
+def test_a_draft_of_another_vocabulary_is_refused():
+    text = speculate(opinionated(), [1, 2, 1, 2], LookUp(6))
+    with pytest.raises(ValueError, match="guesses among 6 ids, and the model knows 5"):
+        next(text)

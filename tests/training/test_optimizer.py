@@ -396,6 +396,15 @@ def test_no_gradients_at_all() -> None:
     assert clip_gradients([torch.zeros(2, requires_grad=True)], 1.0) == 0
 
 
+@pytest.mark.parametrize("bad", [-1.0, 0.0, math.nan])
+def test_a_limit_that_is_no_length_is_refused(bad: float) -> None:
+    w = torch.zeros(2, requires_grad=True)
+    w.grad = torch.tensor([30.0, 40.0])
+    with pytest.raises(ValueError, match=f"max_norm must be positive; got {bad}"):
+        clip_gradients([w], bad)
+    assert w.grad.tolist() == [30, 40]
+
+
 @pytest.mark.parametrize("bad", [math.inf, math.nan])
 def test_a_gradient_that_is_no_number_is_reported(bad: float) -> None:
     w = torch.zeros(2, requires_grad=True)
