@@ -75,8 +75,8 @@ def read_by_peft(run: Path, folder: Path) -> float:
 
     base, tokenizer, template = open_model(SMOLLM2)
     save_llama(base, folder, tokenizer, chat_template=template)
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    theirs = PeftModel.from_pretrained(theirs, run).eval()
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    theirs = PeftModel.from_pretrained(plain, run).eval()
     ours = open_model(run).model
     ids = torch.tensor([encode_chat(tokenizer, [("user", question("593214"))])])
     with torch.inference_mode():
