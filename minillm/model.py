@@ -363,10 +363,9 @@ class KVCache:
             >>> config = ModelConfig(100, 16, d_model=32, n_layers=2, n_heads=4)
             >>> cache, ids = KVCache(config, batch_size=1), torch.tensor([[7, 3, 9]])
             >>> _ = TransformerLM(config)(ids, cache)
-            >>> TransformerLM(config)(ids, cache)
+            >>> TransformerLM(config)(ids, cache)  # doctest: +ELLIPSIS
             Traceback (most recent call last):
-            ValueError: another model has read these 3 tokens: start a new KVCache, or \
-a new Memory
+            ValueError: another model has read these 3 tokens: ...
         """
         if self.length and self.model is not None and self.model is not model:
             raise ValueError(
