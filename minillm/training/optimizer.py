@@ -6,7 +6,7 @@ million weights in one pass over memory? How large should the learning rate be, 
 when? What if one gradient is absurdly long? And do all these numbers need 32 bits?
 
 **Before this:** [`minillm.training.descent`][]. **Next:** [`minillm.train`][], whose
-loop uses all that is below.
+loop uses all that is below; [`minillm.training.muon`][] has another step for matrices.
 
 # Low precision: which numbers may have 16 bits
 
