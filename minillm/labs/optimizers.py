@@ -225,7 +225,7 @@ def _run(config: Config, seed: int) -> dict[str, Any]:
 def _points(quick: bool) -> list[Point]:
     if quick:
         return plan(VARIANTS.values(), seeds=1)
-    return plan(ONCE.values(), seeds=1) + plan(VARIANTS.values(), seeds=3)
+    return plan(VARIANTS.values(), seeds=3) + plan(ONCE.values(), seeds=1)
 
 
 def _flops(config: Config) -> int:

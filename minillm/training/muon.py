@@ -162,9 +162,10 @@ do: compare them within one share of the FLOPs, and not beyond a tenth.
 each seed of AdamW, by a hundredth of a bit, for 1.6 times the FLOPs and 1.4 times the
 seconds. *FLOP for FLOP*, in a short run, it falls far behind, since it makes 352 steps
 where AdamW makes 562. (A second buys about as much in both: the products of the
-orthogonalization are square and run a little faster than those of the model.) Another
-rate does not help. Three steps of Newton and Schulz make up some of it, and a batch of
-8, with half the relative cost and fewer steps, nothing. So it is as the count says.
+orthogonalization are square and run a little faster than those of the model.) Half its
+learning rate makes up a hundredth of a bit, three steps of Newton and Schulz three, of
+seven; a batch of 8, with half the relative cost and fewer steps, none. It is as the
+count says.
 Where a batch has a thousand times as many tokens, the better step is nearly free; and
 over *all* of the demo's FLOPs, where AdamW has steps enough, 1,732 steps of Muon are
 worth 4,500 of AdamW. One seed of each cannot tell them apart.
@@ -298,9 +299,8 @@ class Muon(torch.optim.Optimizer):
     The factor $s$ makes one learning rate serve all shapes. Jordan takes
     $\sqrt{\max(1, \text{rows} / \text{columns})}$. The other one,
     $0.2 \sqrt{\max(\text{rows}, \text{columns})}$, makes the root mean square of the
-    step's entries about 0.2, which is what the authors found steps of AdamW to have, so
-    that its learning rate serves here, too (Liu et al. 2025, arXiv:2502.16982, equation
-    4).
+    step's entries about 0.2. The authors found 0.2 to 0.4 in steps of AdamW, so its
+    learning rate serves here, too (Liu et al. 2025, arXiv:2502.16982, section 2.2).
 
     Args:
         params: matrices, or groups of them with settings of their own.
