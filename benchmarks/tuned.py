@@ -33,7 +33,7 @@ OTHER = "What is the capital of France?"
 
 
 def question(digits: str) -> str:
-    """Six digits, with blanks between them: one token each."""
+    """Six digits, with spaces between them: one token each."""
     return f"Sort these digits: {' '.join(digits)}"
 
 

@@ -10,9 +10,32 @@ By the formula of Bradley and Terry ([`minillm.training.preferences`][]), the lo
 pair is $-\ln \sigma(r(y_w) - r(y_l))$, with $r$ the number given to the chosen and to
 the rejected answer ([`Judge.learn`][minillm.labs.judges.Judge.learn]).
 
-**Used by** [`minillm.labs.learners`][]. The rows that it notes have the reward, the
-truth and the KL divergence from the start side by side: the curve of Gao et al. (2022,
-arXiv:2210.10760).
+**No.** The judge of the bench has seen 512 pairs of right and wrong answers to sorting
+problems, and prefers the right one in four of five other pairs, with each seed:
+
+>>> from minillm.labs.posttraining import runs
+>>> [round(r["agreement"], 2) for r in runs("learned reward")]
+[0.82, 0.8, 0.8]
+
+Then a policy is trained by its reward for sixty rounds. The KL divergence from the
+start in nats per answer, the reward, and the share of right answers, in rounds 1, 10
+and 60:
+
+>>> for r in runs("learned reward"):
+...     rounds = {row[0]: row for row in r["curve"]}
+...     some = (rounds[i] for i in (1, 10, 60))
+...     print(*((round(row[4]), round(row[1], 1), round(row[2], 1)) for row in some))
+(0, -1.1, 0.3) (4, 0.9, 0.2) (17, 5.9, 0.0)
+(0, 1.2, 0.3) (5, 1.9, 0.2) (19, 6.0, 0.0)
+(0, 0.2, 0.6) (6, 0.4, 0.2) (20, 5.4, 0.0)
+
+The reward rises and the truth falls: the policy leaves the answers on which judge and
+truth agree, since others please the judge more. *When a measure becomes a target, it
+ceases to be a good measure*; that is Goodhart's law. In large models the truth rises
+first and falls later (Gao et al. 2022, arXiv:2210.10760, figure 1). This judge is so
+weak that it falls from the beginning.
+
+**Used by** [`minillm.labs.learners`][].
 """
 
 import torch

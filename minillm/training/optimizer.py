@@ -6,8 +6,8 @@ million weights in one pass over memory? How large should the learning rate be, 
 when? What if one gradient is absurdly long? And do all these numbers need 32 bits? The
 last question is answered here, the others by the functions below.
 
-**Before this:** [`minillm.training.descent`][]. **Next:**
-[`minillm.training.batches`][].
+**Before this:** [`minillm.training.descent`][]. **Next:** [`minillm.training.muon`][],
+which has another step for matrices.
 
 # Low precision: which numbers may have 16 bits
 
