@@ -58,10 +58,10 @@ fixtures: $(VENV)/has-dev
 
 # Two processes of one thread each: two of two threads wait for each other.
 test: $(VENV)/has-dev
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 -m "not check"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --durations 10 -m "not check"
 
 check: $(VENV)/has-dev lint
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --dist loadfile -m check --deselect tests/runs/test_demo.py
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n 2 --durations 20 --dist loadfile -m check --deselect tests/runs/test_demo.py
 	$(RUN) -m pytest -q -m check tests/runs/test_demo.py  # trains with all threads
 
 lint: $(VENV)/has-dev

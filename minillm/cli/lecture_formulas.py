@@ -31,6 +31,7 @@ SIGNS = {
     "infty": "∞", "dots": "… ", "ldots": "… ", "cdots": "… ", "sum": " Σ", "prod": " Π",
     "int": " ∫", "partial": "∂", "nabla": "∇", "ell": "ℓ", "lfloor": "⌊",
     "rfloor": "⌋", "lceil": "⌈", "rceil": "⌉", "langle": "⟨", "rangle": "⟩",
+    "lVert": "‖", "rVert": "‖",
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "eta": "η",
     "theta": "θ", "kappa": "κ", "lambda": "λ", "mu": "μ", "pi": "π", "rho": "ρ",
     "sigma": "σ", "tau": "τ", "phi": "φ", "chi": "χ", "omega": "ω", "Delta": "Δ",
