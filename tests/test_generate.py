@@ -512,7 +512,7 @@ def decode_one(model, cache):
 
 
 @pytest.mark.parametrize(
-    "ids", [np.array([0], np.uint16), torch.tensor([0]), iter([0]), range(1)], ids=str
+    "ids", [np.array([0], np.uint16), torch.tensor([0]), iter([0]), range(1)]
 )
 def test_ids_of_other_libraries_become_integers(ids):
     found = check_prompt(ids, CONFIG)

@@ -193,7 +193,6 @@ def test_no_speed_up_of_what_cannot_be(numbers):
         ({"temperature": math.inf}, "must be 0 or more, and finite; got inf"),
         ({"decoder": Decoder(opinionated())}, "the decoder is of another model"),
     ],
-    ids=str,
 )
 def test_what_generate_refuses_is_refused_at_once(chosen, message):
     arguments = {"ids": [1, 2], "draft": LookUp(5), **chosen}
