@@ -103,9 +103,9 @@ def find(chapter: str) -> ModuleType:
     Examples:
         >>> find("1").__name__
         'minillm.bpe'
-        >>> find("optimiser")
+        >>> find("quantised")
         Traceback (most recent call last):
-        ValueError: no chapter 'optimiser'; the nearest: optimizer
+        ValueError: no chapter 'quantised'; the nearest: quantized
     """
     if chapter.isdecimal():
         chapter = chapters().get(int(chapter), chapter)
@@ -114,7 +114,8 @@ def find(chapter: str) -> ModuleType:
     there = sorted(_modules(), key=lambda path: (path.count("."), path))
     short = {path.rpartition(".")[2]: path for path in reversed(there)}
     if name not in there and name not in short:
-        near = get_close_matches(name, [*there, *short]) or chapters().values()
+        names = list(dict.fromkeys([*there, *short]))
+        near = get_close_matches(name, names) or chapters().values()
         raise ValueError(f"no chapter {chapter!r}; the nearest: {', '.join(near)}")
     return importlib.import_module(f"minillm.{name if name in there else short[name]}")
 

@@ -22,6 +22,7 @@ The x-axis of every experiment is compute: the FLOPs of training, counted by
 [`minillm.labs.scaling`][]; told in [`minillm.emergence`][].
 """
 
+import functools
 import json
 import multiprocessing
 import platform
@@ -241,6 +242,7 @@ def read_results(path: str | PathLike[str], lab: Lab) -> list[dict[str, Any]]:
     return points
 
 
+@functools.cache  # a chapter asks for them twenty times
 def committed(lab: Lab) -> list[dict[str, Any]]:
     """Read the committed results of a lab.
 
