@@ -11,7 +11,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,7 +27,7 @@ from minillm.inference.decoder import Decoder
 
 DATA = ROOT / "images" / "data"
 SMOLLM2 = ROOT / ".cache" / "fixtures" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-STEPS, SEEDS, CHATS, ASKED = 100, 3, 900, 50
+STEPS, SEEDS, CHATS, ASKED = 100, 1, 900, 50
 OTHER = "What is the capital of France?"
 
 
@@ -96,16 +95,13 @@ def tuned(seed: int, run: Path) -> dict[str, Any]:
     chats.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     command = [sys.executable, "-m", "minillm", "tune", SMOLLM2, chats, "--out", run]
     command += ["--steps", STEPS, "--eval-every", STEPS // 4, "--seed", seed]
-    start = time.perf_counter()
     subprocess.run([str(part) for part in command], check=True)
-    seconds = time.perf_counter() - start
     log = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
     result = json.loads(log[-1])
     held_out = digits[CHATS:]
     return {
         "seed": seed,
-        "seconds": round(seconds),
-        "result": result,
+        "loss": [result["baselines"]["before"], result["loss"]],  # before, after
         "before": ask(SMOLLM2, held_out),
         "after": ask(run, held_out),
         "adapter": (run / "adapter_model.safetensors").stat().st_size,
@@ -123,7 +119,9 @@ def table(found: list[dict[str, Any]], off: float) -> str:
         "",
         f"SmolLM2-135M, {STEPS} steps of 8 chats, asked {ASKED} questions that were "
         f"in no chat, greedily; the adapter has {first['adapter'] / 1e6:.1f} MB, "
-        f"and peft's logits with it differ from ours by {off:.0e} at most.",
+        f"and peft's logits with it differ from ours by {off:.0e} at most. Asked "
+        f'"{OTHER}", it says "{first["before"]["other"][1]}" before, and '
+        f'"{first["after"]["other"][1]}" after.',
     ]
     return "\n".join(rows) + "\n"
 

@@ -207,6 +207,32 @@ def test_the_page_says_what_the_files_say():
         assert path.read_text(encoding="utf-8") == text
 
 
+def test_tables_of_other_pages_are_of_what_was_measured():
+    from benchmarks import bits, tuned
+
+    data = bits.DATA
+    found = json.loads((data / "bits.json").read_text(encoding="utf-8"))
+    runs = json.loads((data / "tuned.json").read_text(encoding="utf-8"))
+    for name, text in {
+        "bits": bits.bits_table(found) + "\n",
+        "speculative": bits.drafts_table(found) + "\n",
+        "tuned": tuned.table(runs["runs"], runs["peft"]),
+    }.items():
+        assert (data / f"{name}.md").read_text(encoding="utf-8") == text
+
+
+def test_what_the_pages_say_of_fewer_bits():
+    from benchmarks import bits
+
+    found = json.loads((bits.DATA / "bits.json").read_text(encoding="utf-8"))
+    smollm2, demo = found["smollm2"]["bits"], [one["bits"] for one in found["small"]]
+    exact = smollm2["float32"]
+    assert smollm2["8 row"] < 1.006 * exact
+    assert smollm2["4 tensor"] > 4 * exact
+    assert 1.12 * exact < smollm2["4 32"] < 1.13 * exact
+    assert all(one["4 tensor"] < 1.006 * one["float32"] for one in demo)
+
+
 def test_the_page_has_every_figure_every_target_and_what_is_missing(tmp_path):
     def part(record):
         """What was done."""

@@ -57,10 +57,11 @@ $$\frac{1 - \alpha^{k + 1}}{(1 - \alpha)(k c + 1)}$$
 >>> [round(speed_up(alpha, k=4, c=0.05), 2) for alpha in (0.2, 0.5, 0.8)]
 [1.04, 1.61, 2.8]
 
-The second condition is where it fails on a small model: one of a million weights does
-not wait for its memory, so that reading five tokens takes longer than one. And a text
-that repeats nothing gives look-up nothing to copy. `python -m benchmarks.bits` measures
-what is accepted, and what it brings, for the model of the demo and for SmolLM2.
+Both conditions fail on a small model. One of a million weights does not wait for its
+memory, so reading five tokens takes longer than one; and a distribution of the trigram
+takes as long as a pass. Measured (`python -m benchmarks.bits`):
+
+--8<-- "images/data/speculative.md"
 
 **Before this:** [`minillm.inference.decoder`][], [`minillm.training.baselines`][].
 """

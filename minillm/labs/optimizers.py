@@ -250,23 +250,21 @@ def optimizers_table(results: Sequence[dict[str, Any]]) -> str:
         >>> once = {"config": BASE, "seed": 0, "training_seconds": 27.1, "bits": 2.12}
         >>> table = optimizers_table([once, once | {"seed": 1, "bits": 2.10}])
         >>> print(table.splitlines()[-1].removeprefix("| A: the demo's settings "))
-        | 12.5% | 562 | 287,744 | 27 | 2 | 2.110 (2.100 to 2.120) |
+        | 12.5% | 562 | 27 | 2 | 2.110 (2.100 to 2.120) |
     """
     lines = [
-        "| setting | FLOPs of the demo | steps | tokens | seconds | seeds "
-        "| bits per byte |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| setting | FLOPs | steps | seconds | seeds | bits |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for config, same in sorted(by_config(results), key=lambda pair: pair[0]["share"]):
         bits = [r["bits"] for r in same]
         spread = f" ({min(bits):.3f} to {max(bits):.3f})" if len(bits) > 1 else ""
         names = [name for name, c in (VARIANTS | ONCE).items() if c == config]
         count = steps(config)
-        tokens = count * config["batch"] * SHAPE.context_length
         seconds = fmean(r["training_seconds"] for r in same)
         lines.append(
             f"| {names[0] if names else 'another setting'} | {config['share']:.1%} "
-            f"| {count:,} | {tokens:,} | {seconds:.0f} | {len(bits)} "
+            f"| {count:,} | {seconds:.0f} | {len(bits)} "
             f"| {fmean(bits):.3f}{spread} |"
         )
     return "\n".join(lines) + "\n"
