@@ -11,12 +11,14 @@ goes on. Each part has so many seconds; when they are spent, it takes no new tur
 """
 
 import contextlib
+import importlib
 import random
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 Result = TypeVar("Result")
@@ -218,18 +220,15 @@ def line(row: Mapping[str, Any]) -> str:
     return f"{ratio:>22}  {row['case']}: {ours}{theirs}{note}{goal}"
 
 
-# A process says itself how much memory it had at the most. A child inherits the figure
-# of `getrusage` from its parent on Linux, so there the file of the process is asked.
-PEAK = """
-from pathlib import Path
-status = Path("/proc/self/status")
-if status.exists():
-    text = status.read_text(encoding="utf-8")
-    print(int(text.partition("VmHWM:")[2].split()[0]) * 1024)
-else:
-    import resource
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
+def of_tests(module: str) -> Any:
+    """A module that helps the tests, and the benchmarks too."""
+    tests = Path(__file__).resolve().parent.parent / "tests"
+    folders = [str(tests), str(tests / "tokenizer")]
+    sys.path += [folder for folder in folders if folder not in sys.path]
+    return importlib.import_module(module)
+
+
+ASK = "\nprint(round(peak() * 2**20))\n"
 
 
 def peak(program: str, *arguments: str, limit: float) -> int:
@@ -240,7 +239,7 @@ def peak(program: str, *arguments: str, limit: float) -> int:
         subprocess.TimeoutExpired: if it takes longer than `limit` seconds.
     """
     done = subprocess.run(
-        [sys.executable, "-c", program + PEAK, *arguments],
+        [sys.executable, "-c", of_tests("memory").PEAK + program + ASK, *arguments],
         capture_output=True,
         text=True,
         timeout=limit,

@@ -4,15 +4,12 @@ Two versions of one package do not fit beside each other, so `make fixtures` put
 program into a folder, and `tests/tokenizer/crossings.py` knows how it is started.
 """
 
-import importlib
 import subprocess
-import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from benchmarks.command import ROOT
+from benchmarks.measure import of_tests
 
 # For each line that it reads, it loads the tokenizer anew and encodes every text once.
 # It answers with the seconds of each text and a digest, of the ids if the line says so.
@@ -35,20 +32,13 @@ for line in sys.stdin:
 NAMES = ("tokenizers", "tokenizers 1.0", "tokie", "fastokens", "gigatoken")
 
 
-def crossings() -> Any:
-    """The module of the tests that knows the programs."""
-    folders = [str(ROOT / "tests"), str(ROOT / "tests" / "tokenizer")]
-    sys.path += [folder for folder in folders if folder not in sys.path]
-    return importlib.import_module("crossings")
-
-
 def named(name: str) -> str:
     """A program with its version.
 
     Raises:
         FileNotFoundError: if it is not there.
     """
-    version = crossings().version(name)
+    version = of_tests("crossings").version(name)
     if version is None:
         raise FileNotFoundError(f"{name} is missing: `make fixtures` installs it")
     return f"{name.split()[0]} {version}"
@@ -60,7 +50,7 @@ def running(
 ) -> Generator[Callable[[str], list[str]], None, None]:
     """Start a program, and yield what asks it to encode: "go", or "ids" for the ids."""
     files = [str(path) for path in (tokenizer, *texts)]
-    command, environment = crossings().started(name, PROGRAM, *files)
+    command, environment = of_tests("crossings").started(name, PROGRAM, *files)
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, env=environment, stdin=pipe, stdout=pipe, text=True, encoding="utf-8"

@@ -12,8 +12,8 @@ import torch
 from benchmarks.command import main
 from benchmarks.measure import Part, Record
 from benchmarks.shapes import QUICK, SIZES
+from minillm.config import DEMO
 from minillm.model import TransformerLM
-from minillm.training.clock import DEMO
 from minillm.training.messages import measure_steps
 from minillm.training.optimizer import AdamW
 from minillm.training.ranks import run_ranks

@@ -13,7 +13,7 @@ positions in [`minillm.rope`][], the residual stream and the rest in
 import math
 from dataclasses import dataclass, fields
 
-__all__ = ["VOCAB_SIZE", "LinearScaling", "ModelConfig", "RopeScaling"]
+__all__ = ["DEMO", "VOCAB_SIZE", "LinearScaling", "ModelConfig", "RopeScaling"]
 
 VOCAB_SIZE = 2048
 """How many tokens a vocabulary has unless you say otherwise; the demo's has as many."""
@@ -214,3 +214,7 @@ def _check_positive(scaling: LinearScaling | RopeScaling) -> None:
         value = getattr(scaling, field.name)
         if not 0 < value < math.inf:
             raise ValueError(f"{field.name} must be positive; got {value!r}")
+
+
+DEMO = ModelConfig(VOCAB_SIZE, context_length=128, d_model=128, n_layers=2, n_heads=4)
+"""The shape of the demo's model, of a million weights."""

@@ -1,4 +1,4 @@
-"""The memory of a process, for programs that tests start."""
+"""The memory of a process, for programs that tests and benchmarks start."""
 
 # Its peak so far, in megabytes. On Linux, what `getrusage` says of a child process
 # includes the peak of its parent, which here has imported half of the world.

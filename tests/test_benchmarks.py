@@ -233,6 +233,22 @@ def test_what_the_pages_say_of_fewer_bits():
     assert all(one["4 tensor"] < 1.006 * one["float32"] for one in demo)
 
 
+def test_what_the_pages_say_of_drafts_and_of_tuning():
+    from benchmarks import bits, tuned
+
+    found = json.loads((bits.DATA / "bits.json").read_text(encoding="utf-8"))
+    for one in found["small"]:
+        for name, case in (one["sampled"] | one["greedy"]).items():
+            assert case["speed_up"] < (1.05 if name.startswith("look-up") else 0.5)
+        assert one["greedy"]["look-up 2"]["tokens"] == pytest.approx(1.7, abs=0.06)
+    assert max(c["speed_up"] for c in found["smollm2"]["greedy"].values()) < 1.15
+    runs = json.loads((tuned.DATA / "tuned.json").read_text(encoding="utf-8"))
+    assert runs["peft"] < 1e-3
+    for one in runs["runs"]:
+        assert one["before"]["right"] < 0.1 < one["after"]["right"]
+        assert one["before"]["other"] == one["after"]["other"]
+
+
 def test_the_page_has_every_figure_every_target_and_what_is_missing(tmp_path):
     def part(record):
         """What was done."""

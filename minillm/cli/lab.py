@@ -15,7 +15,8 @@ def lab(
     name: Annotated[
         str,
         typer.Argument(
-            help="context, curation, digits, forgetting, posttraining or scaling."
+            help="context, curation, digits, forgetting, optimizers, posttraining or "
+            "scaling."
         ),
     ],
     quick: Annotated[
@@ -43,10 +44,10 @@ def lab(
     from rich.console import Console
 
     from minillm.emergence import LABS
-    from minillm.labs import forgetting, posttraining
+    from minillm.labs import forgetting, optimizers, posttraining
     from minillm.labs.bench import change, run_lab
 
-    after = (forgetting.LAB, posttraining.LAB)
+    after = (forgetting.LAB, optimizers.LAB, posttraining.LAB)
     labs = LABS | {lab.name: lab for lab in after}
     if name not in labs:
         raise ValueError(f"no lab {name!r}: there are {', '.join(labs)}")

@@ -68,10 +68,10 @@ through few bits and back. In bits per byte (`python -m benchmarks.bits`):
 
 --8<-- "images/data/bits.md"
 
-Eight bits by row cost half a percent. With four, SmolLM2 is useless by tensor, and with
-groups of 32 it loses an eighth: its outliers decide. The model of the demo has been
-trained for a minute and has none; it hardly notices four bits. What a small model
-tolerates says nothing about a large one.
+Eight bits by row cost SmolLM2 half a percent. With four, it is useless by tensor, and
+worse by an eighth with groups of 32. The model of the demo hardly notices four bits,
+however the scale is shared: what a small model tolerates says nothing about a large
+one.
 
 # What we leave out
 

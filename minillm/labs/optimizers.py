@@ -26,7 +26,7 @@ import torch
 from rich.console import Console
 
 from minillm.bpe import BPETokenizer
-from minillm.config import VOCAB_SIZE, ModelConfig
+from minillm.config import DEMO as SHAPE
 from minillm.data import END_OF_TEXT, andersen, split, tokenize
 from minillm.files.reading import IMAGES
 from minillm.files.writing import atomic_write
@@ -48,7 +48,6 @@ from minillm.training.muon import Muon, newton_schulz_flops, split_weights
 
 __all__ = ["BASE", "LAB", "ONCE", "VARIANTS", "optimizers_table", "steps"]
 
-SHAPE = ModelConfig(VOCAB_SIZE, context_length=128, d_model=128, n_layers=2, n_heads=4)
 DEMO = TrainConfig()
 
 BASE: Config = {
@@ -233,9 +232,6 @@ def _flops(config: Config) -> int:
     return steps(config) * step_flops(config)
 
 
-LAB = Lab("optimizers", 1, _points, _run, _flops, lambda r: optimizers_table(r))
-
-
 def optimizers_table(results: Sequence[dict[str, Any]]) -> str:
     """Write the results as Markdown, the shorter runs first.
 
@@ -270,6 +266,9 @@ def optimizers_table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+LAB = Lab("optimizers", 1, _points, _run, _flops, optimizers_table)
+
+
 def main() -> None:
     """Train what the committed results lack, and draw the table."""
     data = IMAGES / "data"
@@ -277,7 +276,6 @@ def main() -> None:
     results = run_lab(LAB, LAB.points(False), path, console=Console(stderr=True))
     with atomic_write(data / "optimizers.md") as file:
         file.write(optimizers_table(results).encode())
-    print(optimizers_table(results), end="")
 
 
 if __name__ == "__main__":

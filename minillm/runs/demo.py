@@ -26,7 +26,7 @@ from rich.text import Text as PlainText
 
 from minillm.accounting.measure import measure_peak_flops
 from minillm.bpe import BPETokenizer
-from minillm.config import VOCAB_SIZE, ModelConfig
+from minillm.config import DEMO, VOCAB_SIZE
 from minillm.data import END_OF_TEXT, andersen, split, tokenize
 from minillm.files.reading import read_lines
 from minillm.files.writing import atomic_write, locked
@@ -45,7 +45,7 @@ from minillm.training.settings import TrainConfig
 
 __all__ = ["Text", "known_words", "read_log", "run_demo"]
 
-SHAPE = ModelConfig(VOCAB_SIZE, context_length=128, d_model=128, n_layers=2, n_heads=4)
+SHAPE = DEMO
 CONFIG = TrainConfig()
 COUNTED = 30  # samples whose words are looked up in the corpus
 

@@ -166,9 +166,6 @@ class Clock(TorchDispatchMode):
         return result
 
 
-# The shape of the demo.
-DEMO = ModelConfig(2048, context_length=128, d_model=128, n_layers=2, n_heads=4)
-
 VIEWS = {"_unsafe_view", "_reshape_alias", "promote_types"}
 FUSED = "_scaled_dot_product_flash_attention_for_cpu"
 

@@ -32,8 +32,8 @@ from typing import Any
 import torch
 
 from minillm.accounting.shapes import Architecture
-from minillm.config import ModelConfig
-from minillm.training.clock import DEMO, Operation, profile_step, step_time
+from minillm.config import DEMO, ModelConfig
+from minillm.training.clock import Operation, profile_step, step_time
 from minillm.training.machine import Machine, measure_machine, predicted_seconds
 
 __all__ = ["by_part", "clock_lines", "clock_rows", "report"]

@@ -45,9 +45,8 @@ import torch
 import torch.distributed as dist
 
 from minillm.accounting.shapes import check_positive, check_sizes
-from minillm.config import ModelConfig
+from minillm.config import DEMO, ModelConfig
 from minillm.model import TransformerLM
-from minillm.training.clock import DEMO
 from minillm.training.distributed import rank, world_size, wrap
 from minillm.training.loss import cross_entropy_fast
 from minillm.training.ranks import run_ranks

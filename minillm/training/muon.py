@@ -194,6 +194,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from minillm.training.optimizer import loss_of
+
 __all__ = [
     "COEFFICIENTS",
     "Muon",
@@ -357,10 +359,7 @@ class Muon(torch.optim.Optimizer):
         Returns:
             What the closure returned, if there is one.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         for group in self.param_groups:
             lr, mu = group["lr"], group["momentum"]
             for w in (w for w in group["params"] if w.grad is not None):

@@ -162,10 +162,7 @@ class AdamW(torch.optim.AdamW):
         Returns:
             What the closure returned, if there is one.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         for group in self.param_groups:
             moved = [w for w in group["params"] if w.grad is not None]
             # `None` leaves the choice among the other implementations to PyTorch.
@@ -201,6 +198,14 @@ class AdamW(torch.optim.AdamW):
             if len(betas) != 2 or not all(isinstance(n, float | int) for n in numbers):
                 raise ValueError("its settings are not those of AdamW")
         super().load_state_dict(state_dict)
+
+
+def loss_of(closure: Callable[[], Any] | None) -> Any:
+    """What an optimizer returns: the loss, if there is something to compute it."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
 
 
 def _fits_kernel(w: Tensor) -> bool:
