@@ -114,7 +114,8 @@ def public() -> Iterator[tuple[str, Any]]:
     for module in modules():
         for name in module.__all__:
             thing = getattr(module, name)
-            if getattr(thing, "__module__", None) == module.__name__:
+            here = getattr(thing, "__module__", None) == module.__name__
+            if here and callable(thing):  # and not a configuration, say
                 short = f"{module.__name__}.{name}".removeprefix("minillm.")
                 yield short, thing
 
