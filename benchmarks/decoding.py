@@ -6,13 +6,13 @@ The shape is that of SmolLM2-135M; the weights are random: no time depends on th
 """
 
 import copy
-from pathlib import Path
 
 import torch
 
 from benchmarks.command import ROOT, main
 from benchmarks.measure import Part, Record, peak
 from minillm.config import ModelConfig
+from minillm.files.eight_bit_files import open_eight_bits
 from minillm.inference.decoder import Decoder
 from minillm.inference.eight_bit_layers import to_eight_bits
 from minillm.inference.eight_bits import fastest
@@ -98,7 +98,7 @@ def prompts(record: Record) -> None:
 
 def opened(record: Record) -> None:
     """Open the file of SmolLM2 and write two tokens: the peak of the memory."""
-    if record.quick or not Path(FILE).exists():
+    if record.quick or not FILE.exists():
         record.not_measured("opening", "it takes `make fixtures`, and half a minute")
         return
     found = {
@@ -113,8 +113,46 @@ def opened(record: Record) -> None:
     )
 
 
+def llama(record: Record) -> None:
+    """Read one token behind 64 others, the weights from SmolLM2's file of 98 MB.
+
+    Ours opens it in eight bits, the peer computes with the four of the file: llama.cpp,
+    by the package llama-cpp-python, built for this processor, with two threads.
+    """
+    if record.quick or not FILE.exists():
+        record.not_measured("llama.cpp", "it takes `make fixtures`")
+        return
+    with record.optional("llama.cpp"):
+        from llama_cpp import Llama
+
+        model = open_eight_bits(FILE).model
+        threads = torch.get_num_threads()
+        peer = Llama(str(FILE), n_ctx=128, n_threads=threads, verbose=False)
+        decoder, cache = Decoder(model), KVCache(model.config, batch_size=1)
+        prompt = list(range(100, 164))
+        decoder.read(prompt, cache)
+        peer.eval(prompt)
+
+        def us() -> None:
+            cache.cut(len(prompt))
+            decoder(700, cache)
+
+        def them() -> None:
+            peer.n_tokens = len(prompt)  # what follows is forgotten
+            peer.eval([700])
+
+        found = record.take_turns({"us": us, "them": them}, 50)
+        record.row(
+            *("SmolLM2-135M, Q4_1", found["us"], "llama.cpp", found["them"]),
+            unit="tokens/s",
+            amount=1,
+            target=("ratio >=", 1),
+        )
+
+
 PARTS = {
     "tokens": Part(tokens, 15),
+    "llama": Part(llama, 15),
     "prompts": Part(prompts, 15),
     "opened": Part(opened, 30),
 }

@@ -33,7 +33,7 @@ GOALS = {
 
 
 # Width and layers of the models that write; in a hurry, of a tiny one.
-WIDTHS = {False: ((128, 4), (512, 8)), True: ((32, 2),)}
+WIDTHS = {False: ((512, 8),), True: ((32, 2),)}
 
 
 def step(record: Record) -> None:

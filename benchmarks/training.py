@@ -1,38 +1,54 @@
-"""What does training need beside the model: an optimizer, and messages?
+"""What do two processes bring that train together?
 
     python -m benchmarks.training [PART ...] [--turns N] [--quick] [--cpu]
 
 The steps themselves are compared by `python -m benchmarks.model step compiled`.
 """
 
-from itertools import chain
+import statistics
+import time
 
-import torch
-
+from benchmarks import shapes
 from benchmarks.command import main
 from benchmarks.measure import Part, Record
 from benchmarks.shapes import QUICK, SIZES
 from minillm.config import DEMO
-from minillm.model import TransformerLM
 from minillm.training.messages import measure_steps
-from minillm.training.optimizer import AdamW
 from minillm.training.ranks import run_ranks
 
 
-def optimizer(record: Record) -> None:
-    """Move all weights by AdamW, beside the fastest of PyTorch's three ways."""
-    size = QUICK["tiny"] if record.quick else SIZES["10M"]
-    weights = [list(TransformerLM(size.shape).parameters()) for _ in range(2)]
-    for w in chain(*weights):
-        w.grad = torch.randn_like(w)
-    found = record.take_turns(
+def steps(size: shapes.Size, n: int) -> list[float]:
+    """Time steps of the trainer, in each of the processes that share a batch."""
+    trainer, times = shapes.trainer(size), []
+    for _ in range(n):
+        start = time.perf_counter()
+        trainer.step()
+        times.append(time.perf_counter() - start)
+    return times[n // 5 :]
+
+
+def processes(record: Record) -> None:
+    """Train with two processes that share a batch, and with one. Each has one thread.
+
+    Timed is the whole step of the training loop. Both kinds are started anew in every
+    turn, and the median of a turn's steps counts.
+    """
+    size = QUICK["tiny"] if record.quick else SIZES["demo"]
+    n = 5 if record.quick else 40
+    found = record.interleave(
         {
-            "us": AdamW(weights[0]).step,
-            "them": torch.optim.AdamW(weights[1], fused=True).step,
+            name: lambda world=world: [
+                statistics.median(run_ranks(steps, world, size, n)[0])
+            ]
+            for name, world in (("one", 1), ("two", 2))
         },
-        50,
+        *(3, 1, 0),
     )
-    record.row("10M", found["us"], "PyTorch, fused", found["them"])
+    one, two = ([seconds for (seconds,) in found[name]] for name in ("one", "two"))
+    record.row(
+        *("demo, two processes", two, "one process", one),
+        target=("ratio >=", 1.5),
+    )
 
 
 def messages(record: Record) -> None:
@@ -49,7 +65,7 @@ def messages(record: Record) -> None:
     )
 
 
-PARTS = {"optimizer": Part(optimizer, 6), "messages": Part(messages, 25)}
+PARTS = {"processes": Part(processes, 40), "messages": Part(messages, 20)}
 
 if __name__ == "__main__":
     main("training", __doc__, PARTS)

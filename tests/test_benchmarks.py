@@ -227,9 +227,17 @@ def test_what_the_pages_say_of_fewer_bits():
     found = json.loads((bits.DATA / "bits.json").read_text(encoding="utf-8"))
     smollm2, demo = found["smollm2"]["bits"], [one["bits"] for one in found["small"]]
     exact = smollm2["float32"]
-    assert smollm2["8 row"] < 1.006 * exact
+    assert exact < smollm2["8 row"] < 1.001 * exact
     assert smollm2["4 tensor"] > 4 * exact
-    assert 1.12 * exact < smollm2["4 32"] < 1.13 * exact
+    assert smollm2["4 32"] == pytest.approx(10 / 9 * exact, rel=1e-3)
+    eight = found["smollm2"]["eight"]
+    assert all(sum(one["all"]) < 0.005 for one in eight.values())
+    two = eight["TwoDigits"]
+    assert [round(x, 3) for x in two["first"]] == [0.021, 0.006]
+    assert two["all"][0] == pytest.approx(two["first"][0] / 10, rel=0.15)
+    assert two["all"][1] * found["smollm2"]["tokens"] ** 0.5 == pytest.approx(
+        0.1, abs=0.02
+    )
     assert all(one["4 tensor"] < 1.006 * one["float32"] for one in demo)
 
 
