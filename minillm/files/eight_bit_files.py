@@ -67,12 +67,18 @@ class _Packer:
         """Keep a matrix, and return its shape without numbers; return a vector."""
         if weights.ndim != 2:
             return weights
-        self.waiting[name] = quantize(weights)
+        self.waiting[name] = _by_parts(weights)
         names = partners(name)
         # The table is looked up in as it is, and may be the head too.
         if name != TABLE and all(n in self.waiting for n in names):
             self.products[names] = Product([self.waiting.pop(n) for n in names])
         return torch.empty(weights.shape, device="meta")
+
+
+def _by_parts(weights: Tensor) -> Quantized:
+    """Round some rows at a time: the steps between would be as large as the matrix."""
+    parts = [quantize(rows) for rows in weights.split(1024)]
+    return Quantized(*map(torch.cat, zip(*parts, strict=True)))
 
 
 def open_eight_bits(file: str | PathLike[str]) -> Opened:

@@ -179,6 +179,9 @@ def to_eight_bits(model: TransformerLM, way: Way | None = None) -> TransformerLM
         The same model. It reads and writes as before, in float32, and can neither
         learn nor be saved.
 
+    Raises:
+        ValueError: if it is in eight bits already.
+
     Examples:
         >>> from minillm.config import ModelConfig
         >>> config = ModelConfig(50, 8, d_model=32, n_layers=1, n_heads=2)
@@ -189,7 +192,15 @@ def to_eight_bits(model: TransformerLM, way: Way | None = None) -> TransformerLM
         True
         >>> sum(weight.numel() for weight in model.parameters())  # the norms' gains
         96
+        >>> to_eight_bits(model)
+        Traceback (most recent call last):
+        ValueError: the model is in eight bits already: copy it before you convert it
     """
+    if isinstance(model.token_embedding, EightBitEmbedding):
+        # Its way of multiplying could not be changed, and nothing would say so.
+        raise ValueError(
+            "the model is in eight bits already: copy it before you convert it"
+        )
     weights = {
         name: weight.detach() for name, weight in model.float().state_dict().items()
     }
