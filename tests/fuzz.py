@@ -801,7 +801,7 @@ def log_seeds() -> list[tuple[bytes, ...]]:
 
 @target("log.jsonl", "config.json", seeds=log_seeds)
 def log(folder: Path) -> None:
-    from minillm.accounting.industrialization import disclose
+    from minillm.accounting.disclosure import disclose
     from minillm.runs.demo import read_log
 
     for told in disclose(folder).values():
