@@ -54,18 +54,19 @@ and those have hundreds or thousands. PyTorch's own counter leaves out the same.
 
 **Next:** [`minillm.accounting.measure`][] and [`minillm.accounting.opt`][], named
 above, then [`minillm.accounting.memory`][] (bytes),
-[`minillm.accounting.cost`][] (hours and dollars) and
-[`minillm.accounting.industrialization`][] (what the rumours imply). In a terminal,
-`minillm flops gpt2` prints what this page counts.
+[`minillm.accounting.cost`][] (hours and dollars), [`minillm.accounting.roofline`][]
+(which limit a chip meets) and [`minillm.accounting.industrialization`][] (what the
+rumours imply). In a terminal, `minillm flops gpt2` prints what this page counts.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
-from minillm.accounting.cost import CHIPS, mfu, roofline, training_cost
+from minillm.accounting.cost import CHIPS, mfu, training_cost
 from minillm.accounting.memory import bytes_moved, inference_memory, training_memory
 from minillm.accounting.opt import OptRow, opt_table
+from minillm.accounting.roofline import roofline
 from minillm.accounting.shapes import (
     PRESETS,
     Architecture,

@@ -21,7 +21,7 @@ or a step of AdamW does little arithmetic for each number that it touches, so it
 for memory; and the smallest operations are mostly overhead, a *call*. So measure three
 things of a machine: the *peak* of a large product, the *bandwidth* for arrays of
 several sizes, and the cost of a call. Every operation then has a place under the
-[roofline](accounting/cost.md) of chapter 7, the limit that peak and bandwidth set
+[roofline](accounting/roofline.md) of chapter 7, the limit that peak and bandwidth set
 together, and a predicted time ([`minillm.training.clock`][]):
 
 <div class="figure" markdown>

@@ -801,7 +801,7 @@ def log_seeds() -> list[tuple[bytes, ...]]:
 
 @target("log.jsonl", "config.json", seeds=log_seeds)
 def log(folder: Path) -> None:
-    from minillm.accounting.industrialization import disclose
+    from minillm.accounting.disclosure import disclose
     from minillm.runs.demo import read_log
 
     for told in disclose(folder).values():
@@ -825,6 +825,220 @@ def run_log(folder: Path) -> None:
     run.shorten_log()
     assert not run.has_result()
     assert all(event.get("step", 0) <= 1 for event in run.read_log())
+
+
+# Fine-tuning and questions.
+
+
+@cache
+def chatty_base(plain: bool) -> Path:
+    """A model that knows every byte, of ChatML or without any form, on the disk."""
+    import torch
+
+    from minillm.bpe import BPETokenizer
+    from minillm.config import ModelConfig
+    from minillm.hub import save_llama
+    from minillm.inference.chat import MARKS
+    from minillm.model import TransformerLM
+
+    folder = tempfile.TemporaryDirectory()
+    KEPT.append(folder)
+    specials = ["<|endoftext|>", *(() if plain else MARKS)]
+    tokenizer = BPETokenizer.train(["user assistant hello"], 270, specials)
+    torch.manual_seed(0)
+    config = ModelConfig(270, 96, d_model=4, n_layers=1, n_heads=1)
+    save_llama(TransformerLM(config), folder.name, tokenizer)
+    return Path(folder.name)
+
+
+KEPT: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def lessons_seeds() -> list[tuple[bytes, ...]]:
+    def turn(who: str, what: str) -> dict[str, str]:
+        return {"role": who, "content": what}
+
+    def lines(*objects: Any) -> tuple[bytes, ...]:
+        return ("".join(json.dumps(one) + "\n" for one in objects).encode(),)
+
+    system, answer = turn("system", "Be brief."), turn("assistant", "four<|im_end|>")
+    asked = [[turn("user", f"2 + {i}?")] for i in range(3)]
+    wrong = turn("assistant", "five")
+    chats = [
+        {"messages": [system, *asked[0], answer, *asked[1], answer], "source": "me"},
+        *({"messages": [*question, answer]} for question in asked[1:]),
+    ]
+    explicit = {"prompt": asked[0], "chosen": [answer], "rejected": [wrong]}
+    implicit = {"chosen": [*asked[1], answer], "rejected": [*asked[1], wrong]}
+    plain = {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}
+    return [lines(*chats), lines(explicit, implicit, plain)]
+
+
+@target("lessons.jsonl", seeds=lessons_seeds)
+def lessons(folder: Path) -> None:
+    """Chats and preferences are learned from as they stand, or refused before."""
+    from minillm.corpus.chats import read_lessons
+    from minillm.runs.material import gather
+
+    path = folder / "lessons.jsonl"
+    read = read_lessons(path)
+    for plain in (False, True):
+        material = gather(chatty_base(plain), path, 0.3)
+        items = [*material.training, *material.validation]
+        assert len(items) == len(read)
+        assert material.training and material.validation
+        said = []
+        for item in items:
+            assert len(item) == (2 if material.preferences else 1)
+            for example in item:
+                answer = example.ids[example.mask].tolist()
+                said.append(material.tokenizer.decode(answer))
+        # Every answer that counts is learned to its letter, and nobody's question is.
+        expected = [
+            "".join(
+                what + end
+                for who, what in turns[lesson.first :]
+                if who == "assistant"
+                for end in ["<|im_end|>" * (not (plain or lesson.plain))]
+            )
+            for lesson in read
+            for turns in lesson.texts
+        ]
+        said = [text.replace("<|endoftext|>", "") for text in said]
+        assert sorted(said) == sorted(t.replace("<|endoftext|>", "") for t in expected)
+        learn(material)
+
+
+def learn(material: Any) -> None:
+    """Take one step on it, as `minillm tune --rank 0` does."""
+    from contextlib import nullcontext
+    from copy import deepcopy
+
+    from minillm.training.settings import TrainConfig
+    from minillm.training.tuner import Tuner
+
+    start = deepcopy(material.model)
+    config = TrainConfig(steps=2, batch_size=1, warmup_steps=0)
+    reference = (lambda: nullcontext(start)) if material.preferences else None
+    tuner = Tuner(material.model, material.training, config, reference=reference)
+    tuner.check(material.validation)
+    assert tuner.step().loss > 0
+
+
+def tune_settings_seeds() -> list[tuple[bytes, ...]]:
+    from minillm.training.settings import TrainConfig, to_toml
+    from minillm.training.tuning import TuneConfig
+
+    text = to_toml({"train": TrainConfig(), "tune": TuneConfig()})
+    return [(text.encode(),), (b'[tune]\nrank = 2\nwhere = "q_proj, w1"\n',)]
+
+
+@target("tune.toml", seeds=tune_settings_seeds)
+def tune_settings(folder: Path) -> None:
+    from minillm.training.settings import differences, parse_toml, read_toml, to_toml
+    from minillm.training.tuning import MATRICES, TUNE_TABLES, TuneConfig
+
+    given = read_toml(folder / "tune.toml", TUNE_TABLES)
+    try:
+        config = TuneConfig(**given["tune"])
+    except ValueError as error:
+        # Out of range: the message has the name of the setting, not of the file.
+        assert len(str(error)) < LONGEST
+        return
+    assert set(config.matrices) <= set(MATRICES)
+    text = to_toml({"tune": config})
+    again = TuneConfig(**parse_toml(text, "again", TUNE_TABLES)["tune"])
+    assert not list(differences(config, again))
+
+
+ADAPTER_FILES = "adapter_config.json", "adapter_model.safetensors"
+BASE = "models/base"  # under one name, wherever the model lies this time
+
+
+def adapter_seeds() -> list[tuple[bytes, ...]]:
+    from minillm.files.adapters import fingerprint, save_adapter
+    from minillm.hub import load_llama
+    from minillm.training.lora import add_lora
+
+    base, found = chatty_base(False), []
+    for where in (["q_proj", "w1"], ["k_proj", "v_proj", "o_proj", "w2", "w3"]):
+        model = load_llama(base)
+        made_for = fingerprint(model)
+        add_lora(model, rank=1, where=where)
+        with scratch() as folder:
+            save_adapter(model, folder, BASE, made_for)
+            form = b"{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+            found += [(*files_of(folder, *ADAPTER_FILES), form)]
+    return found
+
+
+@target(*ADAPTER_FILES, "chat_template.jinja", seeds=adapter_seeds)
+def adapter(folder: Path) -> None:
+    from unittest import mock
+
+    from minillm.files.opening import open_model
+
+    # Whatever the file names is looked for on the disk, and on no hub.
+    def find(source: Any) -> Path:
+        return chatty_base(False) if source == BASE else Path(source)
+
+    with mock.patch("minillm.files.opening.find", find):
+        opened = open_model(folder)
+    check_model(opened.model)
+    if opened.chat_template is not None:
+        with contextlib.suppress(ValueError):  # a template may refuse
+            assert isinstance(opened.chat_template.render([("user", "hi")]), str)
+
+
+def questions_seeds() -> list[tuple[bytes, ...]]:
+    from minillm.inference.tasks import answer_questions, read_questions
+
+    lines = [
+        {"prompt": "2 + 2 =", "choices": [" 3", " 4"], "answer": 1},
+        {"prompt": "A", "choices": ["b", "c\n", "é"], "answer": 0},
+    ]
+    task = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    found = []
+    for without in (None, "so"):
+        with scratch() as folder:
+            (folder / "task.jsonl").write_bytes(task)
+            asked = read_questions(folder / "task.jsonl")
+            path = folder / "log.jsonl"
+            list(answer_questions(*chatty_model(), asked, path, without=without))
+            found += [files_of(folder, "task.jsonl", "log.jsonl")]
+    return found
+
+
+@cache
+def chatty_model() -> tuple[Any, Any]:
+    from minillm.files.opening import open_model
+
+    return open_model(chatty_base(False))[:2]
+
+
+@target("task.jsonl", "log.jsonl", seeds=questions_seeds)
+def questions(folder: Path) -> None:
+    """Questions, and a log of answers that shall go on."""
+    from minillm.inference.tasks import answer_questions, read_questions, summary
+
+    asked = read_questions(folder / "task.jsonl")
+    log = folder / "log.jsonl"
+    without = "so" if log.exists() and b'"without": "so"' in log.read_bytes() else None
+    try:
+        answered = list(
+            answer_questions(*chatty_model(), asked[:5], log, without=without)
+        )
+    except ValueError as error:
+        # What the model cannot be asked: the message has the question, not the file.
+        if str(error).startswith("the question "):
+            assert len(str(error)) < LONGEST
+            return
+        raise
+    for _, share, low, high in summary(answered):
+        assert 0 <= low <= share <= high <= 1
+    again = list(answer_questions(*chatty_model(), asked[:5], log, without=without))
+    for one, two in zip(answered, again, strict=True):
+        assert (one.choices.log_likelihoods == two.choices.log_likelihoods).all()
 
 
 # Texts and tokens.

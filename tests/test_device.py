@@ -13,7 +13,7 @@ import torch
 from test_model import GQA, loud, shapes, some_ids
 from test_run import data, read_log, words
 
-from minillm.accounting.industrialization import disclose
+from minillm.accounting.disclosure import disclose
 from minillm.accounting.measure import machine_memory, measure_peak_flops
 from minillm.config import ModelConfig
 from minillm.flops import short

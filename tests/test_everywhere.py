@@ -155,5 +155,6 @@ def test_newer_pythons_read_the_package(python: str, tmp_path: Path) -> None:
         "accounting.shapes",
         "accounting.cost",
         "accounting.memory",
+        "accounting.roofline",
     ):
         run(python, "-I", "-c", DOCTEST, tmp_path, chapter, cwd=tmp_path)

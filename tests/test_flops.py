@@ -22,15 +22,10 @@ from minillm.accounting.cost import (
     compute_optimal,
     mfu,
     palm_flops_per_token,
-    roofline,
     training_cost,
 )
-from minillm.accounting.industrialization import (
-    CLAIMS,
-    GPT4_REPORT,
-    claim,
-    disclosure_table,
-)
+from minillm.accounting.disclosure import GPT4_REPORT, disclosure_table
+from minillm.accounting.industrialization import CLAIMS, claim
 from minillm.accounting.memory import (
     bytes_moved,
     inference_memory,
@@ -38,6 +33,7 @@ from minillm.accounting.memory import (
     training_memory,
 )
 from minillm.accounting.opt import _OPT_RUNS, PRINTED_OPT_TABLE
+from minillm.accounting.roofline import roofline
 from minillm.accounting.shapes import (
     PRESETS,
     Architecture,
@@ -809,7 +805,7 @@ def test_demo_preset_is_the_demo() -> None:
 
 def test_import_needs_neither_torch_nor_numpy() -> None:
     code = (
-        "import sys; import minillm.flops, minillm.accounting.industrialization; "
+        "import sys; import minillm.flops, minillm.accounting.disclosure; "
         "print([name for name in ('torch', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run(

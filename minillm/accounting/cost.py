@@ -17,12 +17,11 @@ is not counted, in machines that failed. The fraction has a name, *model FLOPs
 utilization*, and it is the honest way to say how well hardware is used, because it
 counts what the model needs and not what the program did.
 
-Below stand the utilization, the runs that were announced, the split of a budget, its
-price in hours and dollars, and at the end the reason why a chip must wait: the
-roofline.
+Below stand the utilization, the runs that were announced, the split of a budget, and
+its price in hours and dollars. Why a chip must wait is the next page.
 
 **Before this:** [`minillm.accounting.memory`][]. **Next:**
-[`minillm.accounting.industrialization`][].
+[`minillm.accounting.roofline`][].
 """
 
 from dataclasses import asdict, dataclass
@@ -36,12 +35,10 @@ __all__ = [
     "PUBLISHED_RUNS",
     "Chip",
     "PublishedRun",
-    "Roofline",
     "TrainingCost",
     "compute_optimal",
     "mfu",
     "palm_flops_per_token",
-    "roofline",
     "training_cost",
 ]
 
@@ -339,106 +336,4 @@ def training_cost(
         chip_hours=chip_hours,
         days=chip_hours / n_chips / 24,
         dollars=chip_hours * dollars_per_chip_hour,
-    )
-
-
-class Roofline(NamedTuple):
-    """How long a computation must take on a chip, and which of its two limits says so.
-
-    Attributes:
-        intensity: FLOPs for each byte moved.
-        ridge: the intensity at which the chip's two limits are equal.
-        seconds: the least time: the slower of computing and moving.
-        bound: `"compute"` or `"memory"`.
-    """
-
-    intensity: float
-    ridge: float
-    seconds: float
-    bound: str
-
-
-def roofline(
-    flops: float, n_bytes: float, peak_flops: float, bandwidth: float
-) -> Roofline:
-    r"""Ask which limit of a chip a computation meets first.
-
-    A chip has two speeds: FLOPs it can do in a second, and bytes it can fetch in a
-    second. Working on both at once, it needs at least
-
-    $$\max\left(\frac{\text{FLOPs}}{\text{peak}},
-    \frac{\text{bytes}}{\text{bandwidth}}\right).$$
-
-    Which of the two is larger depends on the *arithmetic intensity*, FLOPs for each
-    byte. Drawn against it, the best possible speed rises in a line and then stays flat,
-    like a roof, with the ridge at peak / bandwidth (Williams et al. 2009).
-
-    A model answers in two phases. *Prefill* reads the prompt, all tokens at once.
-    *Decode* writes the answer, one token at a time, since each depends on the last.
-    They stand on two sides of the ridge (both scales are logarithmic):
-
-    <div class="figure" markdown>
-
-    --8<-- "images/roofline.svg"
-
-    </div>
-
-    The examples below compute its points.
-
-    Args:
-        flops: what is computed.
-        n_bytes: what is moved.
-        peak_flops: FLOP/s of the chip, for dense products in the format used.
-        bandwidth: bytes/s of its memory.
-
-    Returns:
-        Intensity, ridge, least time, and the limit that decides.
-
-    Raises:
-        ValueError: if a figure is not positive.
-
-    Examples:
-        >>> from minillm.flops import forward_flops
-        >>> from minillm.accounting.memory import bytes_moved
-        >>> chip = CHIPS["h100"]
-        >>> def step(name, batch_size, seq_len, past):
-        ...     work = preset(name), batch_size, seq_len
-        ...     flops = forward_flops(*work, past=past).total
-        ...     n_bytes = bytes_moved(*work, past=past)
-        ...     return roofline(flops, n_bytes, chip.peak_flops, chip.bandwidth)
-        >>> prefill = step("llama2-7b", 1, 2048, past=0)
-        >>> decode = step("llama2-7b", 1, 1, past=2048)
-        >>> prefill.bound, round(prefill.intensity)
-        ('compute', 2048)
-        >>> decode.bound, round(decode.intensity)
-        ('memory', 1)
-
-        The intensities are round for a reason: each number that is fetched, a weight or
-        a cached key, is used for one multiplication and one addition by each new token,
-        two FLOPs for its two bytes. So the intensity is the number of new tokens. The
-        chip could do 295 FLOPs in the time of one byte; decoding gives it one, and the
-        arithmetic waits.
-
-        >>> round(decode.ridge), f"{1 / decode.seconds:.0f} tokens/s at best"
-        (295, '234 tokens/s at best')
-
-        Sequences that are decoded side by side share the fetched weights, but each has
-        a cache of its own to fetch, so the gain has an end. Sharing keys and values
-        among query heads (the second model) moves that end:
-
-        >>> for name in ("llama2-7b", "llama3-8b"):
-        ...     batches = [step(name, b, 1, past=2048) for b in (1, 8, 64, 512)]
-        ...     print([round(batch.intensity) for batch in batches])
-        [1, 5, 11, 13]
-        [1, 7, 32, 54]
-    """
-    check_positive(
-        flops=flops, n_bytes=n_bytes, peak_flops=peak_flops, bandwidth=bandwidth
-    )
-    compute, memory = flops / peak_flops, n_bytes / bandwidth
-    return Roofline(
-        intensity=flops / n_bytes,
-        ridge=peak_flops / bandwidth,
-        seconds=max(compute, memory),
-        bound="compute" if compute >= memory else "memory",
     )

@@ -326,8 +326,8 @@ def disclose(
     from rich.table import Table
     from rich.text import Text
 
-    from minillm.accounting.industrialization import GPT4_REPORT
-    from minillm.accounting.industrialization import disclose as read_run
+    from minillm.accounting.disclosure import GPT4_REPORT
+    from minillm.accounting.disclosure import disclose as read_run
 
     ours = read_run(run)
     # `Text` is shown as it is; in a string, square brackets would be markup.

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from minillm.accounting.industrialization import disclose, disclosure_table
+from minillm.accounting.disclosure import disclose, disclosure_table
 from minillm.drawing.attention import attention_grid, distance_curve
 from minillm.drawing.compression import compression_curve
 from minillm.drawing.curation import CURATION_FIGURES

@@ -8,8 +8,9 @@ the roof under which a chip works. They need no training: every point is compute
 from dataclasses import replace
 from pathlib import Path
 
-from minillm.accounting.cost import CHIPS, Roofline, roofline
+from minillm.accounting.cost import CHIPS
 from minillm.accounting.memory import bytes_moved
+from minillm.accounting.roofline import Roofline, roofline
 from minillm.accounting.shapes import preset
 from minillm.drawing.kit import (
     BLUE,

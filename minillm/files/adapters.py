@@ -50,6 +50,7 @@ from minillm.files.writing import atomic_write
 from minillm.model import TransformerLM
 from minillm.training.checkpoint import compare
 from minillm.training.lora import add_lora, lora_layers
+from minillm.training.tuning import MOST_RANK
 
 __all__ = ["ADAPTER", "base_of", "fingerprint", "load_adapter", "save_adapter"]
 
@@ -280,8 +281,10 @@ def _read_config(path: Path) -> tuple[int, float]:
             )
     rank: Any = c.get("r")
     alpha: Any = c.get("lora_alpha")
-    if type(rank) is not int or rank < 1:
-        raise ValueError(f"{path}: r must be a positive integer; got {rank!r:.80}")
+    if type(rank) is not int or not 1 <= rank <= MOST_RANK:
+        raise ValueError(
+            f"{path}: r must be an integer from 1 to {MOST_RANK}; got {rank!r:.80}"
+        )
     if type(alpha) not in (int, float) or not 0 < alpha < float("inf"):
         raise ValueError(f"{path}: lora_alpha must be positive; got {alpha!r:.80}")
     return rank, float(alpha)

@@ -140,17 +140,22 @@ def is_adapter(path: str | PathLike[str]) -> bool:
 def _open_adapter(folder: Path) -> Opened:
     """Open the model that an adapter is for, and add the adapter to it."""
     base = base_of(folder)
-    if is_adapter(base):
-        raise ValueError(
-            f"{folder} is an adapter for {base}, which is an adapter itself: open that "
-            "one, save it whole by save_llama, and tune the result"
-        )
     try:
+        if is_adapter(base):
+            raise ValueError(
+                "it is an adapter itself: open that one, save it whole by save_llama, "
+                "and tune the result"
+            )
         model, tokenizer, template = open_model(base)
-    except FileNotFoundError as error:
+    except OSError as error:
         raise FileNotFoundError(
-            f"{folder} is an adapter for {base}, which cannot be opened ({error}): "
-            f"bring it back, or write where it is now into {ADAPTER[0]}"
+            f"{folder} is an adapter for {base:.200}, which cannot be opened "
+            f"({error!s:.300}): bring it back, or write where it is now into "
+            f"{ADAPTER[0]}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{folder} is an adapter for {base:.200}: {error!s:.400}"
         ) from error
     load_adapter(model, folder)
     merge_lora(model)

@@ -178,17 +178,38 @@ def answer_questions(
             for question in questions:
                 key = _key(question)
                 if key not in known:
-                    known[key] = score_choices(
-                        model,
-                        tokenizer,
-                        question.prompt,
-                        question.choices,
-                        without,
-                        begin_ids,
-                    )
+                    known[key] = _score(model, tokenizer, question, without, begin_ids)
                     file.write(json.dumps(_line(key, question, known[key])) + "\n")
                     file.flush()
                 yield Answered(question, known[key])
+
+
+def _score(
+    model: TransformerLM,
+    tokenizer: BPETokenizer,
+    question: Question,
+    without: str | None,
+    begin_ids: Sequence[int],
+) -> Choices:
+    """Score a question, and say which one cannot be."""
+    try:
+        scores = score_choices(
+            model, tokenizer, question.prompt, question.choices, without, begin_ids
+        )
+        if not _usable(scores, len(question.choices)):
+            raise ValueError(
+                "its scores are not finite, so the model's weights are damaged"
+            )
+    except ValueError as error:
+        raise ValueError(f"the question {question.prompt!r:.40}: {error}") from error
+    return scores
+
+
+def _usable(scores: Choices, n: int) -> bool:
+    """Whether there is one finite score for each choice, and something to divide by."""
+    rows = [row for row in scores if row is not None]
+    shaped = all(row.shape == (n,) and np.isfinite(row).all() for row in rows)
+    return shaped and bool((scores.n_tokens > 0).all() and (scores.n_bytes > 0).all())
 
 
 def _key(question: Question) -> str:
@@ -227,18 +248,32 @@ def _read_log(log: Path, head: dict[str, Any]) -> dict[str, Choices]:
     for number, line in enumerate(lines[1:], 2):
         entry = parse_json(line, f"{log}, line {number},")
         try:
-            priors = entry["priors"]
-            known[entry["key"]] = Choices(
-                np.array(entry["log_likelihoods"], dtype=np.float64),
-                np.array(entry["n_tokens"], dtype=np.int64),
-                np.array(entry["n_bytes"], dtype=np.int64),
-                None if priors is None else np.array(priors, dtype=np.float64),
-            )
-        except (KeyError, TypeError, ValueError) as error:
+            key, scores = _read_answer(entry, head["without"] is not None)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"{log}, line {number}, is no answer ({error!r:.60}): name another file"
             ) from error
+        known[key] = scores
     return known
+
+
+def _read_answer(entry: Any, has_priors: bool) -> tuple[str, Choices]:
+    question = Question(entry["prompt"], tuple(entry["choices"]), 0)
+    key, priors = _key(question), entry["priors"]
+    scores = Choices(
+        np.array(entry["log_likelihoods"], dtype=np.float64),
+        np.array(entry["n_tokens"], dtype=np.int64),
+        np.array(entry["n_bytes"], dtype=np.int64),
+        None if priors is None else np.array(priors, dtype=np.float64),
+    )
+    # What was understood is what would be written again.
+    if (
+        entry | _line(key, question, scores) != entry
+        or not _usable(scores, len(question.choices))
+        or (priors is not None) != has_priors
+    ):
+        raise ValueError("its parts do not agree")
+    return key, scores
 
 
 def summary(answered: Sequence[Answered]) -> list[tuple[By, float, float, float]]:

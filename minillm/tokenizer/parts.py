@@ -9,10 +9,11 @@ found before anything is cut (`Parts`). Three programs have given it three shape
 | `vocab.json` and `merges.txt` | GPT-2 | tokens and merges |
 | `*.tiktoken` | tiktoken | tokens in order, from which the merges follow |
 
-[`minillm.tokenizer.saved`][] reads and writes the first,
-[`minillm.tokenizer.formats`][] the other two. A file comes from elsewhere, so nothing
-in it is believed: whatever cannot be represented here is refused by its name, not
-ignored, because a tokenizer that is nearly right gives a model that is quietly wrong.
+[`minillm.tokenizer.saved`][] writes the first and [`minillm.tokenizer.loaded`][] reads
+it; [`minillm.tokenizer.formats`][] has the other two. A file comes from elsewhere, so
+nothing in it is believed: whatever cannot be represented here is refused by its name,
+not ignored, because a tokenizer that is nearly right gives a model that is quietly
+wrong.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

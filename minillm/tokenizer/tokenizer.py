@@ -115,9 +115,10 @@ from minillm.tokenizer.formats import (
     write_gpt2_files,
 )
 from minillm.tokenizer.learning import train_bpe
+from minillm.tokenizer.loaded import read_tokenizer_json
 from minillm.tokenizer.parts import Merge, Parts, check_explained, place_specials
 from minillm.tokenizer.patterns import GPT2_PATTERN, pretokenize
-from minillm.tokenizer.saved import read_tokenizer_json, write_tokenizer_json
+from minillm.tokenizer.saved import write_tokenizer_json
 from minillm.tokenizer.streams import (
     check_specials,
     safe_pieces,

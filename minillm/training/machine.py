@@ -11,7 +11,7 @@ Three measurements of the machine say it:
 - the *cost of a call*: how long the smallest operation takes.
 
 An operation waits for its arithmetic or for its bytes, whichever takes longer, and for
-the call ([`roofline`][minillm.accounting.cost.roofline] has the first two):
+the call ([`roofline`][minillm.accounting.roofline.roofline] has the first two):
 
 $$t = t_{\text{call}} + \max\left(\frac{\text{FLOPs}}{\text{peak}},
 \frac{\text{bytes}}{\text{bandwidth}(\text{bytes})}\right)$$

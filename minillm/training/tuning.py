@@ -98,6 +98,9 @@ __all__ = ["MATRICES", "TUNE_TABLES", "TuneConfig", "usual"]
 MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "w1", "w2", "w3")
 """What a thin layer can stand beside."""
 
+# No matrix in use is as wide, so no rank as high can be meant.
+MOST_RANK = 1 << 16
+
 
 @dataclass(frozen=True)
 class TuneConfig:
@@ -124,7 +127,7 @@ class TuneConfig:
         ('q_proj', 'v_proj')
         >>> TuneConfig(rank=-1)
         Traceback (most recent call last):
-        ValueError: rank must be 0 or more; got -1
+        ValueError: rank must be from 0 to 65536; got -1
     """
 
     rank: int = 8
@@ -134,8 +137,10 @@ class TuneConfig:
     validation: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.rank < 0:
-            raise ValueError(f"rank must be 0 or more; got {self.rank}")
+        if not 0 <= self.rank <= MOST_RANK:
+            raise ValueError(
+                f"rank must be from 0 to {MOST_RANK}; got {self.rank!r:.40}"
+            )
         if self.alpha is None:
             object.__setattr__(self, "alpha", 2.0 * self.rank)
         for name in ("alpha", "beta"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from minillm.accounting import measure as flops_measure
-from minillm.accounting.industrialization import GPT4_REPORT, disclose, disclosure_table
+from minillm.accounting.disclosure import GPT4_REPORT, disclose, disclosure_table
 from minillm.config import ModelConfig
 from minillm.flops import (
     CHIPS,

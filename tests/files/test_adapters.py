@@ -161,8 +161,9 @@ def change(folder, **entries):
         ({"bias": "all"}, "bias is 'all'; only 'none'"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save is"),
         ({"rank_pattern": {"q_proj": 4}}, "rank_pattern is"),
-        ({"r": 0}, "r must be a positive integer; got 0"),
-        ({"r": True}, "r must be a positive integer; got True"),
+        ({"r": 0}, "r must be an integer from 1 to 65536; got 0"),
+        ({"r": 10**20}, "r must be an integer from 1 to 65536; got 1000"),
+        ({"r": True}, "r must be an integer from 1 to 65536; got True"),
         ({"lora_alpha": "8"}, "lora_alpha must be positive; got '8'"),
         (
             {"r": 3},
@@ -170,6 +171,8 @@ def change(folder, **entries):
         ),
         ({"base_model_name_or_path": None}, "must name the model"),
         ({"base_model_name_or_path": "runs/none"}, "which cannot be opened"),
+        ({"base_model_name_or_path": "0" * 5000}, "which cannot be opened"),
+        ({"base_model_name_or_path": __file__}, "an adapter for .*py: .* no GGUF"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_name(adapter, entries, message):
@@ -184,7 +187,7 @@ def test_another_model_is_refused(base, adapter, tmp_path):
     for name, message in (
         ("other", "is an adapter for another model of this shape: take the one"),
         ("smaller", "is an adapter for another model: .* differ: .*layers.1"),
-        ("adapter", "which is an adapter itself"),
+        ("adapter", "it is an adapter itself: open that one"),
     ):
         if name == "smaller":
             small = ModelConfig(270, 32, d_model=48, n_layers=1, n_heads=6)

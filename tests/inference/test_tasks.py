@@ -11,7 +11,12 @@ from minillm.config import ModelConfig
 from minillm.evaluation import binomial_interval, choice_log_likelihoods
 from minillm.hub import save_llama
 from minillm.inference import tasks
-from minillm.inference.tasks import answer_questions, read_questions, summary
+from minillm.inference.tasks import (
+    Question,
+    answer_questions,
+    read_questions,
+    summary,
+)
 from minillm.model import TransformerLM
 
 LINES = [
@@ -103,6 +108,51 @@ def test_answers_of_another_model_are_never_mixed_in(tmp_path):
     log.write_bytes(before.splitlines(keepends=True)[0] + b'{"key": 3}\n')
     with pytest.raises(ValueError, match="line 2, is no answer"):
         list(answer_questions(model, tokenizer, questions, log))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key": "0" * 16},
+        {"log_likelihoods": [-1.0]},
+        {"log_likelihoods": [float("nan")] * 3},
+        {"n_tokens": [1, 1, 0]},
+        {"n_tokens": [1.5, 1, 1]},
+        {"n_bytes": [10**30] * 3},
+        {"priors": [0.0] * 3},
+        {"prompt": 3},
+    ],
+)
+def test_an_answer_that_does_not_fit_its_question_is_not_counted(tmp_path, change):
+    model, tokenizer = make()
+    questions = read_questions(write(tmp_path / "task.jsonl", LINES))
+    log = tmp_path / "log.jsonl"
+    list(answer_questions(model, tokenizer, questions, log))
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+    # What a later version adds is passed over; what is known must be right.
+    for more in ({"extra": 1}, change):
+        lines[2] = json.dumps(json.loads(lines[2]) | more) + "\n"
+        log.write_text("".join(lines), encoding="utf-8")
+        if more is not change:
+            assert len(list(answer_questions(model, tokenizer, questions, log))) == 3
+    with pytest.raises(ValueError, match=r"line 3, is no answer .* another file") as e:
+        list(answer_questions(model, tokenizer, questions, log))
+    assert str(log) in str(e.value)
+
+
+def test_a_question_that_cannot_be_asked_is_named(tmp_path):
+    model, tokenizer = make()
+    log = tmp_path / "log.jsonl"
+    long = Question("the cat " * 99, (" sat", " mat"), 0)
+    with pytest.raises(ValueError, match=r"the question 'the cat the.*: the model re"):
+        list(answer_questions(model, tokenizer, [long], log))
+    with torch.no_grad():
+        model.final_norm.weight.fill_(float("nan"))
+    asked = [Question("the", (" cat", " mat"), 0)]
+    with pytest.raises(ValueError, match=r"the question 'the': its scores are not fin"):
+        list(answer_questions(model, tokenizer, asked, tmp_path / "other.jsonl"))
+    # Nothing of it was written down.
+    assert len((tmp_path / "other.jsonl").read_text(encoding="utf-8").split("\n")) == 2
 
 
 @pytest.mark.parametrize(

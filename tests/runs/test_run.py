@@ -20,7 +20,7 @@ from filelock import FileLock
 from test_files import full_disk, posix
 
 import minillm
-from minillm.accounting.industrialization import disclose
+from minillm.accounting.disclosure import disclose
 from minillm.cli.app import main
 from minillm.config import ModelConfig
 from minillm.corpus.prepare import load_corpus, prepare
