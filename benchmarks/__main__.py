@@ -12,12 +12,12 @@ from benchmarks.command import NAMES, ROOT, add_options
 LIMITS = {
     "tokenizer": 190,
     "model": 150,
-    "decoding": 70,
-    "gradients": 20,
-    "training": 40,
-    "sampling": 20,
-    "curation": 65,
-    "start": 45,
+    "decoding": 80,
+    "gradients": 15,
+    "training": 65,
+    "sampling": 15,
+    "curation": 55,
+    "start": 40,
 }
 
 

@@ -301,7 +301,6 @@ def test_from_a_run_to_the_page(tmp_path):
     kept = page.load(tmp_path)["start"]
     by_case = {row["case"]: row for e in kept["parts"].values() for row in e["rows"]}
     assert by_case["import minillm.bpe"]["ours"][1] > 0
-    assert by_case["minillm --help"]["peer"] == "pip --help"
     text = page.page(page.load(tmp_path))
     assert show(by_case["import minillm.bpe"]["ours"], "s") in text
 
@@ -323,7 +322,7 @@ def test_every_benchmark_runs(tmp_path):
     results = page.load(tmp_path)
     for name in command.NAMES:
         for part, entry in results[name]["parts"].items():
-            skipped = part in {"site", "opened"}
+            skipped = part in {"site", "opened", "llama"}
             assert entry["rows"] or skipped, (name, part, entry["missing"])
     assert page.page(results).count("\n### ") == len(page.TITLES)
     assert "tiny" in bench("benchmarks.gpu", "--quick")
