@@ -219,6 +219,14 @@ def test_no_formula_is_left_as_text(pages: dict[str, Page]) -> None:
 
 
 @pytest.mark.check
+def test_no_reference_is_left_in_brackets(pages: dict[str, Page]) -> None:
+    # A name that is divided from its target by a line's end links to nothing.
+    found = {name: "][" in page.prose for name, page in pages.items()}
+    assert "train.html" in found
+    assert [name for name, left in found.items() if left] == []
+
+
+@pytest.mark.check
 def test_no_session_is_left_as_a_quotation(pages: dict[str, Page]) -> None:
     quoted = re.compile(r"<blockquote>\s*<blockquote>")
     assert [name for name, page in pages.items() if quoted.search(page.html)] == []
@@ -390,6 +398,9 @@ def test_what_comes_before_a_chapter_moves_to_its_top() -> None:
     # What comes next stands at the foot of the page.
     both = f"One.\n\n**Before this:** {link} **Next:** [`a.b`][], two.\n\nEnd."
     assert moved(both) == (link, "One.\n\n\n\nEnd.")
+    table = "| a |\n|---|\n| b |"
+    assert moved(f"{table}\n\n**Next:** [`a.b`][].") == ("", f"{table}\n\n")
+    assert moved(f"{table}\n\n**Next:** [`a.b`][]. End.") == ("", f"{table}\n\n End.")
     assert moved("One. **Next:** two. **Used by** x.") == ("", "One. **Used by** x.")
     # More than a sentence stays where it is.
     long = "One.\n\n**Before this:** a. So b."
