@@ -489,7 +489,7 @@ def jaccard(a: set[str], b: set[str]) -> float:
         >>> jaccard({"a b", "b c", "c d"}, {"b c", "c d", "d e"})
         0.5
     """
-    # J = |A ∩ B| / |A ∪ B|
+    # $J = |A \cap B| \,/\, |A \cup B|$
     return len(a & b) / len(a | b) if a | b else 1.0
 
 
@@ -524,7 +524,7 @@ def minhash(shingles: set[str], n: int) -> UInt64[np.ndarray, " n"]:
         x = 0
         for word in shingle.split():
             x = (x * BASE + word_hash(word)) & MASK
-        # h_i(x) = a_i x + b_i mod 2^64, where NumPy drops what is above 64 bits
+        # $h_i(x) = a_i x + b_i \bmod 2^{64}$: NumPy drops what is above 64 bits
         least = np.minimum(least, a * stir(np.array([x], np.uint64)) + b)
     return least
 

@@ -170,7 +170,7 @@ class RotaryEmbedding(nn.Module):
         cos, sin = self.tables()
         self.register_buffer("cos", cos.to(torch.get_default_dtype()), persistent=False)
         self.register_buffer("sin", sin.to(torch.get_default_dtype()), persistent=False)
-        self.turns = torch.complex(self.cos, self.sin)  # $e^{i m \theta_j}$
+        self.turns = torch.complex(self.cos, self.sin)  # e^(i m θ_j)
 
     def tables(self) -> tuple[Tensor, Tensor]:
         """Cosines and sines of every angle, in float64: (T, d_h / 2) each."""

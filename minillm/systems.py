@@ -234,8 +234,8 @@ def online_softmax_update(
     # A query that has seen nothing yet has a largest score of $-\infty$, from which
     # nothing can be subtracted.
     safe = new_m.masked_fill(new_m == -math.inf, 0.0)
-    old = torch.exp(m - safe)  # $e^{m - m'}$
-    p = torch.exp(scores - safe)  # $e^{s_j - m'}$
+    old = torch.exp(m - safe)  # e^(m - m')
+    p = torch.exp(scores - safe)  # e^(s_j - m')
     return new_m, total * old + p.sum(dim=-1, keepdim=True), o * old + p @ values
 
 
@@ -307,7 +307,7 @@ class _Blockwise(torch.autograd.Function):
             m, total, o = state
             # The largest score adds 1; a query that sees no key gathers zeros.
             out.append(o / total.clamp_min(1))
-            logs.append(m + total.log())  # $\ln \sum_j e^{s_j}$
+            logs.append(m + total.log())  # ln Σ_j e^(s_j)
         result = torch.cat(out, dim=-2)
         ctx.save_for_backward(q, k, v, result, torch.cat(logs, dim=-2))
         ctx.block, ctx.causal = block, causal

@@ -154,8 +154,8 @@ Elsewhere they need not, since the order of additions differs.
 
 A real training run has to cope with large batches and several machines, and to survive
 a power cut. The loop for that is [`Trainer`][minillm.training.loop.Trainer]; it takes
-the same steps as the naive one, and a test holds the two equal. [`TrainConfig`][
-minillm.training.settings.TrainConfig] lists the hyperparameters, and
+the same steps as the naive one, and a test holds the two equal.
+[`TrainConfig`][minillm.training.settings.TrainConfig] lists the hyperparameters, and
 [`minillm.training.baselines`][] says what a loss has to beat.
 """
 

@@ -557,9 +557,10 @@ def before(module: griffe.Module) -> str:
     """
     for section in module.docstring.parsed if module.docstring else ():
         if section.kind is griffe.DocstringSectionKind.text:
+            # What follows in the same paragraph stays a paragraph, also below a table.
             section.value = re.sub(
-                r"\s*\*\*Next:\*\*\s+(?:(?!\.\s|\n\n)[\s\S])*\.(?=\s|$)",
-                "",
+                r"(\n\n)?\s*\*\*Next:\*\*\s+(?:(?!\.\s|\n\n)[\s\S])*\.(?=\s|$)",
+                lambda match: match[1] or "",
                 section.value,
             )
             found = re.search(

@@ -6,6 +6,8 @@ one. Here a span follows CommonMark (section 6.1): a line break is a space; if t
 a space at both ends, one of each is dropped, unless there is nothing else. A span
 whose spaces a browser would lose gets the class `spaced`, for which the style sheet
 keeps them.
+
+In a table `\|` is a bar, also in code: without the backslash it would end the cell.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from xml.etree.ElementTree import Element
 
 from markdown.extensions import Extension
 from markdown.inlinepatterns import InlineProcessor
+from markdown.treeprocessors import Treeprocessor
 from markdown.util import AtomicString, code_escape
 
 if TYPE_CHECKING:
@@ -65,16 +68,32 @@ class CodeSpan(InlineProcessor):
         return element, match.start(), match.end()
 
 
+class Cells(Treeprocessor):
+    """Turn the escaped bars of a table into bars."""
+
+    def run(self, root: Element) -> None:
+        """Look at each cell, before its code is found.
+
+        Args:
+            root: the page.
+        """
+        for row in root.iter("tr"):
+            for cell in row:
+                cell.text = (cell.text or "").replace(r"\|", "|")
+
+
 class CodeSpans(Extension):
     """Put our code spans in the place of Python-Markdown's."""
 
     def extendMarkdown(self, md: Markdown) -> None:
-        """Register the processor.
+        """Register the processors.
 
         Args:
             md: the converter.
         """
         md.inlinePatterns.register(CodeSpan(SPAN, md), "backtick", 190)
+        # Python-Markdown looks for what is within a line with a priority of 20.
+        md.treeprocessors.register(Cells(md), "cells", 25)
 
 
 def makeExtension(**kwargs: Any) -> CodeSpans:

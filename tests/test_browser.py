@@ -200,6 +200,12 @@ def test_nothing_scrolls_sideways_on_a_phone(browser: Any, site: Path) -> None:
             " && !code.querySelector('.aligned')).map(code => code.textContent)",
         )
         assert wide == [], name
+        formulas = page.eval_on_selector_all(
+            "div.arithmatex",
+            "all => all.filter(part => part.scrollWidth > part.clientWidth + 1)"
+            ".map(part => part.textContent)",
+        )
+        assert formulas == [], name
         # A table need not be moved either, but for those of many measurements.
         if name not in {"speed.html", "tokenizer/crossings.html"}:
             moved = page.eval_on_selector_all(
@@ -209,6 +215,17 @@ def test_nothing_scrolls_sideways_on_a_phone(browser: Any, site: Path) -> None:
             )
             assert moved == [], name
     assert blocks > 500
+
+
+def test_formulas_side_by_side_are_divided_between_them(
+    browser: Any, site: Path
+) -> None:
+    page = Reader(browser, site, viewport=NARROW).open("model.html")
+    lines = page.locator(".katex-display", has_text="Attention").evaluate(
+        "formula => [...formula.querySelectorAll('.katex-base')]"
+        ".map(part => part.getBoundingClientRect().top)"
+    )
+    assert len(lines) == 2 and lines[0] < lines[1]
 
 
 def test_no_line_of_code_begins_with_an_empty_one(browser: Any, site: Path) -> None:

@@ -219,6 +219,23 @@ def test_no_formula_is_left_as_text(pages: dict[str, Page]) -> None:
 
 
 @pytest.mark.check
+def test_no_formula_is_left_in_code(pages: dict[str, Page]) -> None:
+    # A comment on a line of its own becomes prose; one behind code stays as it is.
+    comment = re.compile(r'<span class="c1">([^<]*)</span>')
+    comments = [c for page in pages.values() for c in comment.findall(page.html)]
+    assert len(comments) > 50
+    assert [c for c in comments if re.search(r"\$.+\$", c)] == []
+
+
+@pytest.mark.check
+def test_no_reference_is_left_in_brackets(pages: dict[str, Page]) -> None:
+    # A name that is divided from its target by a line's end links to nothing.
+    found = {name: "][" in page.prose for name, page in pages.items()}
+    assert "train.html" in found
+    assert [name for name, left in found.items() if left] == []
+
+
+@pytest.mark.check
 def test_no_session_is_left_as_a_quotation(pages: dict[str, Page]) -> None:
     quoted = re.compile(r"<blockquote>\s*<blockquote>")
     assert [name for name, page in pages.items() if quoted.search(page.html)] == []
@@ -390,6 +407,9 @@ def test_what_comes_before_a_chapter_moves_to_its_top() -> None:
     # What comes next stands at the foot of the page.
     both = f"One.\n\n**Before this:** {link} **Next:** [`a.b`][], two.\n\nEnd."
     assert moved(both) == (link, "One.\n\n\n\nEnd.")
+    table = "| a |\n|---|\n| b |"
+    assert moved(f"{table}\n\n**Next:** [`a.b`][].") == ("", f"{table}\n\n")
+    assert moved(f"{table}\n\n**Next:** [`a.b`][]. End.") == ("", f"{table}\n\n End.")
     assert moved("One. **Next:** two. **Used by** x.") == ("", "One. **Used by** x.")
     # More than a sentence stays where it is.
     long = "One.\n\n**Before this:** a. So b."
@@ -498,6 +518,14 @@ def test_a_pattern_keeps_its_spaces(pages: dict[str, Page]) -> None:
     assert lost == []
     sheet = (DOCS / "assets" / "course.css").read_text(encoding="utf-8")
     assert re.search(r"code\.spaced \{ white-space: (break-spaces|pre-wrap)", sheet)
+
+
+def test_a_bar_in_a_table_is_a_bar() -> None:
+    markdown = need("markdown")
+    table = "| a | b |\n|---|---|\n| `x\\|y` | c\\|d |\n\n`x\\|y`"
+    html = markdown.markdown(table, extensions=["tables", "renderer.spans"])
+    assert re.findall(r"<td>(.*)</td>", html) == ["<code>x|y</code>", "c|d"]
+    assert r"<p><code>x\|y</code></p>" in html
 
 
 def test_code_spans_follow_commonmark() -> None:

@@ -1,7 +1,10 @@
 // Formulas: arithmatex has put each between \( \) or \[ \]; KaTeX renders it.
 for (const element of document.querySelectorAll(".arithmatex")) {
   const tex = element.textContent.trim();
-  katex.render(tex.slice(2, -2), element, {
+  // Formulas side by side are divided between them, and not in the middle of one.
+  const several = tex.slice(2, -2).split("\\qquad");
+  const whole = several.length > 1 ? several.map((one) => `{${one}}`).join("\\qquad\\allowbreak") : several[0];
+  katex.render(whole, element, {
     displayMode: tex.startsWith("\\["),
     throwOnError: false,
   });

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 
 import minillm
+from minillm.cli.lecture_formulas import readable
 
 __all__ = ["Part", "Run", "chapters", "code", "find", "parts", "pieces"]
 
@@ -170,19 +171,28 @@ def code(node: Definition, lines: Sequence[str], *, methods: bool) -> str:
         methods: whether the methods that have a docstring are part of it.
 
     Returns:
-        Its lines, without docstrings.
+        Its lines, without docstrings; a formula in a comment is written in one line.
 
     Examples:
-        >>> text = 'def half(x):\n    "Halve it."\n    return x / 2'
+        >>> text = 'def half(x):\n    "Halve it."\n\n    # $x^2 / x$\n    return x / 2'
         >>> print(code(ast.parse(text).body[0], text.splitlines(), methods=True))
         def half(x):
+            # x² / x
             return x / 2
     """
     documented = _methods(node)
     hidden = [node.body[0], *(m.body[0] if methods else m for m in documented)]
     gone = {n for inner in hidden for n in range(_first(inner), inner.end_lineno or 0)}
     kept = range(_first(node), node.end_lineno or 0)
+    # A docstring takes the blank line below it along.
+    gone |= {n for n in kept if not lines[n].strip() and n - 1 in gone}
     text = textwrap.dedent("\n".join(lines[n] for n in kept if n not in gone))
+    text = re.sub(
+        r"^ *#.*$",
+        lambda comment: re.sub(r"\$(.+?)\$", lambda tex: readable(tex[1]), comment[0]),
+        text,
+        flags=re.MULTILINE,
+    )
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 

@@ -29,9 +29,10 @@ def clock(
     steps: Annotated[int, typer.Option(min=1, help="How many steps are timed.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Time every operation of a training step, and set a prediction beside it.
+    """Time every operation of a training step.
 
-    Peak, bandwidth and the cost of a call are measured first. It takes half a minute.
+    A prediction stands beside it. For that, peak, bandwidth and the cost of a call are
+    measured first. It takes half a minute.
     """
     import torch
 

@@ -34,7 +34,10 @@ def evaluate(
         typer.Option(help="A neutral prompt, to take off what a choice has without."),
     ] = None,
 ) -> None:
-    """Ask a model the questions of TASK: how good is it, and how sure is that?"""
+    """Ask a model the questions of TASK.
+
+    How good is it, and how sure is that?
+    """
     from minillm.evaluation import chance_corrected
     from minillm.files.opening import open_model
     from minillm.inference.tasks import answer_questions, read_questions, summary

@@ -21,7 +21,7 @@ def notebook(
     ],
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path(),
 ) -> None:
-    """Write a chapter as a notebook, for Jupyter, VS Code or Colab."""
+    """Write a chapter as a notebook. It opens in Jupyter, VS Code and Colab."""
     from minillm.cli.chapter_parts import chapters, find
     from minillm.cli.notebook_cells import notebook as write
     from minillm.files.writing import atomic_write

@@ -46,7 +46,9 @@ def tune(
     device: Device = "auto",
     **options: Any,
 ) -> None:
-    """Fine-tune a model on chats or preferences, by a thin layer or whole.
+    """Fine-tune a model on chats or preferences.
+
+    A thin layer learns, or the whole model.
 
     A setting that is given here goes before the file, and the file before the default.
     Ctrl-C saves and ends; --resume goes on.

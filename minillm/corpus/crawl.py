@@ -206,7 +206,7 @@ class _Builder:
         )
 
     def copies(self, text: str, source: int, original: int) -> None:
-        # For half of all u in (0, 1), u^(-0.9) - 1 is below 1; for few it is above 12.
+        # For half of all $u$ in (0, 1), $u^{-0.9} - 1$ is below 1; for few, above 12.
         n = min(12, int(max(self.random.random(), 1e-9) ** -0.9) - 1)
         for _ in range(n):
             if self.random.random() < 0.4:

@@ -63,7 +63,7 @@ def mixture(tokens: Sequence[int], temperature: float) -> Float64[np.ndarray, " 
             "sizes and the temperature must be positive; got "
             f"{min(tokens)} and {temperature}: leave empty domains out"
         )
-    # In logarithms, where n^(1 / T) cannot overflow at small T.
+    # In logarithms, where $n^{1 / T}$ cannot overflow at small $T$.
     logs = np.log(np.array(tokens, np.float64)) / temperature
     p = np.exp(logs - logs.max())
     return p / p.sum()

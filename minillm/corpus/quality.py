@@ -249,7 +249,8 @@ class Classifier:
         share = np.repeat([0.5 / len(good), 0.5 / len(bad)], [len(good), len(bad)])
         w, b = np.zeros(size), 0.0
         for _ in range(steps):
-            # p = σ(x w + b); ∂ loss / ∂ w = Σ share (p - y) x
+            # $p = \sigma(x w + b)$; the slope of the loss in $w$ is the sum of
+            # $(p - y)\, x$, each with its share.
             error = share * (_sigmoid(x @ w + b) - y)
             w -= lr * (error @ x + decay * w)
             b -= lr * float(error.sum())
@@ -290,5 +291,5 @@ class Classifier:
 
 
 def _sigmoid(z: Any) -> Any:
-    # Where e^-z would overflow the result is 0 to all digits.
+    # Where $e^{-z}$ would overflow the result is 0 to all digits.
     return 1 / (1 + np.exp(-np.clip(z, -60, 60)))

@@ -147,7 +147,7 @@ def signature(text: str, k: int, n: int) -> UInt64[np.ndarray, " n"]:
     for i in range(0, len(x), STEP):
         some = x[i : i + STEP, None]
         h = table[: len(some)]
-        # h_i(x) = a_i x + b_i mod 2^64
+        # $h_i(x) = a_i x + b_i \bmod 2^{64}$
         np.multiply(some, a, out=h)
         h += b
         np.minimum(least, h.min(axis=0), out=least)
@@ -174,7 +174,7 @@ def polynomials(words: list[str], k: int, *, shorten: bool) -> NDArray[np.uint64
         return np.empty(0, np.uint64)
     # Bytes are joined faster than numbers of Python are turned into those of NumPy.
     hashed = np.frombuffer(b"".join(map(_WORDS.__getitem__, words)), "<u8")
-    # x = Σ_j h(w_j) c^(k - 1 - j), by Horner's rule over all runs at once
+    # $x = \sum_j h(w_j)\, c^{k - 1 - j}$, by Horner's rule over all runs at once
     x = hashed[: len(words) - k + 1].astype(np.uint64)
     for j in range(1, k):
         x *= np.uint64(BASE)

@@ -235,7 +235,7 @@ def context_maps(path: Path) -> None:
         for r in committed(lab_context.LAB)
         if r["config"] == lab_context.BASE | {"width": 16} and "maps" in r
     )
-    figure, panels = new_panels(4, height=2.0)
+    figure, panels = new_panels(4, height=2.1)
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path as Outline
 

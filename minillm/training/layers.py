@@ -201,7 +201,7 @@ def attention(q: Operand, k: Operand, v: Operand) -> Node:
             "causal attention needs as many keys as queries, (…, T, d_h) both; got "
             f"{x.shape} and {y.shape}"
         )
-    future = np.triu(np.full((x.shape[-2],) * 2, -np.inf, x.dtype), k=1)  # $M$
+    future = np.triu(np.full((x.shape[-2],) * 2, -np.inf, x.dtype), k=1)  # M
     k_transposed = transpose(k, [*range(y.ndim - 2), y.ndim - 1, y.ndim - 2])
     # Scaling the queries gives the same scores as scaling the products, and is less.
     scores = matmul(mul(q, 1 / math.sqrt(x.shape[-1])), k_transposed)  # (…, T, T)

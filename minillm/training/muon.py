@@ -225,7 +225,7 @@ def newton_schulz(G: Float[Tensor, "m n"], steps: int = 5) -> Float[Tensor, "m n
         >>> [round(x, 1) for x in newton_schulz(G).diagonal().tolist()]
         [0.7, 0.8, 0.7]
     """
-    if G.shape[0] > G.shape[1]:  # $XX^\top$ is cheaper on the short side
+    if G.shape[0] > G.shape[1]:  # X X^T is cheaper on the short side
         return newton_schulz(G.mT, steps).mT
     a, b, c = COEFFICIENTS
     # The length is at least the largest singular value, and much cheaper.

@@ -172,7 +172,7 @@ def zero1_step(model: nn.Module, optimizer: AdamW) -> None:
     weights, n = list(model.parameters()), world_size()
     grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
     own = [piece for group in optimizer.param_groups for piece in group["params"]]
-    # 1. Reduce-scatter, in the plainest way: each part is summed up at its owner.
+    # First the reduce-scatter, in the plainest way: a part is summed up at its owner.
     for owner in range(n):
         part = _flat(grads, _matrices_first(weights, owner))
         if n > 1:
@@ -181,9 +181,9 @@ def zero1_step(model: nn.Module, optimizer: AdamW) -> None:
             shares = (part / n).split([len(piece) for piece in own])
             for piece, share in zip(own, shares, strict=True):
                 piece.grad = share
-    # 2. The owner moves its part.
+    # Then the owner moves its part.
     optimizer.step()
-    # 3. All-gather, as a broadcast by each owner.
+    # Last the all-gather, as a broadcast by each owner.
     for owner in range(n) if n > 1 else ():
         theirs = _matrices_first(weights, owner)
         part = _flat([w.detach() for w in weights], theirs)

@@ -124,7 +124,7 @@ def tensor_parallel(model: TransformerLM) -> TransformerLM:
     for block in model.blocks:
         columns = block.attn.q_proj, block.attn.k_proj, block.attn.v_proj
         for layer in (*columns, block.ffn.w1, block.ffn.w3):
-            _keep(layer, dim=0)  # weights are (out, in): a column of $A$ is a row here
+            _keep(layer, dim=0)  # weights are (out, in): a column of A is a row here
         for layer in (block.attn.o_proj, block.ffn.w2):
             _keep(layer, dim=1)
         block.attn, block.ffn = _Shared(block.attn), _Shared(block.ffn)
