@@ -188,12 +188,13 @@ def merge_pairs(
         merged = positions.merge(number, where[number], left if a == b else 0)
         where[number] = []
         # In "abab" the pair in the middle changes twice: `b a`, `b ab`, `ab ab`.
-        for lost, group, count in positions.renumber(merged, -left, len(counts)):
-            counts[lost] -= count
-            add((pairs[lost][0], new), count, group)
-        for lost, group, count in positions.renumber(merged, right, len(counts)):
-            counts[lost] -= count
-            add((new, pairs[lost][1]), count, group)
+        for shift in (-left, right):
+            for lost, group, count in positions.renumber(merged, shift, len(counts)):
+                counts[lost] -= count
+                if not counts[lost]:
+                    where[lost] = []  # gives back their memory
+                x, y = pairs[lost]
+                add((x, new) if shift < 0 else (new, y), count, group)
         advance(1)
     return merges
 

@@ -65,16 +65,17 @@ class PairPositions:
 
     def __init__(self, counted: Mapping[bytes, int]) -> None:
         data = np.frombuffer(b"".join([b"-", *counted, b"-"]), np.uint8)
-        numbers = data[:-1] * np.int32(256) + data[1:]
         sizes = np.fromiter(map(len, counted), np.int64, len(counted))
-        numbers[0] = numbers[np.cumsum(sizes)] = -1
         counts = np.fromiter(counted.values(), np.int64, len(counted))
         # Python reads one number faster from an array of its own, NumPy many from one
         # of NumPy. They can share their memory.
-        self.number = array("i", numbers.tobytes())
+        self.number = array("i", [-1]) * (len(data) - 1)
         self.numbers = np.frombuffer(self.number, np.int32)
-        self.count = array("q", np.repeat(counts, sizes).tobytes())
+        self.numbers[:] = data[:-1] * np.int32(256) + data[1:]
+        self.numbers[np.append(0, np.cumsum(sizes))] = -1
+        self.count = array("q", [0]) * (len(data) - 1)
         self.counts = np.frombuffer(self.count, np.int64)
+        self.counts[:-1] = np.repeat(counts, sizes)
 
     def all(self) -> Ints:
         """Return all positions, in ascending order."""
@@ -123,8 +124,28 @@ class PairPositions:
         Returns:
             For each new number: the number that is lost, where it was, and its count.
         """
-        if not isinstance(positions, list):
-            return self._renumber_many(positions + shift, new)
+        if isinstance(positions, list):
+            return self._renumber_few(positions, shift, new)
+        positions = positions + shift
+        positions = positions[self.numbers[positions] >= 0]
+        if not len(positions):
+            return []
+        positions = positions[np.argsort(self.numbers[positions], kind="stable")]
+        lost = self.numbers[positions]
+        is_first = np.append(True, lost[1:] != lost[:-1])
+        self.numbers[positions] = np.cumsum(is_first, dtype=np.int32) + (new - 1)
+        first = np.flatnonzero(is_first)
+        counts = np.add.reduceat(self.counts[positions], first)
+        # Copies, so that the memory of each can be given back when it is merged.
+        groups = [
+            positions[i:j].copy() if j - i > MANY else positions[i:j].tolist()
+            for i, j in pairwise([*first.tolist(), len(positions)])
+        ]
+        return zip(lost[first].tolist(), groups, counts.tolist(), strict=True)
+
+    def _renumber_few(
+        self, positions: list[int], shift: int, new: int
+    ) -> Iterable[tuple[int, Positions, int]]:
         numbers, count = self.number, self.count.__getitem__
         if len(positions) == 1:  # as with most pairs
             at = positions[0] + shift
@@ -138,21 +159,3 @@ class PairPositions:
             for at in group:
                 numbers[at] = number
         return [(lost, group, sum(map(count, group))) for lost, group in groups.items()]
-
-    def _renumber_many(
-        self, positions: Ints, new: int
-    ) -> Iterable[tuple[int, Positions, int]]:
-        positions = positions[self.numbers[positions] >= 0]
-        if not len(positions):
-            return []
-        positions = positions[np.argsort(self.numbers[positions], kind="stable")]
-        lost = self.numbers[positions]
-        is_first = np.append(True, lost[1:] != lost[:-1])
-        self.numbers[positions] = np.cumsum(is_first) + (new - 1)
-        first = np.flatnonzero(is_first)
-        counts = np.add.reduceat(self.counts[positions], first)
-        groups = [
-            positions[i:j] if j - i > MANY else positions[i:j].tolist()
-            for i, j in pairwise([*first.tolist(), len(positions)])
-        ]
-        return zip(lost[first].tolist(), groups, counts.tolist(), strict=True)
