@@ -92,6 +92,7 @@ class RunCounter:
 
     def _finish(self) -> None:
         counts, runs, times = self.counts, list(self.runs.number), self.times.array
+        get = counts.get
         self._begin()  # gives back what is not needed any more, before words are made
         # Some at a time, since the words of all runs are many times as many.
         for i in range(0, len(runs), AT_A_TIME):
@@ -99,7 +100,7 @@ class RunCounter:
             n_words = np.diff(ends, prepend=0)
             of_words = np.repeat(times[i : i + len(n_words)], n_words).tolist()
             for word, n in zip(words, of_words, strict=True):
-                counts[word] = counts.get(word, 0) + n
+                counts[word] = get(word, 0) + n
 
     def words(self) -> Counter[bytes]:
         """Return the counts, in the order of first appearance."""

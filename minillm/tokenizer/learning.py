@@ -38,24 +38,24 @@ text at once is told behind the scenes, in [`minillm.tokenizer.arrays`][], and s
 [how encoding becomes fast][minillm.tokenizer.encoding].
 """
 
+import gc
 import heapq
 import logging
 import os
-import sys
-from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import cache
-from itertools import pairwise
-from operator import add
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from minillm.tokenizer.counting import count_words
 from minillm.tokenizer.patterns import BYTE_RANK, GPT2_PATTERN
 from minillm.tokenizer.streams import check_specials
 from minillm.tokenizer.words import Merge, Pair
+
+if TYPE_CHECKING:
+    from minillm.tokenizer.positions import PairPositions, Positions
 
 __all__ = ["check_training", "merge_pairs", "report_shortage", "train_bpe"]
 
@@ -109,13 +109,8 @@ def train_bpe(
         [(b't', b'h'), (b'th', b'e'), (b'a', b't')]
     """
     specials = check_training(source, vocab_size, special_tokens, tie_break)
-    if vocab_size > sys.maxunicode + 1:
-        raise ValueError(
-            f"vocab_size is at most {sys.maxunicode + 1}, since this trainer writes a "
-            f"token as a character; got {vocab_size}"
-        )
     wanted = vocab_size - 256 - len(specials)
-    with _progress_bar(progress) as advance:
+    with _progress_bar(progress) as advance, _no_garbage_collection():
         words = count_words(
             source, pattern, specials, workers, executor, advance("counting", None)
         )
@@ -141,14 +136,11 @@ def merge_pairs(
 ) -> list[Pair]:
     r"""Learn merges from distinct pre-tokens and their counts.
 
-    Three ideas make this fast:
+    Two ideas make this fast:
 
-    - *A token is a character.* The token 300 is `chr(300)`, a word is a string of such
-      characters, a pair a string of two. Then `word.split(pair)` finds all positions of
-      a pair at once, and `token.join` puts the new token there. Both are written in C.
     - *Only neighbours change.* Where `a b` becomes one token between `x` and `y`, the
       pairs `x a` and `b y` are lost, and two pairs with the new token gained. Nothing
-      else is counted again.
+      else is counted again. [`minillm.tokenizer.positions`][] finds out where that is.
     - *Rare pairs wait.* Counts never grow once a pair exists. So pairs wait in groups
       of equal count, and only those of the largest count are put in the order of the
       rule for ties. Most pairs are never looked at again.
@@ -166,63 +158,45 @@ def merge_pairs(
         >>> merge_pairs({b"the": 2, b" hat": 1}, 2, "bytes")
         [(116, 104), (256, 101)]
     """
-    words = [word.decode("latin-1") for word in counted]
-    weight = list(counted.values()).__getitem__
-    # The words in which a pair occurs, once for each occurrence, in ascending order.
-    # Some may have lost the pair since.
-    where: dict[str, list[int]] = defaultdict(list)
-    for index, word in enumerate(words):
-        for pair in map(add, word, word[1:]):
-            where[pair].append(index)
-    counts = {pair: sum(map(weight, places)) for pair, places in where.items()}
+    # NumPy is loaded only when it is needed.
+    from minillm.tokenizer.positions import PairPositions
+
+    positions = PairPositions(counted)
     tokens = [bytes([byte]) for byte in range(256)]
-    order = _order(tie_break, tokens, words, where)
+    # Of each pair, by its number: the two tokens, how often they are neighbours, and
+    # where they have been. Some positions may belong to another pair by now.
+    pairs: list[Pair] = []
+    counts: list[int] = []
+    where: list[Positions] = []
+    queue = _Queue(counts, _order(tie_break, tokens, pairs, where, positions))
+
+    def add(pair: Pair, count: int, group: "Positions") -> None:
+        pairs.append(pair)
+        counts.append(count)
+        where.append(group)
+        queue.push(len(counts) - 1)
+
+    for two_bytes, group, count in positions.renumber(positions.all(), 0, 0):
+        add(divmod(two_bytes, 256), count, group)
     merges: list[Pair] = []
-    queue = _Queue(counts, order)
-    while len(merges) < n_merges and (pair := queue.pop()):
-        a, b = pair[0], pair[1]
-        merges.append((ord(a), ord(b)))
-        new = chr(len(tokens))
-        tokens.append(tokens[ord(a)] + tokens[ord(b)])
-        for lost, gained, places in _replace(words, where.pop(pair), pair, new):
-            count = sum(map(weight, places))
-            counts[lost] -= count
-            counts[gained] = count
-            where[gained] = places
-            queue.push(gained)
+    while len(merges) < n_merges and (number := queue.pop()) is not None:
+        a, b = pairs[number]
+        new = len(tokens)
+        merges.append((a, b))
+        tokens.append(tokens[a] + tokens[b])
+        left, right = len(tokens[a]), len(tokens[b])
+        merged = positions.merge(number, where[number], left if a == b else 0)
+        where[number] = []
+        # In "abab" the pair in the middle changes twice: `b a`, `b ab`, `ab ab`.
+        for shift in (-left, right):
+            for lost, group, count in positions.renumber(merged, shift, len(counts)):
+                counts[lost] -= count
+                if not counts[lost]:
+                    where[lost] = []  # gives back their memory
+                x, y = pairs[lost]
+                add((x, new) if shift < 0 else (new, y), count, group)
         advance(1)
     return merges
-
-
-def _replace(
-    words: list[str], indices: Iterable[int], pair: str, new: str
-) -> list[tuple[str, str, list[int]]]:
-    r"""Put a new token into words, and tell which pairs change, to which, and where."""
-    a, b = pair[0], pair[1]
-    # By neighbour: the words in which it stood left of the pair, and right of it.
-    left: dict[str, list[int]] = defaultdict(list)
-    right: dict[str, list[int]] = defaultdict(list)
-    # Words in which the pair stood beside itself, as in "abab".
-    twins: list[int] = []
-    last = -1
-    for index in indices:
-        # All places in a word are done at its first turn. And two of five words have
-        # lost the pair to merges since.
-        if index == last or pair not in words[index]:
-            continue
-        last = index
-        pieces = words[index].split(pair)
-        words[index] = new.join(pieces)
-        for before, after in pairwise(pieces):
-            if before:
-                left[before[-1]].append(index)
-            if after:
-                right[after[0]].append(index)
-        if len(pieces) > 2:
-            twins += [index] * pieces[1:-1].count("")
-    changes = [(x + a, x + new, places) for x, places in left.items()]
-    changes += [(b + y, new + y, places) for y, places in right.items()]
-    return [*changes, (b + a, new + new, twins)] if twins else changes
 
 
 class _Queue:
@@ -232,20 +206,16 @@ class _Queue:
     never too late: when its turn comes it is put back to where it belongs.
     """
 
-    def __init__(
-        self, counts: Mapping[str, int], order: Callable[[str], tuple[Any, ...]]
-    ) -> None:
+    def __init__(self, counts: list[int], order: Callable[[int], Any]) -> None:
         self.counts, self.order = counts, order
-        self.waiting: dict[int, list[str]] = {}
+        self.waiting: dict[int, list[int]] = {}
         # The counts at which pairs wait, as a heap with the largest first …
         self.levels: list[int] = []
         # … and the pairs of the largest count, as a heap in the order of the rule.
         self.level = 0
-        self.best: list[tuple[tuple[Any, ...], str]] = []
-        for pair in counts:
-            self.push(pair)
+        self.best: list[tuple[Any, int]] = []
 
-    def push(self, pair: str) -> None:
+    def push(self, pair: int) -> None:
         count = self.counts[pair]
         if count == self.level and count:
             heapq.heappush(self.best, (self.order(pair), pair))
@@ -255,7 +225,7 @@ class _Queue:
             self.waiting[count] = [pair]
             heapq.heappush(self.levels, -count)
 
-    def pop(self) -> str | None:
+    def pop(self) -> int | None:
         while self.best or self.levels:
             if not self.best:
                 self.level = -heapq.heappop(self.levels)
@@ -277,29 +247,33 @@ _COMPLEMENT: Final = bytes(range(255, -1, -1))
 def _order(
     tie_break: str,
     tokens: list[bytes],
-    words: list[str],
-    where: Mapping[str, list[int]],
-) -> Callable[[str], tuple[Any, ...]]:
+    pairs: list[Pair],
+    where: "list[Positions]",
+    positions: "PairPositions",
+) -> Callable[[int], Any]:
     r"""Turn the rule for ties into a function: the smaller its value, the better."""
 
     @cache
-    def descending(token: str) -> str:
+    def descending(token: int) -> str:
         # A token that goes on is greater than one that ends, so the end gets the
         # greatest of all characters.
-        return tokens[ord(token)].translate(_COMPLEMENT).decode("latin-1") + "\u0100"
+        return tokens[token].translate(_COMPLEMENT).decode("latin-1") + "\u0100"
 
-    def first_place(pair: str) -> tuple[int, int]:
-        index = next(index for index in where[pair] if pair in words[index])
-        before = words[index].partition(pair)[0]
-        return index, sum(len(tokens[ord(token)]) for token in before)
+    def by_bytes(pair: int) -> str:
+        a, b = pairs[pair]
+        return descending(a) + descending(b)
+
+    def first_place(pair: int) -> int:
+        at = next(at for at in where[pair] if positions.number[at] == pair)
+        return int(at) - len(tokens[pairs[pair][0]])
 
     if tie_break == "first":
         return first_place
     if tie_break == "bytes":
-        return lambda pair: (descending(pair[0]), descending(pair[1]))
+        return by_bytes
     if tie_break == "ids":
-        return lambda pair: (pair,)
-    return lambda pair: tuple([BYTE_RANK.get(id_, id_) for id_ in map(ord, pair)])
+        return pairs.__getitem__
+    return lambda pair: tuple([BYTE_RANK.get(id_, id_) for id_ in pairs[pair]])
 
 
 # What a trainer checks and says.
@@ -372,6 +346,19 @@ def report_shortage(learned: int, wanted: int) -> None:
             learned,
             wanted,
         )
+
+
+@contextmanager
+def _no_garbage_collection() -> Generator[None, None, None]:
+    # Python looks through all lists again and again for some that refer to each other.
+    # Here are hundreds of thousands, and all of them hold numbers.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager

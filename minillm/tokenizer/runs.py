@@ -114,7 +114,7 @@ def _kind(char: str) -> int:
 
 _KIND: Final = bytes(map(_kind, _ASCII.decode())).ljust(256, b"\0")
 _OTHER_SPACE: Final = re.compile(
-    b"|".join([BETWEEN, *(char.encode() for char in WHITESPACE if char > "~")])
+    b"|".join(char.encode() for char in WHITESPACE if char > "~")
 )
 
 
@@ -135,10 +135,13 @@ def _run_starts(raw: bytes, n: int, spaces: str) -> Ints:
     # Whitespace beyond ASCII, and the edges of texts. All text without ASCII is little
     # of most texts, and still UTF-8, so that this is searched first.
     other = np.zeros(0, np.int64)
-    if not raw.isascii() and _OTHER_SPACE.search(raw.translate(None, _ASCII)):
-        spans = [match.span() for match in _OTHER_SPACE.finditer(raw)]
-        other = np.array([i for span in spans for i in range(*span)])
-        space[other] = True
+    if not raw.isascii():
+        is_other = data[:n] == BETWEEN[0]
+        if _OTHER_SPACE.search(raw.translate(None, _ASCII)):
+            for match in _OTHER_SPACE.finditer(raw):
+                is_other[slice(*match.span())] = True
+        space |= is_other
+        other = np.flatnonzero(is_other)
     # Whitespace goes from `begin` up to and without `end`. There is no cut in it if
     # some of it is beyond ASCII, nor at the edge of a text, which the patterns know.
     edges = np.flatnonzero(np.diff(space, prepend=False))

@@ -1,7 +1,9 @@
 """The fast trainer against the naive one, and against Hugging Face's."""
 
+import gc
 import logging
 import re
+from contextlib import nullcontext
 
 import pytest
 from bpe_cases import (
@@ -20,7 +22,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from minillm.bpe import GPT2_PATTERN, GPT4_PATTERN, train_bpe, train_bpe_naive
-from minillm.tokenizer import learning
 
 
 @settings(deadline=None, max_examples=300)
@@ -174,27 +175,22 @@ def test_invalid_utf8_is_named_by_its_place(tmp_path, monkeypatch, data, offset)
             train_bpe(path, 300)
 
 
-def test_a_long_word_is_merged_at_one_turn():
-    """However often the pair is in it. Else learning from a blob would never end."""
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_collection_is_left_as_it_was(enabled, fails):
+    during = []
 
-    class Watched(list):
-        turns = 0
+    def documents():
+        during.append(gc.isenabled())
+        yield "" if fails else "the cat"
 
-        def __setitem__(self, i, value):
-            self.turns += 1
-            super().__setitem__(i, value)
-
-        def __getitem__(self, i):
-            self.turns += 1
-            return super().__getitem__(i)
-
-    words = Watched(["a" * 1000, "ba"])
-    learning._replace(words, [0] * 999 + [1], "aa", "X")
-    assert words == ["X" * 500, "ba"]
-    assert words.turns < 10
-
-
-def test_a_token_is_a_character_of_unicode():
-    with pytest.raises(ValueError, match="vocab_size is at most 1114112"):
-        train_bpe(["a"], 1_114_113)
-    assert train_bpe(["ab"], 1_114_112)[1] == [(b"a", b"b")]
+    assert gc.isenabled()
+    try:
+        if not enabled:
+            gc.disable()
+        with pytest.raises(ValueError, match="no text") if fails else nullcontext():
+            train_bpe(documents(), 258)
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()
+    assert during == [False]
