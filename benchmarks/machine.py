@@ -13,7 +13,8 @@ from typing import Any
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 PACKAGES = (
     *("minillm", "numpy", "regex", "torch", "tiktoken", "tokenizers", "rustbpe"),
-    *("transformers", "typer", "mkdocs-material", "datasketch", "resiliparse"),
+    *("transformers", "llama_cpp_python", "typer", "mkdocs-material", "datasketch"),
+    "resiliparse",
 )
 # Above this share of the cores, others disturb what is measured.
 BUSY = 0.1

@@ -21,6 +21,7 @@ TIKTOKEN_CACHE = {
     "cl100k_base.tiktoken": "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
 }
 HUGGING_FACE = "tokenizers"
+RUSTBPE = "rustbpe"
 
 
 def table(name: str) -> Path:

@@ -2,43 +2,47 @@
 
 import subprocess
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from benchmarks import peer_bpe
 from benchmarks.measure import Part, Record, Target, peak
-from benchmarks.peer_bpe import HUGGING_FACE
+from benchmarks.peer_bpe import HUGGING_FACE, RUSTBPE
 from benchmarks.texts import MB, code, documentation, documents, noted
 from minillm.bpe import train_bpe
 
+# What is learned, from how many MB of which text, beside whom, and how many times as
+# fast it shall be.
+CASES = (
+    (10_000, 10, documentation, HUGGING_FACE, 1.5),
+    (50_000, 10, documentation, RUSTBPE, 0.8),
+    (10_000, 100, code, RUSTBPE, 1.0),
+)
+TRAINERS = {
+    HUGGING_FACE: peer_bpe.train_hugging_face,
+    RUSTBPE: peer_bpe.train_rustbpe,
+}
+
 
 def train(record: Record) -> None:
-    """Learn 10,000 and 50,000 tokens from 10 MB of documentation.
+    """Learn tokens, beside the program whose speed is the aim.
 
     Ours runs in one thread; Hugging Face's trainer and rustbpe use all cores.
     """
-    sizes = (500, 1_000) if record.quick else (10_000, 50_000)
-    size = 10 * MB // (100 if record.quick else 1)
-    pieces = documents(noted(record, "documentation", documentation(size)))
-    for i, vocab_size in enumerate(sizes):
-        case = f"{vocab_size:,} tokens"
-        programs: dict[str, Callable[[], object]] = {
-            "us": partial(train_bpe, pieces, vocab_size),
-            HUGGING_FACE: partial(peer_bpe.train_hugging_face, pieces, vocab_size),
-        }
-        try:
-            peer_bpe.train_rustbpe(pieces[:1], 300)
-            programs["rustbpe"] = partial(peer_bpe.train_rustbpe, pieces, vocab_size)
-        except ImportError as error:
-            record.not_measured(f"rustbpe: {case}", error)
-        found = record.take_turns(programs, 3, (0.4, 1)[i], warm_up=0)
-        us = found.pop("us")
-        for peer, theirs in found.items():
-            # Of the smaller vocabulary it shall be so many times as fast as they are.
-            judged = vocab_size == sizes[0] and peer == HUGGING_FACE
-            goal: Target | None = ("ratio >=", 1.5) if judged else None
-            record.row(case, us, peer, theirs, target=goal)
+    for i, (vocab_size, megabytes, source, peer, goal) in enumerate(CASES):
+        case = f"{vocab_size:,} tokens, {megabytes} MB of {source.__name__}"
+        size = megabytes * MB // (1000 if record.quick else 1)
+        text = noted(record, f"{source.__name__}, {megabytes} MB", source(size))
+        pieces, size = documents(text), min(vocab_size, 1000 if record.quick else 10**9)
+        with record.optional(f"{peer}: {case}"):
+            found = record.take_turns(
+                {
+                    "us": partial(train_bpe, pieces, size),
+                    peer: partial(TRAINERS[peer], pieces, size),
+                },
+                *(3, 1 / (len(CASES) - i), 0),
+            )
+            record.row(case, found["us"], peer, found[peer], target=("ratio >=", goal))
 
 
 LEARN = """
@@ -68,6 +72,6 @@ def memory(record: Record) -> None:
 
 
 PARTS = {
-    "train": Part(train, 30),
+    "train": Part(train, 50),
     "memory": Part(memory, 25),
 }
