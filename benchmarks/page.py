@@ -111,6 +111,11 @@ REASONS = {
         "PyTorch. The products in eight bits alone take 4.7 ms, a whole token of the "
         "peer 5.5. PyTorch's product in four bits takes 3.0, but loses for prompts."
     ),
+    "processes": (
+        "Where it is missed: the two passes are divided, and gradients are averaged "
+        "([how long](systems.md#what-messages-cost)); clipping and AdamW are not, and "
+        "two that update all weights at once have one memory."
+    ),
     "cache": (
         "Where it is missed: with the cache, a token of so small a model is a hundred "
         "small operations, and calling them takes longer than they do. Without it, "

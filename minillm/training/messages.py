@@ -161,6 +161,7 @@ def average_in_buckets(model: torch.nn.Module, most: float = math.inf) -> None:
             g.copy_(part.view_as(g))
 
 
+ALONE = "one process, the whole batch"
 SIZES = [4 * 8**i for i in range(2, 8)]  # 256 bytes to 8 MB
 
 
@@ -213,12 +214,15 @@ def measure_all_reduce(turns: int) -> list[float]:
     return [_least_time(partial(dist.all_reduce, x), turns) for x in arrays]
 
 
-def measure_steps(config: ModelConfig, turns: int) -> dict[str, list[float]]:
+def measure_steps(
+    config: ModelConfig, turns: int, sequences: int = 2
+) -> dict[str, list[float]]:
     """Time forward and backward pass, with gradients averaged in each of four ways.
 
     Args:
-        config: the shape of the model; each rank reads two sequences.
+        config: the shape of the model.
         turns: how many steps of each kind, in turn.
+        sequences: how many each rank reads.
 
     Returns:
         The seconds of each step, by kind.
@@ -227,7 +231,7 @@ def measure_steps(config: ModelConfig, turns: int) -> dict[str, list[float]]:
     model = TransformerLM(config)
     # A wrapped model keeps its hooks, so it is another one.
     overlapped = wrap(copy.deepcopy(model))
-    ids = torch.randint(config.vocab_size, (2, config.context_length + 1))
+    ids = torch.randint(config.vocab_size, (sequences, config.context_length + 1))
 
     def step(forward: torch.nn.Module, most: float | None) -> None:
         forward.zero_grad()
@@ -262,8 +266,9 @@ def measure_messages(turns: int = 30, config: ModelConfig = DEMO) -> dict[str, A
     Returns:
         `sizes`; `pair`, the seconds of a message of each; `latency` and `bandwidth`,
         fitted to them; `all_reduce`, for world 2 and 4 the measured seconds of each
-        size; `steps`, the fastest step of each kind; and how it was measured: `how`,
-        `cores` and `load` (above the cores, others wanted them, too).
+        size; `steps`, the fastest of each kind, first that of one process alone; and
+        how it was measured: `how`, `cores` and `load` (above the cores, others wanted
+        them, too).
 
     Raises:
         RuntimeError: if a process fails.
@@ -271,7 +276,9 @@ def measure_messages(turns: int = 30, config: ModelConfig = DEMO) -> dict[str, A
     pair = run_ranks(measure_pairs, 2, turns, seconds=300)[0]
     latency, bandwidth = fit_messages(SIZES, pair)
     found = {n: run_ranks(measure_all_reduce, n, turns, seconds=300)[0] for n in (2, 4)}
-    steps = run_ranks(measure_steps, 2, config, turns, seconds=300)[0]
+    whole = run_ranks(measure_steps, 1, config, turns, 4, seconds=300)[0]
+    halves = run_ranks(measure_steps, 2, config, turns, 2, seconds=300)[0]
+    steps = {ALONE: whole["no messages"], **halves}
     return {
         "sizes": SIZES,
         "pair": pair,
@@ -295,9 +302,12 @@ def messages_table(found: dict[str, Any]) -> str:
         The tables.
     """
     lines = [
-        "| a step of the demo, two processes, half a batch each | time |",
+        "| forward and backward pass of the demo | time |",
         "|---|---|",
-        *(f"| {kind} | {s * 1e3:.1f} ms |" for kind, s in found["steps"].items()),
+        *(
+            f"| {kind if kind == ALONE else f'two, {kind}'} | {s * 1e3:.1f} ms |"
+            for kind, s in found["steps"].items()
+        ),
         "",
         f"A message takes {found['latency'] * 1e6:.0f} µs and a second for each "
         f"{found['bandwidth'] / 1e9:.2f} GB. All-reduce, predicted from these two "
