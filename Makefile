@@ -91,7 +91,7 @@ pages: $(VENV)/has-dev
 	$(RUN) -m minillm.exercises.pages
 	$(RUN) -m benchmarks.page
 
-# Ten minutes; nothing else should run meanwhile.
+# Five minutes; nothing else should run meanwhile.
 bench: $(VENV)/has-bench $(VENV)/has-docs
 	$(RUN) -m benchmarks
 	$(RUN) -m benchmarks.page

@@ -1,9 +1,9 @@
 """How much slower than PyTorch is a tape in NumPy?
 
-    python -m benchmarks.gradients [PART ...] [--turns N] [--quick] [--cpu]
+    python -m benchmarks gradients
 
 The model, its weights and the batch are the same; forward and backward pass are timed,
-without the optimizer.
+without the optimizer. Called in this way, NumPy and PyTorch have one thread each.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ def _ready(size: Size) -> tuple[TransformerLM, Batch]:
 def pass_(record: Record) -> None:
     """Compute the loss of a batch and all gradients, by the tape and by PyTorch's.
 
-    PyTorch runs eagerly, in float32 and with its fused attention.
+    PyTorch runs eagerly, in float32 and with its fused attention. Each has one thread.
     """
     model, batch = _ready(QUICK["tiny"] if record.quick else SIZES["demo"])
     found = record.take_turns(

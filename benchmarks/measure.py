@@ -1,9 +1,10 @@
 """What all benchmarks share: taking turns, medians with their spread, the record.
 
 Programs that are compared take turns in one process, in a new order each time, so that
-whatever else the machine does meets them alike. One round comes first and does not
-count. A ratio is taken in each round and above 1 means that this package is the faster
-one; what is printed and kept is the median of the rounds, with the quartiles around it.
+whatever else the machine does meets them alike. A round that does not count comes first
+where a part asks for it. A ratio is taken in each round and above 1 means that this
+package is the faster one; what is printed and kept is the median of the rounds, with
+the quartiles around it.
 
 A benchmark is a module with `PARTS`. A part takes a `Record`, measures, and adds rows.
 What fails or is missing is recorded as not measured, with the reason, and the next part

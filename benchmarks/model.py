@@ -12,7 +12,6 @@ import torch
 
 from benchmarks import shapes
 from benchmarks.command import main
-from benchmarks.machine import describe
 from benchmarks.measure import Part, Record, Target
 from benchmarks.shapes import QUICK, SETTINGS, SIZES, Size
 from minillm.config import ModelConfig
@@ -22,14 +21,9 @@ from minillm.hub import save_llama
 from minillm.model import TransformerLM
 
 PEER = "a plain GPT"
-# How many times as fast as the peer in float32 each shall be. Those of bf16 hold where
-# the processor multiplies such numbers itself.
-GOALS = {
-    ("demo", "float32"): 1.2,
-    ("10M", "float32"): 1.0,
-    ("10M", "bf16"): 1.5,
-    ("demo", "bf16, compiled"): 1.5,
-}
+COMPILED = "bf16, compiled"
+# How many times as fast as the peer each shall be.
+GOALS = {("demo", "float32"): 1.2, ("10M", "float32"): 1.0}
 
 
 # Width and layers of the models that write; in a hurry, of a tiny one.
@@ -37,25 +31,33 @@ WIDTHS = {False: ((512, 8),), True: ((32, 2),)}
 
 
 def step(record: Record) -> None:
-    """Take a training step: draw, forward, backward, clip, AdamW.
+    """Take a training step: sample a batch, forward, backward, clip, AdamW.
 
     Ours is the step of the training loop, with all that it does. The peer is a GPT in
-    the usual manner in float32: LayerNorm, learned positions, one product for queries,
-    keys and values, PyTorch's fused attention, a GELU, `torch.optim.AdamW`. MFU is
-    measured against the fastest product of two large matrices in the same turns, in the
-    same type of numbers.
+    the usual manner: LayerNorm, learned positions, one product for queries, keys and
+    values, PyTorch's fused attention, a GELU, `torch.optim.AdamW`, not fused. Ours
+    computes two to five percent more for each token. The peer stays in float32: a row
+    in bf16 says what bf16 brings, and not who is faster. MFU is measured against the
+    fastest product of two large matrices in the same turns, in the same type of
+    numbers.
     """
     _steps(record, QUICK if record.quick else SIZES, ("float32", "bf16"))
 
 
 def compiled(record: Record) -> None:
-    """Take the same step of the small model, compiled by `torch.compile`, in bf16.
+    """Take our step of the small model in bf16, compiled by `torch.compile`.
 
-    The peer is the same one in float32, not compiled. What compiling takes is not
-    counted.
+    The peer is the same step, not compiled. What compiling takes is not counted.
     """
-    sizes = QUICK if record.quick else {"demo": SIZES["demo"]}
-    _steps(record, sizes, ("bf16, compiled",))
+    size = QUICK["tiny"] if record.quick else SIZES["demo"]
+    programs = {s: shapes.trainer(size, **SETTINGS[s]).step for s in ("bf16", COMPILED)}
+    programs[COMPILED]()
+    found = record.take_turns(programs, 30)
+    record.row(
+        *(f"demo, {COMPILED}", found[COMPILED], "not compiled", found["bf16"]),
+        unit="tokens/s",
+        amount=size.batch_size * size.shape.context_length,
+    )
 
 
 def _steps(record: Record, sizes: dict[str, Size], settings: tuple[str, ...]) -> None:
@@ -92,20 +94,20 @@ def _step(
     theirs = mfu(
         shapes.peer_flops(size), statistics.median(found["peer"]), peaks[torch.float32]
     )
-    has_bf16 = any("bf16" in i for i in describe()["instructions"])
     weights = param_count(size.shape).total
     for setting in ready:
         is_bf16 = "bf16" in setting
         peak = peaks[torch.bfloat16 if is_bf16 else torch.float32]
         utilization = mfu(shapes.flops(size), statistics.median(found[setting]), peak)
-        goal = GOALS.get((name, setting)) if has_bf16 or not is_bf16 else None
+        goal = GOALS.get((name, setting))
         record.row(
             f"{name} ({weights / 1e6:.1f} M weights), {setting}",
             *(found[setting], PEER, found["peer"]),
             unit="tokens/s",
             amount=size.batch_size * size.shape.context_length,
             target=("ratio >=", goal) if goal else None,
-            note=f"MFU {utilization:.0%}, peer {theirs:.0%}; {peak / 1e9:,.0f} GFLOP/s",
+            note=f"MFU {utilization:.0%} of {peak / 1e9:,.0f} GFLOP/s; peer "
+            f"{theirs:.0%} of {peaks[torch.float32] / 1e9:,.0f}",
         )
 
 

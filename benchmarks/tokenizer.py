@@ -16,11 +16,11 @@ from pathlib import Path
 from benchmarks import peer_bpe, peer_programs, tokenizer_training
 from benchmarks.command import main
 from benchmarks.measure import Part, Record, Target
-from benchmarks.texts import MB, code, noted
+from benchmarks.texts import MB, code, documentation, noted
 from minillm.bpe import BPETokenizer
 
 # Which part of the speed of tiktoken it shall reach: cold, and warm.
-GOALS = (0.6, 0.7)
+GOALS = {"documentation": (0.7, 1.0), "code": (0.6, 0.7)}
 
 
 def encode(record: Record) -> None:
@@ -29,24 +29,30 @@ def encode(record: Record) -> None:
     Cold means that the tokenizer has seen nothing yet; warm, that it remembers the
     words of the first half. The ids are those of tiktoken, all of them.
     """
-    text = noted(record, "code", code(MB // 5 if record.quick else 20 * MB))
-    name, halves = "cl100k_base", _halves(text)
+    size = MB // 10 if record.quick else 10 * MB
+    texts = {
+        "documentation": noted(record, "documentation", documentation(size)),
+        "code": noted(record, "code", code(2 * size)),
+    }
+    name = "cl100k_base"
     tokenizer, theirs = peer_bpe.ours(name), peer_bpe.tiktoken(name)
-    if any(tokenizer.encode(h) != theirs.encode_ordinary(h) for h in halves):
-        raise ValueError(f"{name}: the ids differ")
-    found = record.interleave(
-        {
-            "us": partial(_ours, record, tokenizer, halves),
-            "tiktoken": partial(_timed, record, theirs.encode_ordinary, halves),
-        },
-        *(5, 1, 0),
-    )
-    for j, heat in enumerate(("cold", "warm")):
-        _row(
-            *(record, f"{name}, code, {heat}", halves[j], j),
-            *(found["us"], "tiktoken", found["tiktoken"]),
-            ("ratio >=", GOALS[j]),
+    for i, (kind, text) in enumerate(texts.items()):
+        halves = _halves(text)
+        if any(tokenizer.encode(h) != theirs.encode_ordinary(h) for h in halves):
+            raise ValueError(f"{name}, {kind}: the ids differ")
+        found = record.interleave(
+            {
+                "us": partial(_ours, record, tokenizer, halves),
+                "tiktoken": partial(_timed, record, theirs.encode_ordinary, halves),
+            },
+            *(5, (0.4, 0.9)[i], 0),
         )
+        for j, heat in enumerate(("cold", "warm")):
+            _row(
+                *(record, f"{name}, {kind}, {heat}", halves[j], j),
+                *(found["us"], "tiktoken", found["tiktoken"]),
+                ("ratio >=", GOALS[kind][j]),
+            )
 
 
 def newest(record: Record) -> None:
@@ -54,9 +60,11 @@ def newest(record: Record) -> None:
 
     The table is GPT-2's, which every program reads. Ours and tiktoken run here; each of
     the others reads the `tokenizer.json` that was saved here, in a process of its own,
-    with as many threads as it takes, and times itself. Each loads it anew in every
-    turn, which does not count, and encodes the first half first. All ids are compared
-    once. gigatoken returns an array, the others a list.
+    and times itself. Each loads it anew in every turn, which does not count, and
+    encodes the first half first. All ids are compared once. gigatoken returns an array,
+    the others a list. It is one text at once: in batches, several of them use more
+    threads and are faster, and `tokenizers` can leave out the offsets, which it
+    computes here.
     """
     text = noted(record, "code", code(MB // 10 if record.quick else 8 * MB))
     halves = _halves(text)
@@ -131,10 +139,11 @@ def _row(
 def long(record: Record) -> None:
     """Encode a megabyte without a space, or of nothing else.
 
-    Merging such a word pair by pair takes time that grows with the square of its
-    length. Ours merges it piece by piece, and what repeats itself once. Five texts
-    repeat a letter, a space, two letters, an emoji or a line break; the slowest of them
-    has the row. Random letters do not repeat.
+    Searched for its best pair again and again, such a word takes time that grows with
+    the square of its length. tiktoken has another way for long ones since 0.13. Ours
+    merges them piece by piece, and what repeats itself once. Five texts repeat a
+    letter, a space, two letters, an emoji or a line break; the one with the smallest
+    ratio has the row. Random letters do not repeat.
     """
     ours, theirs = peer_bpe.ours("gpt2"), peer_bpe.tiktoken("gpt2")
     size = 10_000 if record.quick else MB
@@ -161,7 +170,7 @@ def long(record: Record) -> None:
             b / a for a, b in zip(*found[name], strict=True)
         ),
     )
-    case = f"{size // 1000:,} kB of {worst}, the slowest of {len(units)}"
+    case = f"{size // 1000:,} kB of {worst}, the smallest ratio of {len(units)}"
     us_, them = found[worst]
     record.row(case, us_, "tiktoken", them, target=("ratio >=", 0.5))
     case = f"{size // 1000:,} kB of random letters"

@@ -15,6 +15,7 @@ from minillm.bpe import train_bpe
 # fast it shall be.
 CASES = (
     (10_000, 10, documentation, HUGGING_FACE, 1.5),
+    (10_000, 10, documentation, RUSTBPE, None),
     (50_000, 10, documentation, RUSTBPE, 0.8),
     (10_000, 100, code, RUSTBPE, 1.0),
 )
@@ -27,7 +28,8 @@ TRAINERS = {
 def train(record: Record) -> None:
     """Learn tokens, beside the program whose speed is the aim.
 
-    Ours runs in one thread; Hugging Face's trainer and rustbpe use all cores.
+    Ours runs in one thread; Hugging Face's trainer and rustbpe use all cores. The
+    vocabularies are not compared here, since the programs break ties differently.
     """
     for i, (vocab_size, megabytes, source, peer, goal) in enumerate(CASES):
         case = f"{vocab_size:,} tokens, {megabytes} MB of {source.__name__}"
@@ -42,7 +44,8 @@ def train(record: Record) -> None:
                 },
                 *(3, 1 / (len(CASES) - i), 0),
             )
-            record.row(case, found["us"], peer, found[peer], target=("ratio >=", goal))
+            target: Target | None = ("ratio >=", goal) if goal else None
+            record.row(case, found["us"], peer, found[peer], target=target)
 
 
 LEARN = """

@@ -342,7 +342,7 @@ def stream(
 
     Prefill multiplies matrices, and is limited by how fast the machine can multiply.
     Decode reads every weight for each token and uses it once, so it is limited by how
-    fast the machine can *read*: with 512 new tokens it gains a factor of about 13, not
+    fast the machine can *read*: with 512 new tokens it gains a factor of 15 to 20, not
     of 270 ([measured](speed.md#with-and-without-a-cache), with four layers).
     [`minillm.inference.decoder`][] does what can be done about it.
 

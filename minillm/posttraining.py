@@ -163,9 +163,9 @@ another learning rate:
 400 steps of 512 sequences, lr 0.0007
 
 With rewards of 0 and 1 the gradient is even the same, as we saw. So between its 0.59,
-0.57, 0.71 and the 0.92, 0.97, 0.96 of rejection sampling lies little more than how the
-sequences were divided into steps. Compare methods at the steps that suit each; simply
-imitating what is right is the baseline to beat.
+0.57, 0.71 and the 0.92, 0.97, 0.96 of rejection sampling lie the number of steps, their
+learning rate, and that each of its sequences is a right one. Compare methods at the
+steps that suit each; simply imitating what is right is the baseline to beat.
 
 **Groups that agree teach nothing.** Where all answers to a prompt are right, or all
 wrong, all advantages are zero. The share of such groups over the run:

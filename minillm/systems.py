@@ -33,8 +33,8 @@ together, and a predicted time ([`minillm.training.clock`][]):
 Adding up the predictions predicts the step, and the table says by how much it is off.
 Where a part is far slower than predicted, something is going on that three numbers do
 not know: exponentials, products too thin to reach the peak, memory that the system
-hands out anew for each result. That is where a faster program begins. `minillm clock`
-prints the same for your machine.
+hands out anew for each result. A faster program begins where this costs the most
+milliseconds, here in attention. `minillm clock` prints the same for your machine.
 
 # The matrix of scores fills the memory
 
@@ -56,7 +56,7 @@ o' &= o \cdot e^{m - m'} + \textstyle\sum_{j \text{ new}} e^{s_j - m'}\, v_j
 and at the end the result is $o / \ell$. This *online softmax* (Milakov & Gimelshein
 2018, arXiv:1805.02867, algorithm 3) is exact: rescaling the old sum is all that it
 takes. [`blockwise_attention`][minillm.systems.blockwise_attention] is built on it, and
-its largest array is as wide as a block:
+holds the scores of one block at a time; its largest array here is the result itself:
 
 >>> q, k, v = torch.randn(3, 256, 8, generator=torch.manual_seed(0)).double()
 >>> past = torch.ones(256, 256, dtype=torch.bool).tril()
@@ -79,17 +79,18 @@ et al. 2022, arXiv:2205.14135, section 3.1), and of the fused kernel that
 
 </div>
 
-On one thread of this CPU, blocks save memory and time, even though they are written in
-Python: those that the mask hides are not computed, and the arrays are small enough to
-stay in a cache of megabytes, where the plain version goes through new memory again and
-again. PyTorch's kernel does the same in C++. On a GPU a program chooses what stays in
-fast on-chip memory (*SRAM*): an A100 has 192 kB of it for each of its 108 *streaming
-multiprocessors*, at 19 TB/s in all,
-and a large memory with 1.5 to 2 TB/s (the paper's section 2.1). A matrix of scores that
-is written out and read back crosses the slow connection several times; a block is made
-to fit into the fast memory and never leaves it. The authors measured 7.6 times the
-speed for GPT-2's attention (figure 1). Later versions gain from better scheduling
-(FlashAttention-2: Dao 2023, arXiv:2307.08691).
+Timed were forward and backward pass of four heads, in blocks of 256, on one thread of a
+CPU. At 2,048 tokens blocks take a tenth of the time and a twentieth of the memory, even
+though they are written in Python: those that the mask hides are not computed, and the
+arrays are small enough to stay in a cache of megabytes, where the plain version goes
+through new memory again and again. PyTorch's kernel does the same in C++. On a GPU a
+program chooses what stays in fast on-chip memory (*SRAM*): an A100 has 192 kB of it for
+each of its 108 *streaming multiprocessors*, at 19 TB/s in all, and a large memory with
+1.5 to 2 TB/s (the paper's section 2.1). A matrix of scores that is written out and read
+back crosses the slow connection several times; a block is made to fit into the fast
+memory and never leaves it. The authors measured 7.6 times the speed for GPT-2's
+attention (figure 1). Later versions gain from better scheduling (FlashAttention-2: Dao
+2023, arXiv:2307.08691).
 
 # What messages cost
 
@@ -118,25 +119,29 @@ all-reduce of any size should take:
 >>> round(latency * 1e6), round(bandwidth / 1e9, 1)
 (50, 2.0)
 >>> one = all_reduce_seconds(4e6, 2, latency, bandwidth)
->>> many = 21 * all_reduce_seconds(4e6 / 21, 2, latency, bandwidth)  # one a weight
+>>> many = 21 * all_reduce_seconds(4e6 / 21, 2, latency, bandwidth)  # by weight
 >>> f"{one * 1e3:.1f} ms in one message, {many * 1e3:.1f} ms in 21"
 '2.1 ms in one message, 4.1 ms in 21'
 
 So much for the arithmetic. Measured between processes of one thread, on the machine of
-the first table:
+the first table, but on the wall clock, which also counts waiting:
 
 --8<-- "images/data/messages.md"
 
 Without messages, two processes take little more than half of the time. Sent one by one,
-the gradients cost nearly all that was gained. In one bucket they cost a fifth of the
-pass, and it is 1.6 times as fast as in one process. Overlap hides nothing here: the
-processor that computes must also copy the bytes. A whole step gains less than its two
-passes ([measured](speed.md#two-processes)), since clipping and AdamW are not divided:
-each process updates all weights.
+the gradients cost nine tenths of what was gained, in the fastest turn; in the
+[median turn](speed.md#gradients-in-one-message), the two processes are slower than one.
+In one bucket they add less than a fifth, and the two passes are 1.6 times as fast as in
+one process. Overlap hides nothing here, for two reasons. The processor that computes
+must also copy the bytes. And PyTorch fills buckets of 25 MB, so most of the demo's 4 MB
+leave only when the backward pass is over. A whole step gains less,
+[1.3 times](speed.md#two-processes): clipping and AdamW are not divided, and there is a
+second message, for the loss.
 
 The prediction is not good here. With two ranks an all-reduce takes up to four times as
-long, with four ranks, which share two cores, three to five times: a ring is as slow as
-the rank that is waiting for its turn, and the line knows only messages.
+long, with four ranks, which share two cores, up to four and a half times. The line was
+fitted to messages that are only copied; an all-reduce also adds, and each turn of the
+ring waits for the slowest rank.
 
 # Everybody holds everything
 
@@ -145,7 +150,8 @@ AdamW: 16 bytes for each parameter in float32, the same on every rank. *ZeRO*
 (Rajbhandari et al. 2019, arXiv:1910.02054) lets each rank keep only a share. Its first
 stage shares out the moments. Each rank updates the weights whose moments it has, then
 fetches the others: reduce-scatter, step, all-gather. The messages are the two halves of
-the ring, so nothing is sent that was not sent before:
+the ring, so no more bytes are sent than before, though in the second half they are
+weights and not gradients:
 
 >>> zero_bytes(1e9, world=8, stage=0) / 1e9, zero_bytes(1e9, world=8, stage=1) / 1e9
 (16.0, 9.0)
@@ -162,9 +168,9 @@ layers themselves are shared out: *tensor parallelism* cuts the matrices
 # What decoding waits for
 
 A step of training has hundreds of tokens for each weight that it reads; decoding has
-one. There the bandwidth decides alone, and the remedies are others: *fewer bits* for
-each weight ([`minillm.inference.quantized`][]), *guess and check*, in which a cheap
-model proposes several tokens for the expensive one to judge at once
+one. For a large model the bandwidth decides alone, and the remedies are others: *fewer
+bits* for each weight ([`minillm.inference.quantized`][]), *guess and check*, in which a
+cheap model proposes several tokens for the expensive one to judge at once
 ([`minillm.inference.speculative`][]), and *many users*, whose sequences share each
 weight that is read ([`minillm.inference.serving`][]).
 """

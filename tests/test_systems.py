@@ -134,7 +134,8 @@ def test_what_the_page_says_of_the_figures():
     found = json.loads((data / "blockwise.json").read_text(encoding="utf-8"))
     plain, blocks, fused = (rows[-1] for rows in found.values())
     # Length, seconds, bytes: blocks save both.
-    assert blocks[2] < plain[2] / 10 and blocks[1] < plain[1] / 2
+    assert blocks[1] == pytest.approx(plain[1] / 10, rel=0.05)
+    assert blocks[2] == pytest.approx(plain[2] / 20, rel=0.05)
     assert fused[1] < blocks[1]
     # Twice the length: four times the memory, or twice, at most about.
     (_, _, before), (_, _, after) = found["PyTorch's fused kernel"][-2:]
@@ -144,6 +145,8 @@ def test_what_the_page_says_of_the_figures():
     assert products < 0.9 * clock["operations"]
     flops = sum(row[2] for row in clock["parts"])
     assert flops / clock["peak_flops"] == pytest.approx(2 / 3 * clock["step"], rel=0.1)
+    slower = {row[0]: row[4] - row[5] for row in clock["parts"]}
+    assert max(slower, key=lambda part: slower[part]) == "attention"
     # The goal for everything behind the backward pass.
     last = [r[4] for r in clock["parts"] if r[0] in ("AdamW", "clipping", "zeroing")]
     assert len(last) == 3 and sum(last) < 0.05 * clock["step"]
@@ -155,8 +158,9 @@ def test_what_the_page_says_of_the_figures():
         clock["step"], rel=0.05
     )  # the same machine, and quiet
     assert 0.5 < bare / whole < 0.56
-    assert 0.9 < steps["one by one"] / whole < 1
-    assert steps["in one bucket"] == pytest.approx(1.2 * bare, rel=0.03)
+    gained = whole - bare
+    assert (steps["one by one"] - bare) / gained == pytest.approx(0.9, abs=0.02)
+    assert 1.1 < steps["in one bucket"] / bare < 1.2
     assert whole / steps["in one bucket"] == pytest.approx(1.6, abs=0.05)
     assert steps["overlapped"] > steps["in one bucket"]
     for i, size in enumerate(messages["sizes"]):
@@ -164,7 +168,7 @@ def test_what_the_page_says_of_the_figures():
             messages["all_reduce"][str(n)][i] / all_reduce_seconds(size, n, *line)
             for n in (2, 4)
         )
-        assert 1 < two < 4.1 and 2.5 < four < 5
+        assert 1 < two < 4 and 2.5 < four < 4.5
 
 
 @pytest.mark.check

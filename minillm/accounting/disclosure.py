@@ -6,11 +6,12 @@ What would the missing lines say, and how much work is it to write them?
 The GPT-4 report, to be fair, says this much: GPT-4 is "a Transformer-style model
 pre-trained to predict the next token in a document, using both publicly available data
 (such as internet data) and data licensed from third-party providers", then fine-tuned
-by reinforcement learning from human feedback. Then comes its sentence about "no further
-details" ([`minillm.accounting.industrialization`][]), and with it a list of what they
-would be about (OpenAI 2023, arXiv:2303.08774, section 2).
+by reinforcement learning from human feedback. Then it says that it
+"contains no further details" about a list of things
+([`minillm.accounting.industrialization`][]; OpenAI 2023, arXiv:2303.08774, section 2).
 
-Here are both, and beside them what a run of this course says, as
+Here is what it says and what it leaves out, and beside it what a run of this course
+says, as
 [`disclose`][minillm.accounting.disclosure.disclose] reads it from the folder that
 `minillm demo` leaves behind (`minillm disclose` prints the same of yours):
 

@@ -343,7 +343,8 @@ def bytes_moved(
         ValueError: if a size is not positive.
 
     Examples:
-        One token, one sequence, nothing before it: the weights of a 7B model, twice.
+        One token, one sequence, nothing before it: the weights of a 7B model, two bytes
+        each.
 
         >>> from minillm.accounting.shapes import preset
         >>> print(f"{bytes_moved(preset('llama2-7b'), 1, 1) / 1e9:.1f} GB")

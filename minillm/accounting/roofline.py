@@ -42,10 +42,10 @@ These are its points:
 >>> decode.bound, round(decode.intensity)
 ('memory', 1)
 
-The intensities are round for a reason: each number that is fetched, a weight or a
-cached key, is used for one multiplication and one addition by each new token, two FLOPs
-for its two bytes. So the intensity is the number of new tokens. The chip could do 295
-FLOPs in the time of one byte; decoding gives it one, and the arithmetic waits.
+That the intensities are the numbers of new tokens has a reason: each number that is
+fetched, a weight or a cached key, is used for one multiplication and one addition by
+each new token, two FLOPs for its two bytes. The chip could do 295 FLOPs in the time of
+one byte; decoding gives it one, and the arithmetic waits.
 
 >>> round(decode.ridge), f"{1 / decode.seconds:.0f} tokens/s at best"
 (295, '234 tokens/s at best')

@@ -37,12 +37,12 @@ Three things are done about it, all of them with the same weights and the same f
   the same input lie side by side.
 - *No modules.* What they would do stands in a single loop.
 
-For a small model this halves the time. A large one waits for its weights to come from
-memory, and as long as it reads them for one token at a time, nothing but fewer or
-shorter weights can help: at $n$ weights of 4 bytes and
-a memory that gives $b$ bytes a second, no program writes more than $b / 4n$ tokens a
-second. Beside another program, the first gains more than the second
-([measured](../speed.md#writing)).
+A small model gains most by this. A large one waits for its weights to come from memory,
+and as long as it reads them for one token at a time, only fewer weights or weights of
+fewer bits can help: at $n$ weights of 4 bytes and a memory that gives $b$ bytes a
+second, no program writes more than $b / (4n)$ tokens a second. Beside
+`transformers.generate`, a model of width 512 with 8 layers still writes 1.6 times as
+fast ([measured](../speed.md#writing)).
 
 **Before this:** [`minillm.generate`][], which does all this by itself where it can.
 """

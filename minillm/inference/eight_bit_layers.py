@@ -25,7 +25,8 @@ layer has its rows of the result:
 
 Only [the decoder][minillm.inference.decoder] profits: it knows which results belong
 together, and calls a product once. A layer called alone computes all rows and keeps its
-own, which is right and takes up to three times as long.
+own. That is right, and wasteful: queries, keys and values called one by one take three
+times as long.
 
 `python -m benchmarks.decoding` shows what all this brings.
 

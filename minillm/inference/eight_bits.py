@@ -1,8 +1,9 @@
 r"""Eight bits, fast: a product of a row and a matrix of small integers.
 
-**The question.** In eight bits a weight is off by at most half a step, and a step is
-1/127 of the largest weight ([`minillm.inference.quantized`][]). A decoder that waits
-for memory should then be four times as fast. But PyTorch's public matrix products want
+**The question.** In eight bits a weight takes one byte instead of four, and is off by
+at most half a step, a step being 1/127 of the largest weight
+([`minillm.inference.quantized`][]). So a decoder that waits for memory should be four
+times as fast. But PyTorch's public matrix products want
 the same data type on both sides. To turn the levels back into float32 first would read
 one byte and write four for each weight, every time:
 
@@ -135,7 +136,7 @@ class Mixed:
 
     # With many rows, converting the matrix once costs less than the slower kernel.
     FEW = 16
-    # Of a row the kernel reads so many levels at a time. Of a width that is no multiple
+    # The kernel reads so many levels of a row at a time. If the width is no multiple,
     # it reads past the end, unchecked: wrong numbers, or a process that is killed.
     AT_A_TIME = 16
 
@@ -169,7 +170,7 @@ class TwoDigits:
         [[0, -1, 63, 0], [4, 27, 0, 60]]
     """
 
-    # So large is a digit at most. With more, a processor that adds two products in 16
+    # The largest digit. With a larger one, a processor that adds two products in 16
     # bits (2 · 127 · 127 just fits) would silently cut the sum off.
     TOP = 63
 
@@ -190,8 +191,8 @@ class TwoDigits:
         """Write each row as two rows of whole steps."""
         unit = None
         if len(x) == 1:
-            # A number costs fewer calls than a tensor. Of zeros any step will do; one
-            # that is not a number makes all results none.
+            # A number costs fewer calls than a tensor. For a row of zeros any step will
+            # do; a NaN makes every result NaN.
             largest = float(torch.linalg.vector_norm(x, torch.inf)) or 1.0
         else:
             # Each row by its own largest entry: one token may have outliers that the

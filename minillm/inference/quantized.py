@@ -25,16 +25,16 @@ step, $s / 2$:
 >>> bool((off <= by_row.scale / 2 * 1.0001).all())
 True
 
-**Who shares the scale?** In four bits there are 15 levels, from -7 to 7. One scale for
-the whole matrix is set by the largest weight of all, and the second row, whose weights
-are small, is all but wiped out:
+**Which weights share a scale?** In four bits there are 15 levels, from -7 to 7. One
+scale for the whole matrix is set by the largest weight of all, and the second row,
+whose weights are small, is all but wiped out:
 
 >>> quantize(weights, bits=4, group="tensor").levels.tolist()
 [[7, -2, 0, 2], [1, 0, -1, 0]]
 >>> quantize(weights, bits=4, group="row").levels.tolist()
 [[7, -2, 0, 2], [7, 1, -4, 3]]
 
-A scale for each *row* costs four bytes a row, which is next to nothing. And it can stay
+A scale for each *row* costs two bytes a row, which is next to nothing. And it can stay
 outside the sum, because each output of $y = W x$ is one row times $x$:
 
 $$y_i = \sum_j s_i\, q_{ij}\, x_j = s_i \sum_j q_{ij}\, x_j$$
@@ -42,8 +42,8 @@ $$y_i = \sum_j s_i\, q_{ij}\, x_j = s_i \sum_j q_{ij}\, x_j$$
 With a scale for each *column* it could not.
 
 **Outliers.** A row, too, can be spoiled, by a single weight. Here are a thousand
-ordinary weights, and the same with one that is thirty times as large as they are. What
-is left of the ordinary ones in four bits, in per cent?
+ordinary weights, and the same with one that is thirty times as large as they are. How
+large is the error of the ordinary ones in four bits, in percent of their length?
 
 >>> row = torch.randn(1, 1024, generator=torch.manual_seed(0))
 >>> spoiled = row.clone()
@@ -58,7 +58,8 @@ With one scale for each *group* of 32 neighbours, the large weight spoils only i
 group. A scale in 16 bits for each 32 weights of four bits makes 4.5 bits a weight. The
 files of llama.cpp are made of such groups ([`minillm.files.gguf_files`][]). LLM.int8()
 (Dettmers et al. 2022, arXiv:2208.07339, section 3) gives each row of the activations
-and each column of the weights a scale, and keeps outlier features in 16 bits.
+and each column of the weights a scale (its product is $XW$, so its columns are our
+rows), and keeps outlier features in 16 bits.
 
 # What it costs
 
@@ -68,7 +69,7 @@ through few bits and back. In bits per byte (`python -m benchmarks.bits`):
 
 --8<-- "images/data/bits.md"
 
-Eight bits by row cost SmolLM2 a tenth of a percent at most. With four, it is useless by
+Eight bits by row cost SmolLM2 about a tenth of a percent. With four, it is useless by
 tensor, and worse by a ninth with groups of 32. The model of the demo hardly notices
 four bits, however the scale is shared: what a small model tolerates says nothing about
 a large one.
@@ -76,9 +77,10 @@ a large one.
 **How many tokens does such a figure take?** Rounding the weights moves the loss of one
 token by about a tenth of a nat, up or down. On the first 256 tokens of that text, two
 digits in eight bits seemed to cost 0.021 ± 0.006 nats; on 8,192 they cost a tenth of
-that. The second number is the standard error of the mean, $s / \sqrt n$: how far
-chance leads if each token is drawn for itself. Those of one page are not, so take more
-pages than it asks for.
+that. The number after ± is the standard error of the mean, $\sigma / \sqrt n$ for $n$
+tokens whose changes have the standard deviation $\sigma$: how far chance typically
+moves the mean if the tokens are independent. Those of one page are not, so take more
+text than the formula asks for.
 
 # What we leave out
 
@@ -193,7 +195,7 @@ def bits_per_weight(
 
     Args:
         bits: for each level.
-        group: who shares a scale, as for
+        group: which weights share a scale, as for
             [`quantize`][minillm.inference.quantized.quantize].
         shape: rows and columns of the matrix.
         scale_bits: for each scale.
@@ -223,7 +225,7 @@ def stored(model: TransformerLM, bits: int, group: Group) -> TransformerLM:
     Args:
         model: the model, which is not changed.
         bits: for each level.
-        group: who shares a scale.
+        group: which weights share a scale.
 
     Returns:
         The copy.

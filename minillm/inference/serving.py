@@ -2,7 +2,7 @@ r"""Many users: the same weights for all of them at once.
 
 **The question.** A decoder takes all weights out of memory for one token
 ([`minillm.inference.decoder`][]). For eight users it could take them out once, and
-compute eight tokens: nearly the same time, and eight times the throughput. But users
+compute eight tokens: a little more time, and several times the throughput. But users
 come when they like, and one wants a word, another a page. How long does each of them
 wait?
 

@@ -61,11 +61,15 @@ Measured (`python -m benchmarks.bits`):
 
 --8<-- "images/data/speculative.md"
 
-On a small model both conditions fail. One of a million weights does not wait for its
+*Accepted* is the share of all drafted tokens, so it is not $\alpha$: what follows a
+refused token counts as refused. And look-up proposes nothing where it finds nothing,
+and only as many tokens as follow up to the end of the text.
+
+On a small model neither condition holds. One of a million weights does not wait for its
 memory, so reading a long draft takes longer than reading one token: with look-up, 1.7
-tokens a pass gain nothing. And the trigram is not free beside such a model: it loses
-half of the speed and more. The large model waits for its memory, but look-up alone
-guesses too little of its text to bring more than a tenth.
+tokens a pass gain nothing. And the trigram is not free beside such a model: it costs
+more than half of the speed. The large model waits for its memory, but look-up alone
+guesses too little of its text to make it faster.
 
 **Before this:** [`minillm.inference.decoder`][], [`minillm.training.baselines`][].
 """
@@ -184,7 +188,7 @@ class Draft(Protocol):
         Args:
             ids: the text so far.
             k: how many at most.
-            random: where the chance comes from.
+            random: the random number generator.
 
         Returns:
             The tokens, and the distribution that each was sampled from. One that was
@@ -301,13 +305,13 @@ def speculate(
 ) -> Iterator[int]:
     r"""Continue a text from the model's own distribution, with the help of a draft.
 
-    Same distribution as sampling token by token; at temperature 0 the same ids, but for
-    logits that are equal to rounding.
+    Same distribution as sampling token by token; at temperature 0 the same ids,
+    except where two logits are equal up to rounding.
 
     Args:
         model: a model that [`suits`][minillm.inference.decoder.suits].
         ids: the prompt, at least one id and at most `context_length`.
-        draft: who guesses.
+        draft: what guesses.
         k: how many tokens at once, at least 1.
         temperature: divides the logits; 0 is greedy.
         seed: makes the sampling repeatable.

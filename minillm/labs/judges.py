@@ -32,8 +32,14 @@ and 60:
 The reward rises and the truth falls: the policy leaves the answers on which judge and
 truth agree, since others please the judge more. *When a measure becomes a target, it
 ceases to be a good measure*; that is Goodhart's law. In large models the truth rises
-first and falls later (Gao et al. 2022, arXiv:2210.10760, figure 1). This judge is so
-weak that it falls from the beginning.
+first and falls later (Gao et al. 2022, arXiv:2210.10760, figure 1). With this judge it
+never rises for long: in the first six rounds,
+
+>>> for r in runs("learned reward"):
+...     print(*(f"{row[2]:.2f}" for row in r["curve"] if row[0] <= 6))
+0.28 0.41 0.33 0.29 0.22 0.40
+0.30 0.33 0.32 0.35 0.30 0.37
+0.59 0.54 0.38 0.51 0.30 0.27
 
 **Used by** [`minillm.labs.learners`][].
 """

@@ -5,8 +5,8 @@ beside it that are lost, and those that are gained. Three ideas make this fast.
 
 **A position knows its pair.** The distinct words are put behind each other. Each pair
 has a number, and its position is where its second token begins; -1 stands where a word
-begins. At first every token is a byte, and the number of a pair is that of its two
-bytes:
+begins, and behind the last one. At first every token is a byte, and the number of a
+pair is that of its two bytes:
 
 >>> th, ha, at = (256 * left + right for left, right in (b"th", b"ha", b"at"))
 >>> positions = PairPositions({b"that": 3, b"hat": 1})
@@ -25,8 +25,9 @@ True
 >>> positions.numbers.tolist()
 [-1, 70000, -1, 70001, -1, -1, 70001, -1]
 
-Of the pairs that are lost there, we learn where they were and how often in the text. As
-often, and there, are the pairs gained in their place: `t` with `ha` instead of `th`.
+Of the pairs that are lost there, we learn where they were and how often in the text.
+The pairs gained in their place have the same positions and the same counts: `t`, `ha`
+instead of `t`, `h`.
 
 **Many positions at once.** NumPy takes each of these steps for all positions of a pair
 together. That is worth it for frequent pairs. Most pairs are rare, and a loop over a

@@ -15,7 +15,7 @@ formula:
 >>> sum(operation.flops for operation in step) == training_flops(config, 2, 16)
 True
 
-And it sees what that count leaves out: most operations of a step are no products.
+And it sees what that count leaves out: most operations of a step are not products.
 
 >>> products = [operation for operation in step if operation.flops]
 >>> len(step) > 5 * len(products)

@@ -181,7 +181,7 @@ def clock_lines(found: dict[str, Any]) -> list[str]:
         CPU, threads: 1.
         Peak 90 GFLOP/s; bandwidth 40 GB/s at best, 8 GB/s for large; 2.0 µs a call.
         Predicted: 30.0 ms. The operations took 40.0 ms: the prediction is off by -25%.
-        The whole step took 50.0 ms; what its operations did not take is Python.
+        The whole step took 50.0 ms; the rest is Python, and chance.
     """
     widths = [speed for _, speed in found["bandwidth"]]
     error = found["predicted"] / found["operations"] - 1
@@ -192,8 +192,8 @@ def clock_lines(found: dict[str, Any]) -> list[str]:
         f"{found['call'] * 1e6:.1f} µs a call.",
         f"Predicted: {found['predicted'] * 1e3:.1f} ms. The operations took "
         f"{found['operations'] * 1e3:.1f} ms: the prediction is off by {error:+.0%}.",
-        f"The whole step took {found['step'] * 1e3:.1f} ms; what its operations did "
-        "not take is Python.",
+        f"The whole step took {found['step'] * 1e3:.1f} ms; the rest is Python, and "
+        "chance.",
     ]
 
 

@@ -46,7 +46,9 @@ torchrun --standalone --nproc-per-node 2 -m minillm train --out runs/two
 such jobs would meet at the same port. On several machines, call it on each with
 `--nnodes`, `--node-rank` and `--rdzv-endpoint` instead. torchrun gives each of several
 processes one thread unless `OMP_NUM_THREADS` says otherwise, so two processes keep two
-cores busy. If a process dies, torchrun ends the others and gives up; with
+cores busy. (One process of two threads does so without messages, and is
+[faster](../speed.md#two-processes): several processes are for several machines, or for
+trying this out.) If a process dies, torchrun ends the others and gives up; with
 `--max-restarts 3` it restarts all of them, up to three times, and the run resumes from
 its last checkpoint.
 

@@ -1,4 +1,4 @@
-r"""Messages: what it costs that processes talk to each other, predicted and measured.
+r"""Messages: what it costs when processes talk to each other, predicted and measured.
 
 **The question.** Two processes that share a batch must average their gradients in every
 step. How long does that take, and how much of the time can be hidden?
@@ -217,7 +217,7 @@ def measure_all_reduce(turns: int) -> list[float]:
 def measure_steps(
     config: ModelConfig, turns: int, sequences: int = 2
 ) -> dict[str, list[float]]:
-    """Time forward and backward pass, with gradients averaged in each of four ways.
+    """Time both passes, without messages and with gradients averaged in three ways.
 
     Args:
         config: the shape of the model.
@@ -309,9 +309,9 @@ def messages_table(found: dict[str, Any]) -> str:
             for kind, s in found["steps"].items()
         ),
         "",
-        f"A message takes {found['latency'] * 1e6:.0f} µs and a second for each "
-        f"{found['bandwidth'] / 1e9:.2f} GB. All-reduce, predicted from these two "
-        "numbers and measured:",
+        f"A message takes {found['latency'] * 1e6:.0f} µs, and its bytes move at "
+        f"{found['bandwidth'] / 1e9:.2f} GB a second. All-reduce, predicted from these "
+        "two numbers and measured:",
         "",
         "| bytes | 2 ranks, predicted | measured | 4 ranks, predicted | measured |",
         "|---|---|---|---|---|",

@@ -150,34 +150,36 @@ learn from the batch:
 
 For the demo's model, hardly. The runs of this table ([`minillm.labs.optimizers`][])
 each got a share of the demo's FLOPs, those of the orthogonalization included. *A* has
-the demo's settings; in *B* the learning rates are larger, above all that of the
-embedding, and fall along a straight line; in *C* the embedding is also the head. Bits
-per byte of the held-out tales are the mean and the range over seeds. Seconds are
-processor time in the training loop, on one thread of a machine that had other work to
-do: compare them within one share of the FLOPs, and not beyond a tenth.
+the demo's settings. In *B* the learning rate is twice as large, and falls along a
+straight line; the embedding has ten times that rate, and initial entries ten times as
+large. In *C* the embedding is also the head, with twice the rate and initial entries
+five times as large. Bits per byte of the held-out tales are the mean and the range over
+seeds. Seconds are processor time in the training loop, on one thread of a machine that
+had other work to do: compare them only within one share of the FLOPs, and ignore
+differences below a tenth.
 
 --8<-- "images/data/optimizers.md"
 
 *Step for step* Muon is better: after as many steps as B, each of its seeds is ahead of
 each seed of AdamW, by a hundredth of a bit, for 1.6 times the FLOPs and 1.4 times the
 seconds. *FLOP for FLOP*, in a short run, it falls far behind, since it makes 352 steps
-where AdamW makes 562. (A second buys about as much in both: the products of the
-orthogonalization are square and run a little faster than those of the model.) Half its
-learning rate makes up a hundredth of a bit, three steps of Newton and Schulz three, of
-seven; a batch of 8, with half the relative cost and fewer steps, none. It is as the
-count says.
+where AdamW makes 562: it is 0.07 bits worse. Half its learning rate makes up 0.01 of
+them, three steps of Newton and Schulz 0.03, and a batch of 8, with half the relative
+cost and fewer steps, none.
 Where a batch has a thousand times as many tokens, the better step is nearly free; and
 over *all* of the demo's FLOPs, where AdamW has steps enough, 1,732 steps of Muon are
-worth 4,500 of AdamW. One seed of each cannot tell them apart.
+worth 4,500 of AdamW, and take a fifth less time. One seed of each cannot tell the
+losses apart, and it may be the larger batch that saves the time.
 
-What made the short runs better is something else: the rates of B, above all that of the
-embedding. In most steps most rows of the embedding have no gradient, as their tokens
-are not in the batch, and with one rate for all weights they learn too slowly. But what
-a short run shows need not last. After an eighth of the FLOPs, B is 0.21 bits ahead of
-A. At the end the demo has 1.66, the embedding of B makes that 1.65, and everything
-together 1.64. By then C has read the text five times, and its loss is 3.47 nats there
-and 3.89 on held-out tales: the demo is limited by its text, not by its optimizer. A
-weight decay of 1.0 narrows that gap, and makes both losses worse.
+What made the short runs better is something else: what B changes, above all in the
+embedding, whose rate and initial entries are both larger. In most steps most rows of
+the embedding have no gradient, as their tokens are not in the batch, and with one rate
+for all weights they learn too slowly. But what a short run shows need not last. After
+an eighth of the FLOPs, B is 0.21 bits ahead of A. At the end the demo has 1.66, the
+embedding of B makes that 1.65, and everything together 1.64. By then C has read the
+text five times, and its loss is 3.47 nats there and 3.89 on held-out tales: the demo is
+limited by its text, not by its optimizer. A weight decay of 1.0 narrows that gap, and
+makes both losses worse.
 
 **What this does not show.** The rates of B were found with one seed, among three
 settings, in runs with a quarter of the FLOPs. Rows with one seed show a tendency, no

@@ -83,15 +83,15 @@ The error that this leaves in the loss is far below the noise between batches:
 True
 
 It is faster only where the processor multiplies bf16 itself, which on PCs means the
-instruction sets AVX-512-BF16 or AMX (elsewhere PyTorch imitates it), and only where
-matrices are large, since rounding is one more pass over each. `python -m
+instruction sets AVX-512-BF16 or AMX (elsewhere PyTorch imitates it), and the more so
+the larger the matrices, since rounding is one more pass over each. `python -m
 benchmarks.model step` measures it on your machine. How many times as fast as in float32
 a step in bf16 was on ours, which has AVX-512-BF16 (two threads, nothing compiled):
 
 --8<-- "images/data/training-speed.md"
 
-So the demo stays in float32, which is the same on every machine. Try both with a model
-ten times as large: `minillm train --dtype bf16`.
+The demo stays in float32 nevertheless, since few PCs have such a processor. Try both:
+`minillm train --dtype bf16`.
 """
 
 import math

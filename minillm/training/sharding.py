@@ -6,7 +6,7 @@ hundred such machines do not help. What could a rank do without?
 
 Count the bytes for each parameter, in float32: 4 for the weight, 4 for the gradient, 8
 for the two moments. The moments are half of it, and each is used for one weight only.
-So let each rank move the weights of one $n$-th, and keep only the moments of these:
+So let each rank update one $n$-th of the weights, and keep only their moments:
 
 1. *reduce-scatter*: each rank gets the sum of the gradients of its own part;
 2. it takes AdamW's step with that part;
@@ -14,10 +14,10 @@ So let each rank move the weights of one $n$-th, and keep only the moments of th
 
 This is the first stage of *ZeRO* (Rajbhandari et al. 2019, arXiv:1910.02054, section
 5.1). AdamW is elementwise, so sharing the step out changes nothing: if the gradients
-are summed in the same order (of two ranks there is only one sum), the weights are the
-same to the last bit. The second stage drops
-the gradients of the others as soon as they are summed up, the third also their weights,
-and fetches these again, layer by layer, in both passes.
+are summed in the same order (with two ranks there is only one order), the weights are
+the same to the last bit. The second stage drops the gradients of the others as soon as
+they are summed up, the third also their weights, and fetches these again, layer by
+layer, in both passes.
 
 >>> [zero_bytes(1, world=4, stage=stage) for stage in (0, 1, 2, 3)]
 [16.0, 10.0, 7.0, 4.0]
@@ -26,7 +26,8 @@ PyTorch's `fully_shard` is the third stage. The tests hold it, `zero1_step` and 
 step side by side, on two processes.
 
 What must be done *over all weights* needs a message more: the gradient norm, for
-clipping, is the root of the sum of what the ranks find for their parts.
+clipping, is the root of the sum of all squares, and each rank knows only those of its
+own part.
 
 **Before this:** [`minillm.training.distributed`][], [`minillm.training.messages`][].
 """

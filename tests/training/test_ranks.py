@@ -348,4 +348,4 @@ def test_messages_are_measured():
     assert found["bandwidth"] > 0 and found["latency"] >= 0
     assert len(found["all_reduce"]["4"]) == len(found["sizes"])
     table = messages_table(found)
-    assert table.count("\n| ") == 4 + 1 + len(found["sizes"])
+    assert table.count("\n| ") == 5 + 1 + len(found["sizes"])
