@@ -175,11 +175,11 @@ def clock_lines(found: dict[str, Any]) -> list[str]:
     Examples:
         >>> machine = {"machine": "CPU", "threads": 1, "peak_flops": 9e10, "call": 2e-6}
         >>> step = {"step": 0.05, "operations": 0.04, "predicted": 0.03}
-        >>> bandwidth = [[1e6, 4e10], [1e9, 8e9]]
+        >>> bandwidth = [[1e6, 4e10], [16e6, 8e9]]
         >>> for line in clock_lines(machine | step | {"bandwidth": bandwidth}):
         ...     print(line)
         CPU, threads: 1.
-        Peak 90 GFLOP/s; bandwidth 40 GB/s at best, 8 GB/s for large; 2.0 µs a call.
+        Peak 90 GFLOP/s; bandwidth 40 GB/s at best, 8 GB/s for 16 MB; 2.0 µs a call.
         Predicted: 30.0 ms. The operations took 40.0 ms: the prediction is off by -25%.
         The whole step took 50.0 ms; the rest is Python, and chance.
     """
@@ -188,7 +188,8 @@ def clock_lines(found: dict[str, Any]) -> list[str]:
     return [
         f"{found['machine']}, threads: {found['threads']}.",
         f"Peak {found['peak_flops'] / 1e9:.0f} GFLOP/s; bandwidth "
-        f"{max(widths) / 1e9:.0f} GB/s at best, {widths[-1] / 1e9:.0f} GB/s for large; "
+        f"{max(widths) / 1e9:.0f} GB/s at best, {widths[-1] / 1e9:.0f} GB/s for "
+        f"{found['bandwidth'][-1][0] / 1e6:.0f} MB; "
         f"{found['call'] * 1e6:.1f} µs a call.",
         f"Predicted: {found['predicted'] * 1e3:.1f} ms. The operations took "
         f"{found['operations'] * 1e3:.1f} ms: the prediction is off by {error:+.0%}.",
