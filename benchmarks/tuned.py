@@ -27,7 +27,7 @@ from minillm.inference.decoder import Decoder
 
 DATA = ROOT / "images" / "data"
 SMOLLM2 = ROOT / ".cache" / "fixtures" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-STEPS, SEEDS, CHATS, ASKED = 100, 1, 900, 50
+STEPS, SEEDS, CHATS, ASKED = 100, 3, 900, 50
 OTHER = "What is the capital of France?"
 
 

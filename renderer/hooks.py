@@ -1,6 +1,7 @@
 """The one MkDocs hook: each chapter's page offers the chapter as a notebook.
 
-A renderer without hooks builds the same pages without that line.
+A search also finds chapters before the pages behind them. A renderer without hooks
+builds the same pages without that line.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(
     markdown: str, page: Page, config: MkDocsConfig, files: Files
 ) -> str:
-    """Offer the notebook below the goals of a chapter.
+    """Offer the notebook below the goals of a chapter, and let it be found first.
 
     Args:
         markdown: the text of a page.
@@ -64,6 +65,7 @@ def on_page_markdown(
         return markdown
     if GOALS not in markdown:
         raise ValueError(f"docs/{chapter}.md has no paragraph of goals")
+    page.meta["search"] = {"boost": 3}
     # Without a name of its own, the file would be called "download".
     offer = f'{{ download="{chapter}.ipynb" }}'
     link = f"[This chapter as a notebook]({address(chapter)}){offer}"
