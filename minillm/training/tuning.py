@@ -79,9 +79,8 @@ layer, and some chats of the old kind among the new ones keep more.
 
 # What a hundred steps do
 
-SmolLM2-135M cannot sort six digits. After a hundred steps on
-900 chats that a program wrote (`python -m benchmarks.tuned`, some minutes on two
-cores; one run, so no spread):
+SmolLM2-135M cannot sort six digits. After a hundred steps on 900 chats that a program
+wrote (`python -m benchmarks.tuned`, ten minutes a seed):
 
 --8<-- "images/data/tuned.md"
 
