@@ -9,7 +9,7 @@ import time
 from benchmarks.command import NAMES, ROOT, add_options
 
 # If a benchmark does not keep to its time, it is ended; what it has measured is kept.
-# Together they are the ten minutes that `make bench` promises.
+# At most so many seconds each, ten minutes in all; on a quiet machine it takes half.
 LIMITS = {
     "tokenizer": 190,
     "model": 140,

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.command import ROOT
+from benchmarks.command import ROOT, SMOLLM2
 from minillm.bpe import BPETokenizer
 from minillm.config import VOCAB_SIZE
 from minillm.data import END_OF_TEXT, andersen, split, tokenize
@@ -45,7 +45,6 @@ from minillm.train import TrainConfig, bits_per_byte, evaluate, train
 from minillm.training.baselines import KneserNey
 
 DATA = ROOT / "images" / "data"
-SMOLLM2 = ROOT / ".cache" / "fixtures" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 STEPS, SEEDS = 400, 3
 TOKENS = 4001  # of the held-out tales
 SMOLLM2_TOKENS = 8192

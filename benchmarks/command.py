@@ -16,6 +16,8 @@ from minillm.files.writing import atomic_write
 ROOT = Path(__file__).resolve().parent.parent
 # What was measured, one file for each benchmark; the page of the site is made of it.
 RESULTS = ROOT / "images" / "data" / "bench"
+# Made by `make fixtures`.
+SMOLLM2 = ROOT / ".cache" / "fixtures" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 # In the order of the page. The other modules help, or print something else than speed.
 NAMES = (
     *("tokenizer", "model", "decoding", "gradients", "training", "sampling"),

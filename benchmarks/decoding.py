@@ -9,7 +9,7 @@ import copy
 
 import torch
 
-from benchmarks.command import ROOT, main
+from benchmarks.command import SMOLLM2, main
 from benchmarks.measure import Part, Record, peak
 from minillm.config import ModelConfig
 from minillm.files.eight_bit_files import open_eight_bits
@@ -20,7 +20,6 @@ from minillm.model import KVCache, TransformerLM
 
 SHAPE = ModelConfig(49152, 2048, 576, 30, 9, 3, 1536, tie_embeddings=True)
 TINY = ModelConfig(512, 640, 64, 2, 4, 2, 128, tie_embeddings=True)
-FILE = ROOT / ".cache" / "fixtures" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 FLOAT = "float32"
 # What opens the model and writes two tokens.
 OPEN = """
@@ -73,8 +72,8 @@ def tokens(record: Record) -> None:
 def prompts(record: Record) -> None:
     """Read a prompt of 512 tokens, up to the logits of the next one.
 
-    The peer is the model as it is called, which computes logits at every position; that
-    is about a fifth of what is gained. With eight bits go products in bfloat16.
+    The peer is the model as it is called, in float32, which computes logits at every
+    position. Ours computes the last, and has products in bfloat16 for so many rows.
     """
     model, eight = _models(record)
     ids = list(range(512))
@@ -102,11 +101,11 @@ def opened(record: Record) -> None:
 
     In float32 the weights alone are 538 MB; opening and decoding hold copies of them.
     """
-    if record.quick or not FILE.exists():
+    if record.quick or not SMOLLM2.exists():
         record.not_measured("opening", "it takes `make fixtures`, and half a minute")
         return
     found = {
-        name: [peak(OPEN, str(FILE), name, limit=60) / 1e6]
+        name: [peak(OPEN, str(SMOLLM2), name, limit=60) / 1e6]
         for name in ("eight", "float")
     }
     record.row(
@@ -124,15 +123,15 @@ def llama(record: Record) -> None:
     kind, Q4_1, it has no repacked layout as for Q4_0. It has as many threads, and is
     built for this processor; it is installed by hand, as the package llama-cpp-python.
     """
-    if record.quick or not FILE.exists():
+    if record.quick or not SMOLLM2.exists():
         record.not_measured("llama.cpp", "it takes `make fixtures`")
         return
     with record.optional("llama.cpp"):
         from llama_cpp import Llama
 
-        model = open_eight_bits(FILE).model
+        model = open_eight_bits(SMOLLM2).model
         threads = torch.get_num_threads()
-        peer = Llama(str(FILE), n_ctx=128, n_threads=threads, verbose=False)
+        peer = Llama(str(SMOLLM2), n_ctx=128, n_threads=threads, verbose=False)
         decoder, cache = Decoder(model), KVCache(model.config, batch_size=1)
         prompt = list(range(100, 164))
         decoder.read(prompt, cache)

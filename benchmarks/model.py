@@ -21,11 +21,10 @@ from minillm.hub import save_llama
 from minillm.model import TransformerLM
 
 PEER = "a plain GPT"
+SHOWN = {"float32": torch.float32, "bf16": torch.bfloat16}
 COMPILED = "bf16, compiled"
 # How many times as fast as the peer each shall be.
 GOALS = {("demo", "float32"): 1.2, ("10M", "float32"): 1.0}
-
-
 # Width and layers of the models that write; in a hurry, of a tiny one.
 WIDTHS = {False: ((512, 8),), True: ((32, 2),)}
 
@@ -41,7 +40,13 @@ def step(record: Record) -> None:
     fastest product of two large matrices in the same turns, in the same type of
     numbers.
     """
-    _steps(record, QUICK if record.quick else SIZES, ("float32", "bf16"))
+    sizes = QUICK if record.quick else SIZES
+    for i, (name, size) in enumerate(sizes.items()):
+        if record.left() < 0:
+            record.not_measured(name, "no time was left for it")
+            continue
+        with record.optional(name):
+            _step(record, name, size, 1 / (len(sizes) - i))
 
 
 def compiled(record: Record) -> None:
@@ -51,7 +56,6 @@ def compiled(record: Record) -> None:
     """
     size = QUICK["tiny"] if record.quick else SIZES["demo"]
     programs = {s: shapes.trainer(size, **SETTINGS[s]).step for s in ("bf16", COMPILED)}
-    programs[COMPILED]()
     found = record.take_turns(programs, 30)
     record.row(
         *(f"demo, {COMPILED}", found[COMPILED], "not compiled", found["bf16"]),
@@ -60,20 +64,7 @@ def compiled(record: Record) -> None:
     )
 
 
-def _steps(record: Record, sizes: dict[str, Size], settings: tuple[str, ...]) -> None:
-    left = len(sizes)
-    for name, size in sizes.items():
-        if record.left() < 0:
-            record.not_measured(name, "no time was left for it")
-            continue
-        with record.optional(name):
-            _step(record, name, size, settings, 1 / left)
-        left -= 1
-
-
-def _step(
-    record: Record, name: str, size: Size, settings: tuple[str, ...], share: float
-) -> None:
+def _step(record: Record, name: str, size: Size, share: float) -> None:
     matrices = {
         dtype: torch.randn(1024, 1024, dtype=dtype)
         for dtype in (torch.float32, torch.bfloat16)
@@ -82,22 +73,16 @@ def _step(
         str(dtype): lambda a=a: a @ a for dtype, a in matrices.items()
     }
     programs["peer"] = shapes.peer(size)
-    ready = []
-    for setting in settings:
-        with record.optional(f"{name}, {setting}"):
-            take = shapes.trainer(size, **SETTINGS[setting]).step
-            take()  # compiles, and says early what does not work
-            programs[setting] = take
-            ready.append(setting)
+    for setting in SHOWN:
+        programs[setting] = shapes.trainer(size, **SETTINGS[setting]).step
     found = record.take_turns(programs, 30 if name == "demo" else 9, share)
     peaks = {dtype: 2 * 1024**3 / min(found[str(dtype)]) for dtype in matrices}
     theirs = mfu(
         shapes.peer_flops(size), statistics.median(found["peer"]), peaks[torch.float32]
     )
     weights = param_count(size.shape).total
-    for setting in ready:
-        is_bf16 = "bf16" in setting
-        peak = peaks[torch.bfloat16 if is_bf16 else torch.float32]
+    for setting, dtype in SHOWN.items():
+        peak = peaks[dtype]
         utilization = mfu(shapes.flops(size), statistics.median(found[setting]), peak)
         goal = GOALS.get((name, setting))
         record.row(

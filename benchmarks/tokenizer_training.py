@@ -33,14 +33,14 @@ def train(record: Record) -> None:
     """
     for i, (vocab_size, megabytes, source, peer, goal) in enumerate(CASES):
         case = f"{vocab_size:,} tokens, {megabytes} MB of {source.__name__}"
-        size = megabytes * MB // (1000 if record.quick else 1)
-        text = noted(record, f"{source.__name__}, {megabytes} MB", source(size))
-        pieces, size = documents(text), min(vocab_size, 1000 if record.quick else 10**9)
+        text = source(megabytes * MB // (1000 if record.quick else 1))
+        pieces = documents(noted(record, f"{source.__name__}, {megabytes} MB", text))
+        n = 1000 if record.quick else vocab_size
         with record.optional(f"{peer}: {case}"):
             found = record.take_turns(
                 {
-                    "us": partial(train_bpe, pieces, size),
-                    peer: partial(TRAINERS[peer], pieces, size),
+                    "us": partial(train_bpe, pieces, n),
+                    peer: partial(TRAINERS[peer], pieces, n),
                 },
                 *(3, 1 / (len(CASES) - i), 0),
             )

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.command import ROOT
+from benchmarks.command import ROOT, SMOLLM2
 from minillm.files.opening import open_model
 from minillm.files.writing import atomic_write
 from minillm.generate import generate
@@ -26,7 +26,6 @@ from minillm.inference.chat import encode_chat, turn_ends
 from minillm.inference.decoder import Decoder
 
 DATA = ROOT / "images" / "data"
-SMOLLM2 = ROOT / ".cache" / "fixtures" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 STEPS, SEEDS, CHATS, ASKED = 100, 3, 900, 50
 OTHER = "What is the capital of France?"
 

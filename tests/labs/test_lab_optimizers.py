@@ -108,13 +108,23 @@ def test_the_table_says_what_the_page_says():
     assert bits("B with Muon")[0] == pytest.approx(fmean(batch), abs=0.005)
     assert bits("A with Muon")[0] > max(a)
     half, twice, three = (bits(name)[0] for name in [*ONCE][2:5])
-    assert max(b) < three < half < bits("B with Muon")[0] < twice
+    whole = bits("B with Muon")[0]
+    assert max(b) < three < half < whole < twice
+    behind = [x - y for x, y in ((whole, fmean(b)), (whole, half), (whole, three))]
+    assert behind == pytest.approx([0.07, 0.01, 0.03], abs=0.005)
     tied = bits("C: B with tied embedding")[0]
     assert tied < bits("A with the embedding of B")[0] < 1.66
     assert bits("C with a weight decay of 1.0, not 0.3")[0] > tied
     muon = bits("C with Muon, a batch of 8")[0]
     assert abs(tied - muon) < max(b) - min(b)
     assert (round(tied, 2), round(muon, 2)) == (1.64, 1.64)
+    times = [
+        r["seconds"]
+        for name in ("C: B with tied embedding", "C with Muon, a batch of 8")
+        for r in committed(LAB)
+        if r["config"] == ONCE[name]
+    ]
+    assert times[1] == pytest.approx(0.8 * times[0], rel=0.05)
     (c,) = [r for r in committed(LAB) if r["bits"] == tied]
     losses = c["training_loss"], c["validation_loss"]
     assert losses == pytest.approx((3.47, 3.89), abs=0.005)
